@@ -54,7 +54,7 @@ func openCluster(dataDir string, ephemeral bool) (_ *cluster, err error) {
 	}
 	c := &cluster{
 		dataDir:   dataDir,
-		title:     fmt.Sprintf("assay-%.8x", sha256.Sum256([]byte(dataDir))),
+		title:     titleOf(dataDir),
 		ephemeral: ephemeral,
 	}
 	if c.lock, err = lockFile(filepath.Join(dataDir, lockName)); err != nil {
@@ -70,6 +70,11 @@ func openCluster(dataDir string, ephemeral bool) (_ *cluster, err error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// titleOf makes the cluster_name of a data directory.
+func titleOf(dataDir string) string {
+	return fmt.Sprintf("assay-%.8x", sha256.Sum256([]byte(dataDir)))
 }
 
 // close gives the data directory back.

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// process is a running process with its arguments, or the title it gave
-// itself, joined by spaces.
+// process is a process with its arguments, or the title it gave itself, joined
+// by spaces. A zombie has none.
 type process struct {
 	pid  int
 	args string
@@ -30,14 +30,14 @@ func (c *cluster) isOurs(p process) bool {
 
 // stopLeftovers ends what an earlier process left running on this cluster.
 // The lock is ours, so nobody uses it. A postmaster is shut down. Children
-// without one end by themselves once they notice; one that is deep in a query
-// may not notice for long, and while it lives Postgres refuses to start.
+// whose postmaster was killed are ended at once: most would end by themselves,
+// but one that is deep in a query may not notice for long, and Postgres
+// refuses to start while it lives.
 func (c *cluster) stopLeftovers(ctx context.Context) error {
 	if err := c.endAll(ctx, c.isPostmaster, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL); err != nil {
 		return err
 	}
-	const none = syscall.Signal(0)
-	return c.endAll(ctx, c.isOurs, none, syscall.SIGQUIT, syscall.SIGKILL)
+	return c.endAll(ctx, c.isOurs, syscall.SIGQUIT, syscall.SIGKILL)
 }
 
 // endAll signals the processes that match, and goes on to the next signal when
@@ -82,10 +82,11 @@ func (c *cluster) endAll(ctx context.Context, match func(process) bool, signals 
 	return fmt.Errorf("Postgres process %d, left over on %s, does not end", found[0].pid, c.dir())
 }
 
-// clearPIDFile removes a stale pid file whose number now is another program's:
-// Postgres compares only numbers, and would refuse to start. This happens when
-// a container starts again. A Postgres that somebody else runs on the cluster
-// is left alone.
+// clearPIDFile removes a stale pid file whose number is taken all the same:
+// Postgres compares only numbers, and would refuse to start. The number is
+// another program's when a container starts again; it is a zombie's when
+// process 1 does not collect the dead. A Postgres that somebody else runs on
+// the cluster is left alone.
 func (c *cluster) clearPIDFile() error {
 	pid, _ := c.pidFile()
 	if pid == 0 {

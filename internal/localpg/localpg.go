@@ -144,10 +144,11 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 // understand it; a caller may put another database name in its path.
 func (s *Server) URL() string {
 	u := url.URL{
-		Scheme:   "postgres",
-		User:     url.User(role),
-		Path:     "/" + database,
-		RawQuery: url.Values{"host": {s.socketDir}, "port": {socketPort}}.Encode(),
+		Scheme: "postgres",
+		User:   url.User(role),
+		Path:   "/" + database,
+		// libpq and pgx do not take a plus sign for a space.
+		RawQuery: "host=" + strings.ReplaceAll(url.QueryEscape(s.socketDir), "+", "%20") + "&port=" + socketPort,
 	}
 	return u.String()
 }
@@ -238,7 +239,7 @@ func (s *Server) shutdown(temporary bool) error {
 	defer cancel()
 	err = errors.Join(err, s.cluster.stopLeftovers(ctx))
 	if s.socketDir != "" {
-		err = errors.Join(err, removeSocketDir(s.socketDir))
+		err = errors.Join(err, removeSocket(s.socketDir), os.Remove(s.socketDir))
 	}
 	if temporary {
 		err = errors.Join(err, os.RemoveAll(s.cluster.dataDir))

@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -123,7 +124,8 @@ func (c *cluster) handOver(dir string) (handedDir, func(), error) {
 // so that what a killed process left is found and used again.
 func (c *cluster) makeSocketDir() (string, error) {
 	fits := func(dir string) bool {
-		return len(filepath.Join(dir, socketFile)) <= longestSocketPath && c.owner.reaches(filepath.Dir(dir))
+		// A comma separates hosts in a connection string.
+		return !strings.Contains(dir, ",") && len(filepath.Join(dir, socketFile)) <= longestSocketPath && c.owner.reaches(filepath.Dir(dir))
 	}
 	if dir := filepath.Join(c.dataDir, socketDirName); fits(dir) {
 		return c.makePrivate(dir)
@@ -155,12 +157,13 @@ func (c *cluster) makePrivate(dir string) (string, error) {
 	if err := c.owner.own(dir); err != nil {
 		return "", err
 	}
-	return dir, nil
+	return dir, removeSocket(dir)
 }
 
-// removeSocketDir removes the directory and what a killed server left in it.
-func removeSocketDir(dir string) error {
-	for _, name := range []string{socketFile, socketFile + ".lock", "."} {
+// removeSocket removes what a killed server left in the directory. Postgres
+// does so too, unless the number in the lock file is taken; see clearPIDFile.
+func removeSocket(dir string) error {
+	for _, name := range []string{socketFile, socketFile + ".lock"} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

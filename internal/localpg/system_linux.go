@@ -34,9 +34,8 @@ func processes() ([]process, error) {
 		if err != nil {
 			continue // it has just ended
 		}
-		if args := strings.TrimRight(strings.ReplaceAll(string(b), "\x00", " "), " "); args != "" {
-			list = append(list, process{pid, args})
-		}
+		args := strings.TrimRight(strings.ReplaceAll(string(b), "\x00", " "), " ")
+		list = append(list, process{pid, args})
 	}
 	return list, nil
 }
