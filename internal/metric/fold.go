@@ -1,0 +1,252 @@
+package metric
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/assayhq/assay/internal/stats"
+)
+
+const (
+	// maxSegmentValues is how many values a segment may have. One with more is
+	// not a segment but an identifier, and is withheld as a whole: which values
+	// came first must not decide which are shown.
+	maxSegmentValues = 200
+	// maxSegmentNumbers bounds the memory that segments take in one phase, in
+	// float64s, so that one analysis of many metrics cannot exhaust the server:
+	// 256 MiB.
+	maxSegmentNumbers = 1 << 25
+	// maxAttribute is the size up to which an attribute is a covariate. A
+	// larger one counts as missing, since its square could overflow a sum.
+	maxAttribute = 1e100
+)
+
+// Fold adds up subjects. It is not safe for concurrent use.
+type Fold struct {
+	study    *Study
+	asOf     time.Time
+	variants map[string]int
+	phases   map[int32]int // Number → index, in the order of their coming.
+	subjects [][]int64     // By phase and variant.
+	whole    group
+	segments []segment
+	limit    int // Of values of a segment.
+
+	crossovers, unknownVariants int64
+	openWindows                 []int64 // By metric.
+
+	groups  []*group    // The present row's.
+	closed  []bool      // By metric: the present row's window is closed.
+	vectors [][]float64 // By metric: the present row's components.
+}
+
+// group is a set of subjects: all, or those with one value of a segment. Its
+// cells stand at phase × variants + variant and hold moments by metric; a cell
+// without subjects may be nil.
+type group struct {
+	cells [][]stats.Moments
+}
+
+type segment struct {
+	values   map[string]*group
+	withheld bool
+}
+
+// NewFold starts a fold of what is known at a moment, which decides whether a
+// subject's window is closed.
+func (s *Study) NewFold(asOf time.Time) *Fold {
+	f := &Fold{
+		study: s, asOf: asOf,
+		variants:    map[string]int{},
+		phases:      map[int32]int{},
+		segments:    make([]segment, len(s.segments)),
+		limit:       s.segmentLimit(),
+		openWindows: make([]int64, len(s.metrics)),
+		closed:      make([]bool, len(s.metrics)),
+	}
+	for i, v := range s.definition.Variants {
+		f.variants[v.Key] = i
+	}
+	for i := range f.segments {
+		f.segments[i].values = map[string]*group{}
+	}
+	for i := range s.metrics {
+		f.vectors = append(f.vectors, make([]float64, len(s.metrics[i].sources)))
+	}
+	return f
+}
+
+// segmentLimit is how many values a segment may have in this study. It depends
+// on nothing that rows bring.
+func (s *Study) segmentLimit() int {
+	numbers := 0
+	for i := range s.metrics {
+		dim := len(s.metrics[i].sources)
+		numbers += 2*dim + dim*(dim+1)/2
+	}
+	numbers *= len(s.definition.Variants) * len(s.segments)
+	return min(maxSegmentValues, maxSegmentNumbers/max(numbers, 1))
+}
+
+// Add takes in one subject.
+func (f *Fold) Add(row *Row) {
+	if row.Crossover {
+		f.crossovers++
+		return
+	}
+	variant, ok := f.variants[string(row.Variant)]
+	if !ok {
+		f.unknownVariants++
+		return
+	}
+	phase, ok := f.phases[row.Phase]
+	if !ok {
+		phase = len(f.subjects)
+		f.phases[row.Phase] = phase
+		f.subjects = append(f.subjects, make([]int64, len(f.variants)))
+	}
+	f.subjects[phase][variant]++
+	f.read(row)
+	f.find(row)
+	for _, g := range f.groups {
+		cell := f.cell(g, phase*len(f.variants)+variant)
+		for m := range cell {
+			if f.closed[m] {
+				cell[m].Add(f.vectors[m])
+			}
+		}
+	}
+}
+
+// read gathers the row's components by metric.
+func (f *Fold) read(row *Row) {
+	for m := range f.study.metrics {
+		metric := &f.study.metrics[m]
+		window := metric.Metric.Definition.Window
+		f.closed[m] = window == 0 || !row.FirstExposure.Add(window).After(f.asOf)
+		if !f.closed[m] {
+			f.openWindows[m]++
+			continue
+		}
+		vector := f.vectors[m]
+		for i, source := range metric.sources {
+			if source.kind == fromValue {
+				vector[i] = row.Values[source.index]
+				continue
+			}
+			x := row.AttributeNumbers[source.index]
+			missing := !(math.Abs(x) <= maxAttribute)
+			switch {
+			case source.kind == fromAttribute && !missing:
+				vector[i] = x
+			case source.kind == fromMissing && missing:
+				vector[i] = 1
+			default:
+				vector[i] = 0
+			}
+		}
+	}
+}
+
+// find lists the groups that the row belongs to.
+func (f *Fold) find(row *Row) {
+	f.groups = append(f.groups[:0], &f.whole)
+	for i := range f.segments {
+		s := &f.segments[i]
+		if s.withheld {
+			continue
+		}
+		g, ok := s.values[string(row.Segments[i])]
+		if !ok {
+			if len(s.values) == f.limit {
+				s.withheld, s.values = true, nil
+				continue
+			}
+			g = new(group)
+			s.values[string(row.Segments[i])] = g
+		}
+		f.groups = append(f.groups, g)
+	}
+}
+
+// cell returns a cell of a group, which it makes if it is new.
+func (f *Fold) cell(g *group, at int) []stats.Moments {
+	for at >= len(g.cells) {
+		g.cells = append(g.cells, nil)
+	}
+	if g.cells[at] == nil {
+		g.cells[at] = make([]stats.Moments, len(f.study.metrics))
+		for m := range g.cells[at] {
+			g.cells[at][m] = stats.NewMoments(len(f.study.metrics[m].sources))
+		}
+	}
+	return g.cells[at]
+}
+
+// Tally ends the fold.
+func (f *Fold) Tally() *Tally {
+	t := &Tally{
+		Phases:          slices.Sorted(maps.Keys(f.phases)),
+		Crossovers:      f.crossovers,
+		UnknownVariants: f.unknownVariants,
+	}
+	for _, v := range f.study.definition.Variants {
+		t.Variants = append(t.Variants, v.Key)
+	}
+	for _, phase := range t.Phases {
+		t.Subjects = append(t.Subjects, f.subjects[f.phases[phase]])
+	}
+	for i := range f.segments {
+		t.Segments = append(t.Segments, f.segmentValues(i))
+	}
+	for m := range f.study.metrics {
+		t.Metrics = append(t.Metrics, f.metricTally(m, t))
+	}
+	return t
+}
+
+func (f *Fold) segmentValues(i int) SegmentValues {
+	values := SegmentValues{Attribute: f.study.segments[i]}
+	if f.segments[i].withheld {
+		values.Limit = f.limit
+		return values
+	}
+	values.Values = slices.Sorted(maps.Keys(f.segments[i].values))
+	return values
+}
+
+func (f *Fold) metricTally(m int, t *Tally) MetricTally {
+	use := &f.study.metrics[m].Use
+	tally := MetricTally{
+		Metric: use.Metric.Key, Revision: use.Metric.Revision,
+		OpenWindows: f.openWindows[m],
+		Whole:       f.arms(&f.whole, m, t.Phases),
+	}
+	for i, s := range t.Segments {
+		var arms []Arms
+		for _, value := range s.Values {
+			arms = append(arms, f.arms(f.segments[i].values[value], m, t.Phases))
+		}
+		tally.Segments = append(tally.Segments, arms)
+	}
+	return tally
+}
+
+// arms lays out a group's moments of one metric by variant and phase.
+func (f *Fold) arms(g *group, m int, phases []int32) Arms {
+	arms := make(Arms, len(f.variants))
+	for v := range arms {
+		arms[v] = make([]stats.Moments, len(phases))
+		for p, phase := range phases {
+			at := f.phases[phase]*len(f.variants) + v
+			if at < len(g.cells) && g.cells[at] != nil {
+				arms[v][p] = g.cells[at][m]
+			} else {
+				arms[v][p] = stats.NewMoments(len(f.study.metrics[m].sources))
+			}
+		}
+	}
+	return arms
+}

@@ -1,0 +1,193 @@
+package metric
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// Use is a metric's place in an analysis. One without a role was not planned:
+// it is exploratory.
+type Use struct {
+	Metric     Metric // At the revision to be used: the pinned one if there is one.
+	Role       experiment.Role
+	Covariates []string              // Names of the experiment's covariates.
+	Margin     *experiment.Magnitude // Guardrails only.
+}
+
+// Column is one number per subject that a query must fetch.
+type Column struct {
+	Component experiment.Component // Without a name.
+	// Window is how long after first exposure an outcome counts: from the first
+	// exposure (inclusive) to first exposure + Window (exclusive). 0 means
+	// without an end.
+	Window time.Duration
+	// Before, if positive, moves the window ahead of the exposure: from first
+	// exposure − Before (inclusive) to the first exposure (exclusive).
+	Before time.Duration
+}
+
+// Study is an experiment with the metrics and segments of one analysis,
+// compiled. It is immutable.
+type Study struct {
+	definition *experiment.Definition
+	control    int
+	metrics    []study
+	columns    []Column
+	attributes []string
+	segments   []string
+}
+
+// study is one metric of a Study.
+type study struct {
+	Use
+	expression *Expression
+	// sources are the components of the metric's moments: those of the formula
+	// first, then those of the covariates.
+	sources    []source
+	covariates []covariate
+}
+
+// source says where one component of a metric comes from.
+type source struct {
+	kind  sourceKind
+	index int // Into Row.Values or Row.AttributeNumbers.
+}
+
+type sourceKind uint8
+
+const (
+	fromValue     sourceKind = iota // A column.
+	fromAttribute                   // An attribute, 0 where it is missing.
+	fromMissing                     // 1 where the attribute is missing, else 0.
+)
+
+// covariate is a covariate of a metric, as components of its moments.
+type covariate struct {
+	name    string
+	value   int
+	missing int // The indicator's component, or −1 if none can be missing.
+}
+
+// NewStudy compiles an analysis of the metrics by the segments, each of them an
+// attribute that the definition names as a segment. A metric without a role
+// that is in use already is left out. Faults are InvalidErrors, by the fields
+// of an analysis request where they are the caller's.
+func NewStudy(d *experiment.Definition, uses []Use, segments []string) (*Study, error) {
+	s := &Study{definition: d, control: d.Control(), segments: segments}
+	if s.control < 0 {
+		return nil, errors.New("the definition has no control")
+	}
+	for i, name := range segments {
+		if !slices.Contains(d.Segments, name) {
+			return nil, experiment.Invalid(fmt.Sprintf("segments[%d]", i), "the experiment keeps no segment %q", name)
+		}
+		if slices.Contains(segments[:i], name) {
+			return nil, experiment.Invalid(fmt.Sprintf("segments[%d]", i), "%q is listed twice", name)
+		}
+	}
+	c := compiler{Study: s, seen: map[string]int{}}
+	for _, use := range inOrder(uses) {
+		if err := c.add(use); err != nil {
+			return nil, fmt.Errorf("metric %q: %w", use.Metric.Key, err)
+		}
+	}
+	return s, nil
+}
+
+// Columns are the numbers to fetch for each subject, in the order of
+// Row.Values.
+func (s *Study) Columns() []Column { return s.columns }
+
+// Attributes are the names of the attributes that are read as numbers, in the
+// order of Row.AttributeNumbers.
+func (s *Study) Attributes() []string { return s.attributes }
+
+// Segments are the names of the attributes by which results are cut, in the
+// order of Row.Segments.
+func (s *Study) Segments() []string { return s.segments }
+
+// inOrder sorts uses as an analysis shows them, and drops unplanned repeats.
+func inOrder(uses []Use) []Use {
+	roles := []experiment.Role{experiment.RolePrimary, experiment.RoleSecondary, experiment.RoleGuardrail, ""}
+	var sorted []Use
+	seen := map[string]bool{}
+	for _, role := range roles {
+		for _, use := range uses {
+			if use.Role != role || role == "" && seen[use.Metric.Key] {
+				continue
+			}
+			seen[use.Metric.Key] = true
+			sorted = append(sorted, use)
+		}
+	}
+	return sorted
+}
+
+// compiler adds metrics to a study; seen holds its columns by their JSON form.
+type compiler struct {
+	*Study
+	seen map[string]int
+}
+
+func (c *compiler) add(use Use) error {
+	d := &use.Metric.Definition
+	expression, err := d.Parse()
+	if err != nil {
+		return err
+	}
+	m := study{Use: use, expression: expression}
+	for _, component := range d.Components {
+		m.sources = append(m.sources, source{fromValue, c.column(Column{Component: component, Window: d.Window})})
+	}
+	for _, name := range use.Covariates {
+		i := slices.IndexFunc(c.definition.Covariates, func(v experiment.Covariate) bool { return v.Name == name })
+		if i < 0 {
+			return fmt.Errorf("the experiment has no covariate %q", name)
+		}
+		c.covariate(&m, &c.definition.Covariates[i])
+	}
+	c.metrics = append(c.metrics, m)
+	return nil
+}
+
+// covariate adds a covariate to a metric. An attribute becomes two components:
+// its number, 0 where it is missing, and an indicator of being missing. A
+// regression on both fits what a regression on the number with the mean in
+// place of what is missing, and the indicator, fits: the two pairs span the
+// same space. So the mean need not be known while rows are read.
+func (c *compiler) covariate(m *study, v *experiment.Covariate) {
+	at := len(m.sources)
+	if v.Past != nil {
+		column := c.column(Column{Component: v.Past.Component, Before: v.Past.Window})
+		m.sources = append(m.sources, source{fromValue, column})
+		m.covariates = append(m.covariates, covariate{v.Name, at, -1})
+		return
+	}
+	attribute := slices.Index(c.attributes, v.Attribute)
+	if attribute < 0 {
+		attribute = len(c.attributes)
+		c.attributes = append(c.attributes, v.Attribute)
+	}
+	m.sources = append(m.sources, source{fromAttribute, attribute}, source{fromMissing, attribute})
+	m.covariates = append(m.covariates, covariate{v.Name, at, at + 1})
+}
+
+// column returns the index of a column, which it adds if it is new.
+func (c *compiler) column(column Column) int {
+	column.Component.Name = ""
+	key, err := json.Marshal(column)
+	if err != nil {
+		panic(fmt.Sprintf("metric: a column without JSON form: %v", err)) // Its types all have one.
+	}
+	if i, ok := c.seen[string(key)]; ok {
+		return i
+	}
+	c.seen[string(key)] = len(c.columns)
+	c.columns = append(c.columns, column)
+	return len(c.columns) - 1
+}
