@@ -1,0 +1,193 @@
+package assign
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// Source is what storage knows of an experiment. Whoever hands it over must not
+// change it afterwards.
+type Source struct {
+	Experiment  experiment.Experiment
+	Revisions   []experiment.Revision           // All, the current one too.
+	Transitions []experiment.Transition         // All, in the order of time.
+	Overrides   map[experiment.SubjectID]string // The active ones: subject → variant key.
+}
+
+// Experiment is a compiled experiment. It never changes and is safe for
+// concurrent use; its fields and what they point to are for reading only.
+type Experiment struct {
+	experiment.Experiment
+
+	failure     error        // Why it did not compile, and so is served as not running.
+	eligibility *eligibility // Nil for everyone.
+	traffic     int32        // Traffic buckets below it are in.
+	trafficHash uint64
+	current     split
+	shipped     int // Index of the shipped variant; -1 if none.
+	overrides   map[experiment.SubjectID]int
+
+	history      []experiment.Transition // In the order of time.
+	start        int                     // Index of the first start in the history; -1 before.
+	revisions    []revision              // By number.
+	firstInForce int                     // Index of the revision in force at the first start.
+
+	derive  sync.Once
+	derived any
+}
+
+// revision is a stored revision with its compiled split.
+type revision struct {
+	*experiment.Revision
+	split split
+}
+
+// split finds a subject's variant by its split bucket.
+type split struct {
+	hash   uint64
+	ranges []variantRange // Ascending, disjoint.
+}
+
+type variantRange struct {
+	from, to int32
+	variant  int // Its index in the definition.
+}
+
+// find returns the index of the range that holds the bucket, or -1.
+func (s *split) find(bucket int32) int {
+	lo, hi := 0, len(s.ranges)
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if s.ranges[mid].to <= bucket {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if lo < len(s.ranges) && s.ranges[lo].from <= bucket {
+		return lo
+	}
+	return -1
+}
+
+// variant returns the index of the subject's variant, or -1.
+func (s *split) variant(subject uint64) int {
+	if i := s.find(bucketOf(mix(subject, s.hash))); i >= 0 {
+		return s.ranges[i].variant
+	}
+	return -1
+}
+
+// Compile prepares an experiment for decisions. If it returns an error, the
+// experiment that comes with it is served as not running and accepts no
+// exposures, so that one broken row cannot stop the others.
+//
+// The predicate's cost is not estimated again: it was when the predicate was
+// accepted, and a stricter estimate of a later release must not stop an
+// experiment that runs.
+func Compile(s Source) (*Experiment, error) {
+	e := &Experiment{Experiment: s.Experiment, shipped: -1, start: -1, history: s.Transitions}
+	if err := e.compile(&s); err != nil {
+		e.failure = err
+		return e, fmt.Errorf("experiment %s: %w", e.Key, err)
+	}
+	return e, nil
+}
+
+func (e *Experiment) compile(s *Source) error {
+	def := &e.Current.Definition
+	var err error
+	if e.current, err = compileSplit(&e.Current); err != nil {
+		return err
+	}
+	if e.eligibility, err = compileEligibility(def.Eligibility); err != nil {
+		return err
+	}
+	e.trafficHash = hashPair(PurposeTraffic, def.Salt)
+	e.traffic = int32(math.Floor(def.Traffic*experiment.Buckets + 0.5))
+	if e.ShippedVariant != "" {
+		if e.shipped = def.Variant(e.ShippedVariant); e.shipped < 0 {
+			return fmt.Errorf("the shipped variant %q does not exist", e.ShippedVariant)
+		}
+	}
+	e.overrides = make(map[experiment.SubjectID]int, len(s.Overrides))
+	for id, key := range s.Overrides {
+		// A variant that a draft has lost since pins nobody.
+		if i := def.Variant(key); i >= 0 {
+			e.overrides[id] = i
+		}
+	}
+	return e.compileHistory(s)
+}
+
+func (e *Experiment) compileHistory(s *Source) error {
+	if len(s.Revisions) == 0 {
+		return errors.New("no revisions")
+	}
+	e.revisions = make([]revision, len(s.Revisions))
+	for i := range s.Revisions {
+		r := &s.Revisions[i]
+		compiled, err := compileSplit(r)
+		if err != nil {
+			return err
+		}
+		e.revisions[i] = revision{r, compiled}
+	}
+	slices.SortFunc(e.revisions, func(a, b revision) int { return int(a.Number) - int(b.Number) })
+	e.start = slices.IndexFunc(e.history, func(t experiment.Transition) bool {
+		return t.State == experiment.StateRunning
+	})
+	if e.start >= 0 {
+		e.firstInForce = e.revisionAt(e.history[e.start].Time)
+	}
+	return nil
+}
+
+func compileSplit(r *experiment.Revision) (split, error) {
+	s := split{
+		hash:   hashPair(PurposeSplit, r.Definition.Salt),
+		ranges: make([]variantRange, len(r.Allocation)),
+	}
+	for i, a := range r.Allocation {
+		v := r.Definition.Variant(a.Variant)
+		if v < 0 {
+			return split{}, fmt.Errorf("revision %d: the allocation names the variant %q, which does not exist", r.Number, a.Variant)
+		}
+		s.ranges[i] = variantRange{a.From, a.To, v}
+	}
+	slices.SortFunc(s.ranges, func(a, b variantRange) int { return int(a.from) - int(b.from) })
+	end := int32(0)
+	for _, a := range s.ranges {
+		if a.from < end || a.to <= a.from || a.to > experiment.Buckets {
+			return split{}, fmt.Errorf("revision %d: the range [%d, %d) of the allocation is empty, out of bounds or overlaps another", r.Number, a.from, a.to)
+		}
+		end = a.to
+	}
+	return s, nil
+}
+
+// Derived returns what prepare returned when it was first called for this
+// experiment. It is where the server keeps the variants' payloads in a form
+// that this package does not know, for as long as the compiled experiment
+// lives. All callers must pass the same function.
+func (e *Experiment) Derived(prepare func(*Experiment) any) any {
+	e.derive.Do(func() { e.derived = prepare(e) })
+	return e.derived
+}
+
+// Revision returns the revision of the given number, or nil.
+func (e *Experiment) Revision(number int32) *experiment.Revision {
+	if i := e.findRevision(number); i >= 0 {
+		return e.revisions[i].Revision
+	}
+	return nil
+}
+
+func (e *Experiment) findRevision(number int32) int {
+	return slices.IndexFunc(e.revisions, func(r revision) bool { return r.Number == number })
+}

@@ -1,0 +1,134 @@
+package assign
+
+import (
+	"fmt"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// GateKind names a step of a decision.
+type GateKind uint8
+
+// The gates, in the order in which they decide.
+const (
+	GateState       GateKind = iota + 1 // State, assignment and unit.
+	GateOverride                        // A pinned variant.
+	GateEligibility                     // The predicate.
+	GateTraffic                         // The share of traffic that takes part.
+	GateSplit                           // The split by weight.
+)
+
+// Gate is one step of a decision with what it read.
+type Gate struct {
+	Kind       GateKind
+	Passed     bool           // It let the subject through, or gave its variant.
+	Detail     string         // What happened, in a sentence.
+	Bucketing  *Bucketing     // Traffic and split only.
+	Predicate  string         // Eligibility only.
+	Attributes map[string]any // Eligibility only: those that the predicate names and the subject has.
+}
+
+// Bucketing is a hash with its inputs, so that it can be repeated by hand.
+type Bucketing struct {
+	Purpose string
+	Salt    string
+	Hash    uint64 // Mixed.
+	Bucket  int32
+	Range   *experiment.Range // That holds the bucket; nil if none does.
+}
+
+// Explanation is a decision with the gates that led to it. Gates after the
+// deciding one are absent.
+type Explanation struct {
+	Decision
+	Gates []Gate
+}
+
+// Explain decides as Decide does, through the same gates, and tells how.
+func (s *Subject) Explain(e *Experiment) Explanation {
+	var x Explanation
+	x.Decision = s.decide(e, &x)
+	return x
+}
+
+func (x *Explanation) noteState(s *Subject, e *Experiment, reason Reason) {
+	g := Gate{Kind: GateState, Passed: reason == 0}
+	switch {
+	case reason == ReasonUnitMismatch:
+		g.Detail = fmt.Sprintf("The experiment randomises the unit %q; the subject's is %q.", e.Current.Definition.Unit, s.Unit)
+	case reason == ReasonExternal:
+		g.Detail = "The experiment is assigned elsewhere."
+	case e.failure != nil:
+		g.Detail = fmt.Sprintf("The experiment could not be loaded: %v.", e.failure)
+	case e.State == experiment.StateConcluded && e.shipped < 0:
+		g.Detail = "The experiment is concluded and ships no variant."
+	case e.State == experiment.StateConcluded:
+		g.Detail = fmt.Sprintf("The experiment is concluded and ships %q to everyone eligible.", e.ShippedVariant)
+	default:
+		g.Detail = fmt.Sprintf("The experiment is %s.", stateWords[e.State])
+	}
+	x.Gates = append(x.Gates, g)
+}
+
+var stateWords = map[experiment.State]string{
+	experiment.StateDraft:    "a draft",
+	experiment.StateRunning:  "running",
+	experiment.StatePaused:   "paused",
+	experiment.StateArchived: "archived",
+}
+
+func (x *Explanation) noteOverride(e *Experiment, variant int) {
+	g := Gate{Kind: GateOverride, Passed: true, Detail: "The subject is not pinned."}
+	if variant >= 0 {
+		g.Detail = fmt.Sprintf("The subject is pinned to %q.", e.Current.Definition.Variants[variant].Key)
+	}
+	x.Gates = append(x.Gates, g)
+}
+
+func (x *Explanation) noteEligibility(s *Subject, e *Experiment, eligible bool, err error) {
+	g := Gate{Kind: GateEligibility, Passed: eligible, Predicate: e.Current.Definition.Eligibility}
+	switch {
+	case e.eligibility == nil:
+		g.Detail = "Everyone is eligible."
+	case err != nil:
+		g.Detail = fmt.Sprintf("The predicate failed to evaluate: %v.", err)
+	case eligible:
+		g.Detail = "The predicate is true."
+	default:
+		g.Detail = "The predicate is false."
+	}
+	if e.eligibility != nil {
+		g.Attributes = map[string]any{}
+		for _, name := range e.eligibility.names {
+			if v, ok := s.variables.attributes[name]; ok {
+				g.Attributes[name] = v
+			}
+		}
+	}
+	x.Gates = append(x.Gates, g)
+}
+
+func (x *Explanation) noteTraffic(e *Experiment, mixed uint64, in bool) {
+	b := Bucketing{Purpose: PurposeTraffic, Salt: e.Current.Definition.Salt, Hash: mixed, Bucket: bucketOf(mixed)}
+	g := Gate{Kind: GateTraffic, Passed: in, Bucketing: &b}
+	if in {
+		b.Range = &experiment.Range{From: 0, To: e.traffic}
+		g.Detail = fmt.Sprintf("Bucket %d takes part: it is below %d.", b.Bucket, e.traffic)
+	} else {
+		g.Detail = fmt.Sprintf("Bucket %d does not take part: it is not below %d.", b.Bucket, e.traffic)
+	}
+	x.Gates = append(x.Gates, g)
+}
+
+func (x *Explanation) noteSplit(e *Experiment, mixed uint64, i int) {
+	b := Bucketing{Purpose: PurposeSplit, Salt: e.Current.Definition.Salt, Hash: mixed, Bucket: bucketOf(mixed)}
+	g := Gate{Kind: GateSplit, Passed: i >= 0, Bucketing: &b}
+	if i >= 0 {
+		r := e.current.ranges[i]
+		b.Range = &experiment.Range{From: r.from, To: r.to, Variant: e.Current.Definition.Variants[r.variant].Key}
+		g.Detail = fmt.Sprintf("Bucket %d belongs to %q.", b.Bucket, b.Range.Variant)
+	} else {
+		g.Detail = fmt.Sprintf("Bucket %d belongs to no variant.", b.Bucket)
+	}
+	x.Gates = append(x.Gates, g)
+}

@@ -1,0 +1,185 @@
+package assign
+
+import "github.com/assayhq/assay/internal/experiment"
+
+// Reason says why a decision is what it is.
+type Reason uint8
+
+// The reasons. Only Override, Concluded and Split come with a variant.
+const (
+	ReasonNotFound     Reason = iota + 1 // No experiment has the key.
+	ReasonUnitMismatch                   // It randomises another unit.
+	ReasonExternal                       // It is assigned elsewhere.
+	ReasonNotRunning                     // Its state assigns nothing.
+	ReasonOverride                       // The subject is pinned.
+	ReasonIneligible                     // The predicate is false or failed to evaluate.
+	ReasonConcluded                      // The shipped variant is for everyone eligible.
+	ReasonNoTraffic                      // The subject's bucket does not take part.
+	ReasonSplit                          // The split gave the variant.
+)
+
+// Decision is one experiment's answer for one subject.
+type Decision struct {
+	Experiment *Experiment // Nil if not found.
+	Variant    int         // Index in the current definition's variants; -1 for none.
+	Revision   int32       // That decided; 0 if not found.
+	Reason     Reason
+	Failed     bool // Ineligible because the predicate failed to evaluate.
+}
+
+// Subject is a subject with what all decisions about it share. It belongs to
+// one call and is not safe for concurrent use.
+type Subject struct {
+	experiment.Subject
+
+	catalog    *Catalog
+	hash       uint64
+	variables  variables
+	id         experiment.SubjectID
+	identified bool
+}
+
+// Subject prepares decisions about a subject. Its unit is not empty. The
+// attributes hold nil, bool, float64, string, []any and map[string]any only; the
+// map may be nil, and must not change while the subject is in use.
+func (c *Catalog) Subject(unit, key string, attributes map[string]any) *Subject {
+	return &Subject{
+		Subject:   experiment.Subject{Unit: unit, Key: key},
+		catalog:   c,
+		hash:      hashPair(unit, key),
+		variables: variables{attributes: attributes, unit: unit},
+	}
+}
+
+// ID returns the subject's id in storage. It is computed when first needed, as
+// it costs more than all else in a decision.
+func (s *Subject) ID() experiment.SubjectID {
+	if !s.identified {
+		s.id = s.catalog.pepper.SubjectID(s.Subject)
+		s.identified = true
+	}
+	return s.id
+}
+
+// Assign decides for the experiment with the key.
+func (s *Subject) Assign(key string) Decision {
+	e := s.catalog.experiments[key]
+	if e == nil {
+		return Decision{Variant: -1, Reason: ReasonNotFound}
+	}
+	return s.decide(e, nil)
+}
+
+// Decide decides for an experiment of the subject's catalog.
+func (s *Subject) Decide(e *Experiment) Decision { return s.decide(e, nil) }
+
+// decide takes the subject through the gates, and notes each in x unless that
+// is nil.
+func (s *Subject) decide(e *Experiment, x *Explanation) Decision {
+	d := Decision{Experiment: e, Variant: -1, Revision: e.Current.Number}
+	if d.Reason = s.passState(e, x); d.Reason != 0 {
+		return d
+	}
+	concluded := e.State == experiment.StateConcluded
+	if !concluded {
+		if d.Variant = s.passOverride(e, x); d.Variant >= 0 {
+			d.Reason = ReasonOverride
+			return d
+		}
+	}
+	eligible, failed := s.passEligibility(e, x)
+	switch {
+	case !eligible:
+		d.Reason, d.Failed = ReasonIneligible, failed
+		return d
+	case concluded:
+		d.Reason, d.Variant = ReasonConcluded, e.shipped
+		return d
+	}
+	if !s.passTraffic(e, x) {
+		d.Reason = ReasonNoTraffic
+		return d
+	}
+	if d.Variant = s.passSplit(e, x); d.Variant < 0 {
+		d.Reason = ReasonNoTraffic
+		return d
+	}
+	d.Reason = ReasonSplit
+	return d
+}
+
+// passState returns the reason why the experiment assigns nothing to subjects
+// of this unit, or 0. What is wrong whatever the state comes before the state.
+func (s *Subject) passState(e *Experiment, x *Explanation) Reason {
+	var reason Reason
+	switch {
+	case e.Current.Definition.Unit != s.Unit:
+		reason = ReasonUnitMismatch
+	case e.Current.Definition.External:
+		reason = ReasonExternal
+	case e.failure != nil:
+		reason = ReasonNotRunning
+	case e.State == experiment.StateRunning:
+	case e.State == experiment.StateConcluded && e.shipped >= 0:
+	default:
+		reason = ReasonNotRunning
+	}
+	if x != nil {
+		x.noteState(s, e, reason)
+	}
+	return reason
+}
+
+// passOverride returns the index of the variant to which the subject is pinned,
+// or -1.
+func (s *Subject) passOverride(e *Experiment, x *Explanation) int {
+	variant := s.override(e)
+	if x != nil {
+		x.noteOverride(e, variant)
+	}
+	return variant
+}
+
+func (s *Subject) override(e *Experiment) int {
+	if len(e.overrides) == 0 {
+		return -1
+	}
+	if variant, ok := e.overrides[s.ID()]; ok {
+		return variant
+	}
+	return -1
+}
+
+func (s *Subject) passEligibility(e *Experiment, x *Explanation) (eligible, failed bool) {
+	var err error
+	eligible = true
+	if e.eligibility != nil {
+		eligible, err = e.eligibility.eval(&s.variables)
+	}
+	if x != nil {
+		x.noteEligibility(s, e, eligible, err)
+	}
+	return eligible, err != nil
+}
+
+func (s *Subject) passTraffic(e *Experiment, x *Explanation) bool {
+	mixed := mix(s.hash, e.trafficHash)
+	in := bucketOf(mixed) < e.traffic
+	if x != nil {
+		x.noteTraffic(e, mixed, in)
+	}
+	return in
+}
+
+// passSplit returns the index of the variant that the split gives, or -1.
+func (s *Subject) passSplit(e *Experiment, x *Explanation) int {
+	mixed := mix(s.hash, e.current.hash)
+	i := e.current.find(bucketOf(mixed))
+	if x != nil {
+		x.noteSplit(e, mixed, i)
+	}
+	if i < 0 {
+		return -1
+	}
+	return e.current.ranges[i].variant
+}

@@ -1,0 +1,193 @@
+// Package catalog keeps the compiled catalog of experiments current.
+//
+// A [Store] holds one immutable catalog behind an atomic pointer, so that
+// assignments read it without a lock, and replaces it when something has
+// changed. It learns of changes by notice, so that they show soon on every
+// server, and by polling, so that a lost notice delays them by no more than the
+// interval. Where storage cannot be reached, the last good catalog stays.
+//
+// It promises that a [Store.Refresh] sees all that was committed before it was
+// called. A handler that refreshes after its own change therefore reads its own
+// writes on its server.
+//
+// It knows no storage: loading and listening are functions that it is given.
+package catalog
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/assayhq/assay/internal/assign"
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// Load returns every experiment whose version differs from the known one, or
+// that is not known.
+type Load func(ctx context.Context, known map[string]int64) ([]assign.Source, error)
+
+// Listen waits for notices of changes until ctx ends or the connection is lost.
+// It calls notify once as soon as it is listening, since changes before that
+// went unnoticed, and then at every notice. It may be called again after it has
+// returned.
+type Listen func(ctx context.Context, notify func()) error
+
+// listenPause is how long Run waits before it listens again. A reconnection
+// need not be faster: polling goes on.
+const listenPause = time.Second
+
+// Store holds the current catalog. It is safe for concurrent use.
+type Store struct {
+	load   Load
+	listen Listen
+	poll   time.Duration
+	log    *slog.Logger
+
+	current  atomic.Pointer[assign.Catalog]
+	loadedAt atomic.Pointer[time.Time]
+
+	turn chan struct{} // Holds one element while a round loads.
+	mu   sync.Mutex
+	next *round // The round that has not begun; nil if nobody waits for one.
+}
+
+// round is one load and the callers who wait for it.
+type round struct {
+	done      chan struct{} // Closed when the fields below are set.
+	err       error
+	abandoned bool // The caller who loaded was cancelled or panicked; the others try again.
+}
+
+// New returns a store with an empty catalog. It polls at the given interval.
+func New(pepper experiment.Pepper, load Load, listen Listen, poll time.Duration, log *slog.Logger) *Store {
+	s := &Store{load: load, listen: listen, poll: poll, log: log, turn: make(chan struct{}, 1)}
+	s.current.Store(assign.NewCatalog(pepper))
+	return s
+}
+
+// Current returns the current catalog, which never changes.
+func (s *Store) Current() *assign.Catalog { return s.current.Load() }
+
+// LoadedAt returns when the last load that succeeded began, or zero before the
+// first. The catalog holds all that was committed before it.
+func (s *Store) LoadedAt() time.Time {
+	if t := s.loadedAt.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
+
+// Refresh loads what has changed, and returns when everything that was
+// committed before the call is in the current catalog. Loads follow each other;
+// callers who come while one runs share the next.
+func (s *Store) Refresh(ctx context.Context) error {
+	for {
+		r := s.join()
+		select {
+		case s.turn <- struct{}{}:
+			s.lead(ctx, r)
+		case <-r.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !r.abandoned || ctx.Err() != nil {
+			return r.err
+		}
+	}
+}
+
+// join returns the round that has not begun.
+func (s *Store) join() *round {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == nil {
+		s.next = &round{done: make(chan struct{})}
+	}
+	return s.next
+}
+
+// lead runs the round, unless another of its callers has had the turn before,
+// and passes the turn on.
+func (s *Store) lead(ctx context.Context, r *round) {
+	defer func() { <-s.turn }()
+	s.mu.Lock()
+	mine := s.next == r
+	if mine {
+		s.next = nil // Whoever comes from here on may have committed after the load began.
+	}
+	s.mu.Unlock()
+	if !mine {
+		return
+	}
+	defer close(r.done)
+	r.abandoned = true // A panic must not pass for success.
+	r.err = s.loadChanges(ctx)
+	r.abandoned = r.err != nil && ctx.Err() != nil
+}
+
+func (s *Store) loadChanges(ctx context.Context) error {
+	began := time.Now()
+	current := s.current.Load()
+	sources, err := s.load(ctx, current.Versions())
+	if err != nil {
+		return err
+	}
+	if len(sources) > 0 {
+		changed := make([]*assign.Experiment, len(sources))
+		for i, source := range sources {
+			if changed[i], err = assign.Compile(source); err != nil {
+				s.log.ErrorContext(ctx, "experiment does not compile; it is served as not running",
+					"experiment", source.Experiment.Key, "error", err)
+			}
+		}
+		s.current.Store(current.With(changed...))
+	}
+	s.loadedAt.Store(&began)
+	return nil
+}
+
+// Run keeps the catalog current until ctx ends, and then returns nil. Failures
+// are logged and tried again.
+func (s *Store) Run(ctx context.Context) error {
+	notices := make(chan struct{}, 1) // One stands for many: a refresh answers them all.
+	var listener sync.WaitGroup
+	listener.Go(func() { s.keepListening(ctx, notices) })
+	defer listener.Wait()
+
+	ticker := time.NewTicker(s.poll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-notices:
+		case <-ticker.C:
+		}
+		if err := s.Refresh(ctx); err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "catalog not refreshed; the last good one stays", "error", err)
+		}
+	}
+}
+
+func (s *Store) keepListening(ctx context.Context, notices chan<- struct{}) {
+	notify := func() {
+		select {
+		case notices <- struct{}{}:
+		default:
+		}
+	}
+	for {
+		err := s.listen(ctx, notify)
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.WarnContext(ctx, "catalog notices lost; polling goes on", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(listenPause):
+		}
+	}
+}
