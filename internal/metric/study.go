@@ -36,14 +36,14 @@ type Column struct {
 type Study struct {
 	definition *experiment.Definition
 	control    int
-	metrics    []study
+	metrics    []compiled
 	columns    []Column
 	attributes []string
 	segments   []string
 }
 
-// study is one metric of a Study.
-type study struct {
+// compiled is one metric of a study.
+type compiled struct {
 	Use
 	expression *Expression
 	// sources are the components of the metric's moments: those of the formula
@@ -140,7 +140,7 @@ func (c *compiler) add(use Use) error {
 	if err != nil {
 		return err
 	}
-	m := study{Use: use, expression: expression}
+	m := compiled{Use: use, expression: expression}
 	for _, component := range d.Components {
 		m.sources = append(m.sources, source{fromValue, c.column(Column{Component: component, Window: d.Window})})
 	}
@@ -160,7 +160,7 @@ func (c *compiler) add(use Use) error {
 // regression on both fits what a regression on the number with the mean in
 // place of what is missing, and the indicator, fits: the two pairs span the
 // same space. So the mean need not be known while rows are read.
-func (c *compiler) covariate(m *study, v *experiment.Covariate) {
+func (c *compiler) covariate(m *compiled, v *experiment.Covariate) {
 	at := len(m.sources)
 	if v.Past != nil {
 		column := c.column(Column{Component: v.Past.Component, Before: v.Past.Window})

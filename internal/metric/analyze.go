@@ -1,0 +1,211 @@
+package metric
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
+)
+
+// Analyze compares the variants of a tally of this study by the experiment's
+// plan. shares holds, for every phase of the tally, each variant's share of the
+// split in the definition's order; overridden counts the subjects that the
+// query left out because they were pinned.
+//
+// An error is a fault of the caller: whatever the subjects did is answered.
+func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) (*Analysis, error) {
+	if err := s.check(t); err != nil {
+		return nil, err
+	}
+	a := &Analysis{Exclusions: Exclusions{Crossovers: t.Crossovers, Overridden: overridden}}
+	var err error
+	if a.SampleRatio, err = sampleRatio(t, shares); err != nil {
+		return nil, fmt.Errorf("sample ratio: %w", err)
+	}
+	for m := range s.metrics {
+		result, err := s.result(m, t)
+		if err != nil {
+			return nil, fmt.Errorf("metric %q: %w", s.metrics[m].Metric.Key, err)
+		}
+		a.Metrics = append(a.Metrics, result)
+	}
+	if err := s.correct(a); err != nil {
+		return nil, err
+	}
+	a.Verdict = s.verdict(a)
+	a.Warnings = s.warnings(t, a)
+	return a, nil
+}
+
+// check refuses a tally of another study.
+func (s *Study) check(t *Tally) error {
+	if len(t.Variants) != len(s.definition.Variants) || len(t.Metrics) != len(s.metrics) || len(t.Segments) != len(s.segments) {
+		return errors.New("the tally is of another study")
+	}
+	for i, v := range s.definition.Variants {
+		if t.Variants[i] != v.Key {
+			return errors.New("the tally is of other variants")
+		}
+	}
+	for i := range s.metrics {
+		if t.Metrics[i].Metric != s.metrics[i].Metric.Key || t.Metrics[i].Revision != s.metrics[i].Metric.Revision {
+			return errors.New("the tally is of other metrics")
+		}
+	}
+	return nil
+}
+
+// result compares the variants on one metric, as a whole and by segment.
+func (s *Study) result(m int, t *Tally) (Result, error) {
+	metric, tally := &s.metrics[m], &t.Metrics[m]
+	result := Result{
+		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
+		Role: metric.Role, Confirmatory: metric.Role != "",
+		PeekingProtected: s.definition.Plan.Method == experiment.MethodAlwaysValid && metric.Metric.Definition.Window > 0,
+		OpenWindows:      tally.OpenWindows,
+	}
+	var err error
+	if result.Arms, result.Comparisons, err = s.compare(metric, tally.Whole); err != nil {
+		return Result{}, err
+	}
+	if !result.Confirmatory {
+		for i := range result.Comparisons {
+			c := &result.Comparisons[i]
+			c.Notes = append(c.Notes, "Exploratory: the plan does not name this metric, and its p-value is not corrected.")
+		}
+	}
+	for i, segment := range t.Segments {
+		for j, value := range segment.Values {
+			cut := Segment{Attribute: segment.Attribute, Value: value}
+			if cut.Arms, cut.Comparisons, err = s.compare(metric, tally.Segments[i][j]); err != nil {
+				return Result{}, err
+			}
+			result.Segments = append(result.Segments, cut)
+		}
+	}
+	return result, nil
+}
+
+// compare compares the variants on one metric among some subjects. Phases are
+// strata, so that a change of the split in mid flight does not pass for an
+// effect.
+func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, error) {
+	test, err := test(&s.definition.Plan, s.pairShare(), stats.TwoSided)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := contest{
+		expression: metric.expression, control: s.control, test: test, margin: metric.margin(),
+		names: make([]string, len(metric.sources)),
+	}
+	for v := range moments {
+		strata := moments[v]
+		if len(strata) == 0 {
+			strata = []stats.Moments{stats.NewMoments(len(metric.sources))}
+		}
+		c.variants = append(c.variants, s.definition.Variants[v].Key)
+		c.arms = append(c.arms, stats.Arm{Strata: strata})
+	}
+	notes := c.adjustBy(metric.covariates)
+	arms, comparisons, err := c.compare()
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range comparisons {
+		comparison := &comparisons[i]
+		comparison.Notes = append(comparison.Notes, notes...)
+		if metric.Role == experiment.RoleGuardrail {
+			comparison.Guardrail = guardrail(comparison, metric.Metric.Definition.Direction, metric.Margin)
+			comparison.Notes = append(comparison.Notes, marginNote(c.margin))
+		}
+	}
+	return arms, comparisons, nil
+}
+
+// pairShare is the share of all subjects that a comparison of a treatment with
+// the control is expected to see, over the treatments in the mean. It follows
+// from the weights alone, so that it cannot follow the data.
+func (s *Study) pairShare() float64 {
+	total := 0.0
+	for _, v := range s.definition.Variants {
+		total += float64(v.Weight)
+	}
+	control := float64(s.definition.Variants[s.control].Weight) / total
+	return control + (1-control)/float64(len(s.definition.Variants)-1)
+}
+
+// adjustBy picks the components by which variance is reduced, and names them.
+// An indicator that is the same for all subjects is left out here, so that the
+// reader hears of covariates and not of indicators.
+func (c *contest) adjustBy(covariates []covariate) (notes []string) {
+	for _, v := range covariates {
+		c.names[v.value] = fmt.Sprintf("Covariate %q", v.name)
+		if v.missing < 0 {
+			c.covariates = append(c.covariates, v.value)
+			continue
+		}
+		c.names[v.missing] = fmt.Sprintf("The indicator of a missing %q", v.name)
+		some, all := false, true
+		for _, arm := range c.arms {
+			for i := range arm.Strata {
+				if m := &arm.Strata[i]; m.N > 0 {
+					some = some || m.Means[v.missing] != 0
+					all = all && m.Means[v.missing] == 1
+				}
+			}
+		}
+		switch {
+		case !some:
+			c.covariates = append(c.covariates, v.value)
+		case all:
+			notes = append(notes, fmt.Sprintf("Covariate %q is missing for every subject: it is not used.", v.name))
+		default:
+			c.covariates = append(c.covariates, v.value, v.missing)
+		}
+	}
+	return notes
+}
+
+// correct corrects p-values within families, and decides significance. A
+// family is what one decision rests on:
+//
+//   - the variants of the primary metric, any of which could be shipped;
+//   - the secondary metrics with all their variants;
+//   - the segments of one metric with all their variants.
+//
+// Guardrails stand alone: a variant ships only if every one of them holds, and
+// a rule that asks for all of several tests keeps the error rate of each
+// (Berger 1982, Multiparameter hypothesis testing and acceptance sampling).
+// Exploratory metrics stand alone too, as nothing follows from them.
+func (s *Study) correct(a *Analysis) error {
+	var primary, secondary []*Comparison
+	var families [][]*Comparison
+	for m := range a.Metrics {
+		result := &a.Metrics[m]
+		var segments []*Comparison
+		for i := range result.Segments {
+			segments = appendPointers(segments, result.Segments[i].Comparisons)
+		}
+		families = append(families, segments)
+		switch result.Role {
+		case experiment.RolePrimary:
+			primary = appendPointers(primary, result.Comparisons)
+		case experiment.RoleSecondary:
+			secondary = appendPointers(secondary, result.Comparisons)
+		}
+	}
+	for _, family := range append(families, primary, secondary) {
+		if err := correct(&s.definition.Plan, family); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func appendPointers(to []*Comparison, comparisons []Comparison) []*Comparison {
+	for i := range comparisons {
+		to = append(to, &comparisons[i])
+	}
+	return to
+}

@@ -1,0 +1,150 @@
+package metric
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
+)
+
+// contest is one metric's arms and the rule that judges them. An analysis and a
+// caller's summaries both come to this, so that there is one way to a figure.
+type contest struct {
+	expression *Expression
+	variants   []string
+	control    int
+	arms       []stats.Arm
+	// names has the name of each component in notes, at the start of a
+	// sentence.
+	names      []string
+	covariates []int
+	test       stats.Test
+	margin     stats.Margin
+}
+
+// compare returns the figures of every arm, and a comparison with the control
+// of every other, in order. No p-value of theirs is corrected yet.
+func (c *contest) compare() ([]Arm, []Comparison, error) {
+	result, err := stats.Compare(stats.Request{
+		Formula: c.expression.Evaluate, Covariates: c.covariates,
+		Arms: c.arms, Control: c.control, Test: c.test, Margin: c.margin,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	arms := make([]Arm, len(result.Arms))
+	for i, a := range result.Arms {
+		arms[i] = Arm{Variant: c.variants[i], Subjects: a.Subjects, Mean: a.Value, StandardError: a.StandardError}
+		if component, ok := c.expression.mean(); ok {
+			arms[i].Total = a.Totals[component]
+		}
+		if a.Note != "" {
+			arms[i].Notes = []string{a.Note}
+		}
+	}
+	comparisons := make([]Comparison, len(result.Comparisons))
+	for i, pair := range result.Comparisons {
+		plain := c.comparison(pair.Arm, &pair.Unadjusted)
+		if pair.Adjusted == nil {
+			comparisons[i] = plain
+			continue
+		}
+		comparisons[i] = c.comparison(pair.Arm, pair.Adjusted)
+		comparisons[i].VarianceReduction = pair.VarianceReduction
+		comparisons[i].Unadjusted = &plain
+	}
+	return arms, comparisons, nil
+}
+
+// comparison is one comparison in this package's terms. Its significance is
+// that of the plain p-value.
+func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
+	out := Comparison{
+		Variant:       c.variants[arm],
+		Baseline:      c.variants[c.control],
+		Difference:    Interval{from.Difference.Estimate, from.Difference.Lower, from.Difference.Upper},
+		Lift:          Interval{from.Lift.Estimate, from.Lift.Lower, from.Lift.Upper},
+		StandardError: from.Difference.StandardError,
+		Statistic:     from.Statistic,
+		PValue:        from.PValue,
+	}
+	out.DegreesOfFreedom = from.Difference.DegreesOfFreedom
+	if c.margin.Scale == stats.Relative {
+		out.DegreesOfFreedom = from.Lift.DegreesOfFreedom
+	}
+	for _, note := range from.Notes {
+		out.Notes = append(out.Notes, c.rename(note))
+	}
+	out.Significant = c.significant(out.PValue)
+	return out
+}
+
+// rename puts the name of a component in the place of its number, which means
+// nothing to a reader.
+func (c *contest) rename(note string) string {
+	for i, name := range c.names {
+		if rest, ok := strings.CutPrefix(note, fmt.Sprintf("Component %d ", i)); ok {
+			return name + " " + rest
+		}
+	}
+	return note
+}
+
+func (c *contest) significant(p *float64) bool {
+	return p != nil && *p <= 1-c.test.ConfidenceLevel
+}
+
+// test is the plan's rule for one comparison. part is the share of the plan's
+// subjects that are expected in the two arms of a comparison, since the plan
+// counts all arms and a test counts two.
+func test(plan *experiment.Plan, part float64, alternative stats.Alternative) (stats.Test, error) {
+	planned := plan.PlannedSubjects
+	if planned == 0 {
+		planned = stats.DefaultPlannedSubjects
+	}
+	t := stats.Test{
+		ConfidenceLevel: plan.ConfidenceLevel,
+		PlannedSubjects: max(1, int64(math.Round(float64(planned)*part))),
+		Alternative:     alternative,
+	}
+	switch plan.Method {
+	case experiment.MethodFixedHorizon:
+		t.Method = stats.FixedHorizon
+	case experiment.MethodAlwaysValid:
+		t.Method = stats.AlwaysValid
+	default:
+		return t, fmt.Errorf("method %q is not known", plan.Method)
+	}
+	return t, nil
+}
+
+// correct adjusts the p-values of a family by the plan, and judges its
+// comparisons by the adjusted ones.
+func correct(plan *experiment.Plan, family []*Comparison) error {
+	var correction stats.Correction
+	switch plan.Correction {
+	case experiment.CorrectionHolm:
+		correction = stats.Holm
+	case experiment.CorrectionBonferroni:
+		correction = stats.Bonferroni
+	case experiment.CorrectionBenjaminiHochberg:
+		correction = stats.BenjaminiHochberg
+	default:
+		return fmt.Errorf("correction %q is not known", plan.Correction)
+	}
+	p := make([]*float64, len(family))
+	for i, c := range family {
+		p[i] = c.PValue
+	}
+	adjusted, err := correction.Adjust(p)
+	if err != nil {
+		return err
+	}
+	for i, c := range family {
+		c.AdjustedPValue = adjusted[i]
+		c.Significant = adjusted[i] != nil && *adjusted[i] <= 1-plan.ConfidenceLevel
+	}
+	return nil
+}

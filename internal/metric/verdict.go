@@ -1,0 +1,182 @@
+package metric
+
+import (
+	"fmt"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// standing is where one treatment stands by the plan.
+type standing struct {
+	primary    *Comparison
+	guardrails []*Comparison
+	metrics    []string // Of the guardrails.
+	wins       bool     // Significantly better on the primary metric.
+	loses      bool     // Significantly worse on it.
+	safe       bool     // Within every guardrail's margin.
+	harms      bool     // Beyond some guardrail's margin.
+	negligible bool     // Any effect on the primary metric is too small to matter.
+}
+
+// verdict applies the plan. Rules are tried in the order of what they trust
+// the figures with: first whether they can be trusted at all, then whether it
+// is time, then winners, losers, and the end of waiting.
+func (s *Study) verdict(a *Analysis) Verdict {
+	if len(a.Metrics) == 0 || a.Metrics[0].Role != experiment.RolePrimary {
+		return Verdict{Action: ActionInconclusive, Reasons: []string{"The plan has no primary metric to decide by."}}
+	}
+	plan, primary := &s.definition.Plan, &a.Metrics[0]
+	standings := s.standings(a)
+	subjects := int64(0)
+	for i := range primary.Arms {
+		subjects += primary.Arms[i].Subjects
+	}
+	complete := plan.PlannedSubjects > 0 && subjects >= plan.PlannedSubjects
+	decide := func(action Action, format string, args ...any) Verdict {
+		reasons := append([]string{fmt.Sprintf(format, args...)}, s.reasons(primary.Metric, standings)...)
+		return Verdict{Action: action, Reasons: reasons}
+	}
+	switch {
+	case a.SampleRatio.Verdict == SampleRatioMismatch:
+		return decide(ActionInconclusive, "The sample ratio is broken (p = %.3g), so the figures cannot be trusted.", *a.SampleRatio.PValue)
+	case a.SampleRatio.Verdict == SampleRatioTooFew:
+		return decide(ActionKeepRunning, "There are too few subjects to tell whether the sample ratio holds.")
+	case plan.Method == experiment.MethodFixedHorizon && plan.PlannedSubjects > 0 && !complete:
+		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed, and a fixed horizon decides only then.", subjects, plan.PlannedSubjects)
+	}
+	if winner := s.winner(standings); winner != nil {
+		v := decide(ActionShip, "%s wins on %s and keeps within every guardrail.", winner.primary.Variant, primary.Metric)
+		v.Variant = winner.primary.Variant
+		return v
+	}
+	lost, hopeless := 0, 0
+	for i := range standings {
+		st := &standings[i]
+		if st.loses || st.harms {
+			lost++
+		}
+		if st.loses || st.harms || st.negligible {
+			hopeless++
+		}
+	}
+	switch {
+	case lost == len(standings):
+		return decide(ActionRollBack, "Every treatment loses on %s or breaks a guardrail.", primary.Metric)
+	case hopeless == len(standings):
+		return decide(ActionInconclusive, "No treatment that does no harm can have an effect on %s beyond the smallest one of interest, %s.", primary.Metric, magnitude(plan.MinimumEffect))
+	case complete:
+		return decide(ActionInconclusive, "%d subjects have been analysed of %d planned, and no treatment has won.", subjects, plan.PlannedSubjects)
+	}
+	return decide(ActionKeepRunning, "Nothing is decided yet, with %d subjects analysed.", subjects)
+}
+
+// standings judges every treatment, in listed order.
+func (s *Study) standings(a *Analysis) []standing {
+	primary := &a.Metrics[0]
+	sign := s.metrics[0].Metric.Definition.Direction.sign()
+	standings := make([]standing, len(primary.Comparisons))
+	for i := range standings {
+		c := &primary.Comparisons[i]
+		st := standing{primary: c, safe: true, negligible: within(c, s.definition.Plan.MinimumEffect)}
+		if c.Significant {
+			st.wins = sign**c.Difference.Estimate > 0
+			st.loses = !st.wins
+		}
+		for m := range a.Metrics {
+			if a.Metrics[m].Role != experiment.RoleGuardrail {
+				continue
+			}
+			g := &a.Metrics[m].Comparisons[i]
+			st.guardrails, st.metrics = append(st.guardrails, g), append(st.metrics, a.Metrics[m].Metric)
+			st.safe = st.safe && g.Guardrail == GuardrailPassed
+			st.harms = st.harms || g.Guardrail == GuardrailFailed
+		}
+		standings[i] = st
+	}
+	return standings
+}
+
+// winner is the treatment to ship: of those that win and are safe the one with
+// the best estimate, of equals the first listed.
+func (s *Study) winner(standings []standing) *standing {
+	sign := s.metrics[0].Metric.Definition.Direction.sign()
+	var best *standing
+	for i := range standings {
+		st := &standings[i]
+		if !st.wins || !st.safe {
+			continue
+		}
+		if best == nil || sign**st.primary.Difference.Estimate > sign**best.primary.Difference.Estimate {
+			best = st
+		}
+	}
+	return best
+}
+
+// within tells whether the whole interval lies within the magnitude of zero.
+func within(c *Comparison, m *experiment.Magnitude) bool {
+	if m == nil {
+		return false
+	}
+	interval := c.Difference
+	if m.Relative {
+		interval = c.Lift
+	}
+	return interval.Lower != nil && interval.Upper != nil && *interval.Lower >= -m.Value && *interval.Upper <= m.Value
+}
+
+// reasons are the figures behind a verdict, treatment by treatment.
+func (s *Study) reasons(primary string, standings []standing) []string {
+	var reasons []string
+	for i := range standings {
+		st := &standings[i]
+		outcome := "not decided"
+		switch {
+		case st.wins:
+			outcome = "better"
+		case st.loses:
+			outcome = "worse"
+		case st.negligible:
+			outcome = "too small to matter"
+		}
+		reasons = append(reasons, sentence(st.primary, primary, outcome))
+		for j, g := range st.guardrails {
+			outcome := map[GuardrailVerdict]string{
+				GuardrailPassed: "within the margin", GuardrailFailed: "beyond the margin",
+				GuardrailUndecided: "not known to keep within the margin",
+			}[g.Guardrail]
+			reasons = append(reasons, sentence(g, st.metrics[j], outcome))
+		}
+	}
+	return reasons
+}
+
+// sentence is one comparison in words, with the figures that it has.
+func sentence(c *Comparison, metric, outcome string) string {
+	text := fmt.Sprintf("%s against %s on %s: %s", c.Variant, c.Baseline, metric, outcome)
+	switch {
+	case c.Lift.Estimate != nil:
+		text += fmt.Sprintf("; lift %+.2f%%", 100**c.Lift.Estimate)
+		if c.Lift.Lower != nil && c.Lift.Upper != nil {
+			text += fmt.Sprintf(" (%+.2f%% to %+.2f%%)", 100**c.Lift.Lower, 100**c.Lift.Upper)
+		}
+	case c.Difference.Estimate != nil:
+		text += fmt.Sprintf("; difference %+.6g", *c.Difference.Estimate)
+		if c.Difference.Lower != nil && c.Difference.Upper != nil {
+			text += fmt.Sprintf(" (%+.6g to %+.6g)", *c.Difference.Lower, *c.Difference.Upper)
+		}
+	default:
+		text += "; no estimate"
+	}
+	if c.AdjustedPValue != nil {
+		text += fmt.Sprintf("; adjusted p = %.3g", *c.AdjustedPValue)
+	}
+	return text + "."
+}
+
+func magnitude(m *experiment.Magnitude) string {
+	if m.Relative {
+		return fmt.Sprintf("%.6g%% of the control's value", 100*m.Value)
+	}
+	return fmt.Sprintf("%.6g", m.Value)
+}

@@ -1,0 +1,54 @@
+package metric
+
+import (
+	"fmt"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// warnings say what a reader must know before trusting the figures.
+func (s *Study) warnings(t *Tally, a *Analysis) []string {
+	var out []string
+	warn := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if len(t.Phases) == 0 {
+		warn("No exposure that can be analysed was recorded up to this moment.")
+	}
+	if a.SampleRatio.Verdict == SampleRatioMismatch {
+		warn("The variants' subjects are not as many as the split expects (p = %.3g): something loses or adds them unevenly, and no figure here can be trusted.", *a.SampleRatio.PValue)
+	}
+	if s.definition.External {
+		warn("The variants were assigned elsewhere: exposures were not checked against the split.")
+	}
+	if n := a.Exclusions.Crossovers; n > 0 {
+		warn("%s seen in more than one variant of a phase, and left out.", subjects(n))
+	}
+	if n := a.Exclusions.Overridden; n > 0 {
+		warn("%s pinned to a variant at some time, and left out.", subjects(n))
+	}
+	if t.UnknownVariants > 0 {
+		warn("%s seen in a variant that the experiment does not have, and left out.", subjects(t.UnknownVariants))
+	}
+	for i := range a.Metrics {
+		result := &a.Metrics[i]
+		if result.OpenWindows > 0 && result.Role == experiment.RolePrimary {
+			warn("%s not counted yet for the primary metric, as the window after exposure is still open.", subjects(result.OpenWindows))
+		}
+		if result.Role == experiment.RolePrimary && !result.PeekingProtected && s.definition.Plan.Method == experiment.MethodAlwaysValid {
+			warn("The primary metric has no window, so the always-valid method does not protect it against peeking: a subject's number still changes after it was counted.")
+		}
+	}
+	for _, segment := range t.Segments {
+		if segment.Limit > 0 {
+			warn("Segment %q is withheld: it has more than %d values.", segment.Attribute, segment.Limit)
+		}
+	}
+	return out
+}
+
+// subjects begins a sentence about n subjects.
+func subjects(n int64) string {
+	if n == 1 {
+		return "1 subject was"
+	}
+	return fmt.Sprintf("%d subjects were", n)
+}
