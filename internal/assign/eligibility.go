@@ -230,26 +230,55 @@ func (inputLimits) EstimateCallCost(_, _ string, _ *cost.AstNode, _ []cost.AstNo
 	return nil
 }
 
-// variables are a predicate's inputs. They are one object for all predicates
-// of a subject, so that an evaluation allocates none.
+// variables are the inputs of the predicates of one subject. The first predicate
+// reads the attributes as they are, which costs an allocation at each use; for a
+// second one they are converted to the evaluator's own types, all at once, so
+// that it and those after it allocate nothing.
 type variables struct {
 	attributes map[string]any
 	unit       string
-	boxedUnit  any // The unit as the evaluator needs it, once it has asked.
+
+	evaluations   int
+	converted     map[string]any // Nil before the second.
+	convertedUnit any            // Nil until it is asked for.
 }
 
 // ResolveName returns the value of a variable.
 func (v *variables) ResolveName(name string) (any, bool) {
 	switch name {
 	case attributesVariable:
-		return v.attributes, true
-	case unitVariable:
-		if v.boxedUnit == nil {
-			v.boxedUnit = types.String(v.unit)
+		if v.evaluations < 2 {
+			return v.attributes, true
 		}
-		return v.boxedUnit, true
+		if v.converted == nil {
+			v.converted = convertScalars(v.attributes)
+		}
+		return v.converted, true
+	case unitVariable:
+		if v.convertedUnit == nil {
+			v.convertedUnit = types.String(v.unit)
+		}
+		return v.convertedUnit, true
 	}
 	return nil, false
+}
+
+// convertScalars returns a copy of the attributes in which the numbers, strings
+// and bools are CEL's. The evaluator converts the rest when it meets it.
+func convertScalars(attributes map[string]any) map[string]any {
+	converted := make(map[string]any, len(attributes))
+	for name, value := range attributes {
+		switch x := value.(type) {
+		case string:
+			value = types.String(x)
+		case float64:
+			value = types.Double(x)
+		case bool:
+			value = types.Bool(x)
+		}
+		converted[name] = value
+	}
+	return converted
 }
 
 // Parent returns nil: there is no outer scope.
@@ -258,6 +287,7 @@ func (v *variables) Parent() cel.Activation { return nil }
 // eval evaluates the predicate. An error means that it could not be evaluated
 // for this subject, which is then not eligible.
 func (el *eligibility) eval(v *variables) (bool, error) {
+	v.evaluations++
 	out, _, err := el.program.Eval(v)
 	if err != nil {
 		return false, err

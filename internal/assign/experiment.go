@@ -12,12 +12,7 @@ import (
 
 // Source is what storage knows of an experiment. Whoever hands it over must not
 // change it afterwards.
-type Source struct {
-	Experiment  experiment.Experiment
-	Revisions   []experiment.Revision           // All, the current one too.
-	Transitions []experiment.Transition         // All, in the order of time.
-	Overrides   map[experiment.SubjectID]string // The active ones: subject → variant key.
-}
+type Source = experiment.History
 
 // Experiment is a compiled experiment. It never changes and is safe for
 // concurrent use; its fields and what they point to are for reading only.
@@ -105,14 +100,17 @@ func (e *Experiment) compile(s *Source) error {
 	if e.current, err = compileSplit(&e.Current); err != nil {
 		return err
 	}
-	if e.eligibility, err = compileEligibility(def.Eligibility); err != nil {
-		return err
-	}
 	e.trafficHash = hashPair(PurposeTraffic, def.Salt)
 	e.traffic = int32(math.Floor(def.Traffic*experiment.Buckets + 0.5))
 	if e.ShippedVariant != "" {
 		if e.shipped = def.Variant(e.ShippedVariant); e.shipped < 0 {
 			return fmt.Errorf("the shipped variant %q does not exist", e.ShippedVariant)
+		}
+	}
+	if e.assigns() {
+		// The predicates of the many that were archived are never evaluated.
+		if e.eligibility, err = compileEligibility(def.Eligibility); err != nil {
+			return err
 		}
 	}
 	e.overrides = make(map[experiment.SubjectID]int, len(s.Overrides))
@@ -123,6 +121,11 @@ func (e *Experiment) compile(s *Source) error {
 		}
 	}
 	return e.compileHistory(s)
+}
+
+// assigns says whether the experiment's state gives variants to anyone.
+func (e *Experiment) assigns() bool {
+	return e.State == experiment.StateRunning || e.State == experiment.StateConcluded && e.shipped >= 0
 }
 
 func (e *Experiment) compileHistory(s *Source) error {

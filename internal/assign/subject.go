@@ -117,11 +117,7 @@ func (s *Subject) passState(e *Experiment, x *Explanation) Reason {
 		reason = ReasonUnitMismatch
 	case e.Current.Definition.External:
 		reason = ReasonExternal
-	case e.failure != nil:
-		reason = ReasonNotRunning
-	case e.State == experiment.StateRunning:
-	case e.State == experiment.StateConcluded && e.shipped >= 0:
-	default:
+	case e.failure != nil || !e.assigns():
 		reason = ReasonNotRunning
 	}
 	if x != nil {
