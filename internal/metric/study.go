@@ -75,8 +75,8 @@ type covariate struct {
 
 // NewStudy compiles an analysis of the metrics by the segments, each of them an
 // attribute that the definition names as a segment. A metric without a role
-// that is in use already is left out. Faults are InvalidErrors, by the fields
-// of an analysis request where they are the caller's.
+// that is in use already is left out. A fault of the segments is an
+// InvalidError by the fields of an analysis request.
 func NewStudy(d *experiment.Definition, uses []Use, segments []string) (*Study, error) {
 	s := &Study{definition: d, control: d.Control(), segments: segments}
 	if s.control < 0 {
@@ -138,7 +138,7 @@ func (c *compiler) add(use Use) error {
 	d := &use.Metric.Definition
 	expression, err := d.Parse()
 	if err != nil {
-		return err
+		return fmt.Errorf("stored expression %q%v", d.Expression, err) // Not the caller's fault, so not wrapped.
 	}
 	m := compiled{Use: use, expression: expression}
 	for _, component := range d.Components {

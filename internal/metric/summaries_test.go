@@ -1,0 +1,192 @@
+package metric
+
+import (
+	"errors"
+	"math"
+	"testing"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// TestSummariesAreAnAnalysis holds that a caller who brings the aggregates of
+// the same subjects gets the same figures.
+func TestSummariesAreAnAnalysis(t *testing.T) {
+	for _, method := range []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid} {
+		d := definition("control", "short", "long")
+		d.Plan.Method, d.Plan.PlannedSubjects = method, 6000
+		s := mustStudy(t, d, []Use{use("order_value", Ratio(sum("revenue", "purchase"), sum("orders", "order")), experiment.RolePrimary, "visits")})
+		var rows []Row
+		for i := range 600 {
+			r := row([]string{"control", "short", "long"}[i%3], float64(i*37%101)+float64(i%3), 1+float64(i*53%7), float64(i*37%101)+float64(i*11%17))
+			r.Phase = int32(1 + i/3%2)
+			rows = append(rows, r)
+		}
+		tally := fold(s, rows...)
+		analysis := mustAnalyze(t, s, tally, 0).Metrics[0]
+
+		summaries := Summaries{
+			Components: []string{"revenue", "orders", "visits"}, Formula: "revenue / orders", Covariates: []string{"visits"}, Plan: d.Plan,
+		}
+		for v, strata := range tally.Metrics[0].Whole {
+			arm := SummaryArm{Variant: tally.Variants[v], Control: v == 0}
+			for p := range strata {
+				m := &strata[p]
+				stratum := SummaryStratum{Name: []string{"first", "second"}[p], Subjects: m.N, Means: m.Means}
+				for _, product := range m.Products {
+					stratum.Covariances = append(stratum.Covariances, product/float64(m.N-1))
+				}
+				arm.Strata = append(arm.Strata, stratum)
+			}
+			if v == 1 {
+				arm.Strata[0], arm.Strata[1] = arm.Strata[1], arm.Strata[0] // Their names put them in order.
+			}
+			summaries.Arms = append(summaries.Arms, arm)
+		}
+		arms, comparisons, err := summaries.Compare()
+		if err != nil {
+			t.Fatal(err)
+		}
+		approximately := cmpopts.EquateApprox(1e-11, 0)
+		if diff := cmp.Diff(analysis.Arms, arms, approximately); diff != "" {
+			t.Errorf("%s: arms (-analysis +summaries):\n%s", method, diff)
+		}
+		if diff := cmp.Diff(analysis.Comparisons, comparisons, approximately); diff != "" {
+			t.Errorf("%s: comparisons (-analysis +summaries):\n%s", method, diff)
+		}
+		if c := comparisons[1]; c.Variant != "long" || c.Unadjusted == nil || c.AdjustedPValue == nil || c.VarianceReduction == nil || *c.VarianceReduction < 0.3 {
+			t.Errorf("%s: %+v", method, c)
+		}
+	}
+}
+
+// example is two arms of 1,000 subjects with components a, b and c.
+func example() Summaries {
+	stratum := func() []SummaryStratum {
+		return []SummaryStratum{{Subjects: 1000, Means: []float64{5, 2, 3}, Covariances: []float64{4, 1, 1, 2, 0.5, 3}}}
+	}
+	return Summaries{
+		Components: []string{"a", "b", "c"},
+		Arms:       []SummaryArm{{Variant: "control", Control: true, Strata: stratum()}, {Variant: "short", Strata: stratum()}},
+		Plan:       definition().Plan,
+	}
+}
+
+func TestSummariesFirstComponent(t *testing.T) {
+	s := example()
+	s.Arms[1].Strata[0].Means[0] = 5.5
+	arms, comparisons, err := s.Compare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "total", arms[1].Total, 5500, 1e-12)
+	want(t, "difference", comparisons[0].Difference.Estimate, 0.5, 1e-12)
+	want(t, "standard error", comparisons[0].StandardError, math.Sqrt(8.0/1000), 1e-12)
+	want(t, "statistic", comparisons[0].Statistic, 0.5/math.Sqrt(8.0/1000), 1e-12)
+}
+
+func TestSummariesMarginAndSide(t *testing.T) {
+	s := example()
+	s.Alternative, s.Margin = stats.Greater, stats.Margin{Value: -0.1}
+	_, comparisons, err := s.Compare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := comparisons[0]
+	want(t, "statistic", c.Statistic, 0.1/math.Sqrt(8.0/1000), 1e-12)
+	if c.Difference.Upper != nil || c.Difference.Lower == nil {
+		t.Errorf("interval %+v, want a lower bound only", c.Difference)
+	}
+	// On the lift's scale the statistic and degrees of freedom are the lift's.
+	s.Margin = stats.Margin{Scale: stats.Relative, Value: -0.02}
+	_, comparisons, err = s.Compare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Equal means: the lift's variance is that of the difference over 5².
+	want(t, "statistic of the lift", comparisons[0].Statistic, 0.1/math.Sqrt(8.0/1000), 1e-12)
+}
+
+func TestSummariesNotesNameComponents(t *testing.T) {
+	s := example()
+	s.Covariates = []string{"c"}
+	for i := range s.Arms {
+		s.Arms[i].Strata[0].Covariances = []float64{4, 1, 0, 2, 0, 0}
+	}
+	_, comparisons, err := s.Compare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{`Component "c" is constant: it is not used as a covariate.`}, comparisons[0].Notes); diff != "" {
+		t.Errorf("notes (-want +got):\n%s", diff)
+	}
+}
+
+func TestSummariesRefuse(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Summaries)
+		want   []experiment.Violation
+	}{
+		{"formula", func(s *Summaries) { s.Formula = "a / d" }, []experiment.Violation{
+			{Field: "formula", Message: `at character 5: there is no component "d"`}}},
+		{"covariates", func(s *Summaries) { s.Covariates = []string{"d", "b", "b", "a"} }, []experiment.Violation{
+			{Field: "covariates[0]", Message: `there is no component "d"`},
+			{Field: "covariates[2]", Message: `"b" is listed twice`},
+			{Field: "covariates[3]", Message: `the formula names "a", which then cannot be a covariate`}}},
+		{"no control", func(s *Summaries) { s.Arms[0].Control = false }, []experiment.Violation{
+			{Field: "arms", Message: "exactly one arm must be the control; 0 are"}}},
+		{"two controls", func(s *Summaries) { s.Arms[1].Control = true }, []experiment.Violation{
+			{Field: "arms", Message: "exactly one arm must be the control; 2 are"}}},
+		{"one arm", func(s *Summaries) { s.Arms = s.Arms[:1] }, []experiment.Violation{
+			{Field: "arms", Message: "a comparison needs at least two arms"}}},
+		{"a variant twice", func(s *Summaries) { s.Arms[1].Variant = "control" }, []experiment.Violation{
+			{Field: "arms[1].variant", Message: `"control" is the variant of an earlier arm`}}},
+		{"number of strata", func(s *Summaries) { s.Arms[1].Strata = nil }, []experiment.Violation{
+			{Field: "arms[1].strata", Message: "there are 0, but the first arm has 1; every arm has the same strata"}}},
+		{"names of strata", func(s *Summaries) { s.Arms[1].Strata[0].Name = "x" }, []experiment.Violation{
+			{Field: "arms[1].strata[0].stratum", Message: `the first arm has no stratum "x"`}}},
+		{"a stratum twice", func(s *Summaries) {
+			for i := range s.Arms {
+				s.Arms[i].Strata = append(s.Arms[i].Strata, s.Arms[i].Strata[0])
+			}
+		}, []experiment.Violation{
+			{Field: "arms[0].strata[1].stratum", Message: `"" is the name of an earlier stratum`},
+			{Field: "arms[1].strata[1].stratum", Message: `"" is the name of an earlier stratum`}}},
+		{"number of means", func(s *Summaries) { s.Arms[1].Strata[0].Means = []float64{1} }, []experiment.Violation{
+			{Field: "arms[1].strata[0].means", Message: "there are 1 for 3 components"}}},
+		{"covariances", func(s *Summaries) { s.Arms[1].Strata[0].Covariances[0] = -4 }, []experiment.Violation{
+			{Field: "arms[1].strata[0].covariances[0]", Message: "the variance of component 0 is negative: -4"}}},
+		{"several", func(s *Summaries) {
+			s.Arms[0].Strata[0].Subjects = -1
+			s.Arms[1].Strata[0].Means[2] = math.NaN()
+			s.Arms[1].Strata[0].Covariances = nil
+		}, []experiment.Violation{
+			{Field: "arms[0].strata[0].subjects", Message: "the number lies between 0 and 1000000000000000, and -1 does not"},
+			{Field: "arms[1].strata[0].means[2]", Message: "it is not a finite number"},
+			{Field: "arms[1].strata[0].covariances", Message: "there are 0, but the upper triangle for 3 components has 6"}}},
+		{"test", func(s *Summaries) { s.Plan.ConfidenceLevel, s.Margin.Value = 1, math.Inf(1) }, []experiment.Violation{
+			{Field: "plan.confidence_level", Message: "it lies above 0.5 and below 1, and 1 does not"},
+			{Field: "margin", Message: "it is not a finite number"}}},
+		{"method", func(s *Summaries) { s.Plan.Method = "guess" }, []experiment.Violation{
+			{Field: "plan.method", Message: `method "guess" is not known`}}},
+		{"correction", func(s *Summaries) { s.Plan.Correction = "" }, []experiment.Violation{
+			{Field: "plan.correction", Message: `correction "" is not known`}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := example()
+			tt.change(&s)
+			_, _, err := s.Compare()
+			var bad *experiment.InvalidError
+			if !errors.As(err, &bad) {
+				t.Fatalf("Compare: %v, want an InvalidError", err)
+			}
+			if diff := cmp.Diff(tt.want, bad.Violations); diff != "" {
+				t.Errorf("violations (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,145 @@
+package metric
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// TestVerdict tries every rule on treatments a and b.
+func TestVerdict(t *testing.T) {
+	type treatment struct {
+		effect      float64 // On the primary metric, both difference and lift.
+		half        float64 // Of its interval.
+		significant bool
+		guardrail   GuardrailVerdict
+	}
+	var (
+		win    = treatment{0.2, 0.1, true, GuardrailPassed}
+		better = treatment{0.3, 0.1, true, GuardrailPassed}
+		lose   = treatment{-0.2, 0.1, true, GuardrailPassed}
+		open   = treatment{0.1, 0.2, false, GuardrailPassed}
+		small  = treatment{0, 0.01, false, GuardrailPassed}
+		harm   = treatment{0.2, 0.1, true, GuardrailFailed}
+		unsafe = treatment{0.2, 0.1, true, GuardrailUndecided}
+	)
+	fixed, always := experiment.MethodFixedHorizon, experiment.MethodAlwaysValid
+	effect := &experiment.Magnitude{Value: 0.02}
+	relative := &experiment.Magnitude{Value: 0.02, Relative: true}
+	tests := []struct {
+		name      string
+		method    experiment.Method
+		planned   int64 // 300 subjects have been analysed.
+		minimum   *experiment.Magnitude
+		direction Direction
+		ratio     SampleRatioVerdict
+		a, b      treatment
+		action    Action
+		variant   string
+		reason    string // Part of the first one.
+	}{
+		{"winner", always, 0, nil, DirectionIncrease, SampleRatioOK, win, open, ActionShip, "a", "a wins on revenue"},
+		{"best of winners", always, 0, nil, DirectionIncrease, SampleRatioOK, win, better, ActionShip, "b", "b wins on revenue"},
+		{"of equal winners the first", always, 0, nil, DirectionIncrease, SampleRatioOK, win, win, ActionShip, "a", "a wins"},
+		{"the better winner is not safe", always, 0, nil, DirectionIncrease, SampleRatioOK, win,
+			treatment{0.3, 0.1, true, GuardrailUndecided}, ActionShip, "a", "a wins"},
+		{"winner among losers", always, 0, nil, DirectionIncrease, SampleRatioOK, lose, win, ActionShip, "b", "b wins"},
+		{"winner where less is better", always, 0, nil, DirectionDecrease, SampleRatioOK, lose, win, ActionShip, "a", "a wins"},
+		{"best where less is better", always, 0, nil, DirectionDecrease, SampleRatioOK, lose,
+			treatment{-0.3, 0.1, true, GuardrailPassed}, ActionShip, "b", "b wins"},
+		{"winner that matters little still wins", always, 0, &experiment.Magnitude{Value: 1}, DirectionIncrease, SampleRatioOK, win, open, ActionShip, "a", "a wins"},
+		{"winner before the planned size", always, 1000, nil, DirectionIncrease, SampleRatioOK, win, open, ActionShip, "a", "a wins"},
+		{"winner at a fixed horizon without a size", fixed, 0, nil, DirectionIncrease, SampleRatioOK, win, open, ActionShip, "a", "a wins"},
+		{"winner at the planned size", fixed, 300, nil, DirectionIncrease, SampleRatioOK, win, open, ActionShip, "a", "a wins"},
+
+		{"fixed horizon, too early to ship", fixed, 301, nil, DirectionIncrease, SampleRatioOK, win, open, ActionKeepRunning, "", "300 of 301 planned subjects"},
+		{"fixed horizon, too early to roll back", fixed, 301, nil, DirectionIncrease, SampleRatioOK, lose, lose, ActionKeepRunning, "", "300 of 301"},
+		{"fixed horizon, too early to give up", fixed, 301, effect, DirectionIncrease, SampleRatioOK, small, small, ActionKeepRunning, "", "300 of 301"},
+		{"guardrail undecided", always, 0, nil, DirectionIncrease, SampleRatioOK, unsafe, open, ActionKeepRunning, "", "Nothing is decided yet"},
+		{"nothing significant", always, 301, nil, DirectionIncrease, SampleRatioOK, open, open, ActionKeepRunning, "", "Nothing is decided yet"},
+		{"one loser", always, 0, nil, DirectionIncrease, SampleRatioOK, lose, open, ActionKeepRunning, "", "Nothing is decided yet"},
+		{"one without effect", always, 0, effect, DirectionIncrease, SampleRatioOK, small, open, ActionKeepRunning, "", "Nothing is decided yet"},
+		{"small, but no smallest effect", always, 0, nil, DirectionIncrease, SampleRatioOK, small, small, ActionKeepRunning, "", "Nothing is decided yet"},
+		{"too few subjects to ship", always, 0, nil, DirectionIncrease, SampleRatioTooFew, win, win, ActionKeepRunning, "", "too few subjects"},
+		{"too few subjects to roll back", always, 0, nil, DirectionIncrease, SampleRatioTooFew, lose, lose, ActionKeepRunning, "", "too few subjects"},
+
+		{"all lose", always, 0, nil, DirectionIncrease, SampleRatioOK, lose, lose, ActionRollBack, "", "Every treatment loses"},
+		{"one loses, one harms", always, 0, nil, DirectionIncrease, SampleRatioOK, lose, harm, ActionRollBack, "", "Every treatment loses"},
+		{"all lose at the planned size", fixed, 300, nil, DirectionIncrease, SampleRatioOK, lose, lose, ActionRollBack, "", "Every treatment loses"},
+		{"all lose where less is better", always, 0, nil, DirectionDecrease, SampleRatioOK, win, win, ActionRollBack, "", "Every treatment loses"},
+
+		{"sample ratio broken", always, 0, nil, DirectionIncrease, SampleRatioMismatch, win, win, ActionInconclusive, "", "sample ratio is broken"},
+		{"sample ratio broken, all lose", always, 0, nil, DirectionIncrease, SampleRatioMismatch, lose, lose, ActionInconclusive, "", "sample ratio is broken"},
+		{"planned size without a winner", always, 300, nil, DirectionIncrease, SampleRatioOK, open, lose, ActionInconclusive, "", "300 subjects have been analysed of 300 planned"},
+		{"planned size, winner not safe", fixed, 300, nil, DirectionIncrease, SampleRatioOK, unsafe, open, ActionInconclusive, "", "300 subjects"},
+		{"no effect of interest", always, 0, effect, DirectionIncrease, SampleRatioOK, small, small, ActionInconclusive, "", "smallest one of interest, 0.02"},
+		{"no lift of interest", always, 0, relative, DirectionIncrease, SampleRatioOK, small, small, ActionInconclusive, "", "2% of the control's value"},
+		{"none can win", always, 0, effect, DirectionIncrease, SampleRatioOK, small, harm, ActionInconclusive, "", "smallest one of interest"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := definition("control", "a", "b")
+			d.Plan.Method, d.Plan.PlannedSubjects, d.Plan.MinimumEffect = tt.method, tt.planned, tt.minimum
+			revenue := Sum("purchase", nil)
+			revenue.Direction = tt.direction
+			s := mustStudy(t, d, []Use{
+				use("revenue", revenue, experiment.RolePrimary),
+				use("speed", Sum("speed", nil), experiment.RoleSecondary),
+				use("refunds", Sum("refund", nil), experiment.RoleGuardrail),
+			})
+			p := 1e-5
+			primary := Result{Metric: "revenue", Role: experiment.RolePrimary, Arms: []Arm{{Subjects: 100}, {Subjects: 100}, {Subjects: 100}}}
+			guard := Result{Metric: "refunds", Role: experiment.RoleGuardrail}
+			for i, from := range []treatment{tt.a, tt.b} {
+				lower, upper := from.effect-from.half, from.effect+from.half
+				interval := Interval{&from.effect, &lower, &upper}
+				variant := []string{"a", "b"}[i]
+				primary.Comparisons = append(primary.Comparisons, Comparison{
+					Variant: variant, Baseline: "control", Difference: interval, Lift: interval, Significant: from.significant,
+				})
+				guard.Comparisons = append(guard.Comparisons, Comparison{Variant: variant, Baseline: "control", Guardrail: from.guardrail})
+			}
+			v := s.verdict(&Analysis{
+				SampleRatio: SampleRatio{Verdict: tt.ratio, PValue: &p},
+				Metrics:     []Result{primary, {Metric: "speed", Role: experiment.RoleSecondary}, guard},
+			})
+			if v.Action != tt.action || v.Variant != tt.variant || !strings.Contains(v.Reasons[0], tt.reason) {
+				t.Errorf("verdict %s %q, %q; want %s %q, %q", v.Action, v.Variant, v.Reasons, tt.action, tt.variant, tt.reason)
+			}
+			if len(v.Reasons) != 5 { // And two sentences for each treatment.
+				t.Errorf("reasons %q", v.Reasons)
+			}
+		})
+	}
+}
+
+func TestVerdictWithoutPrimary(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("speed", Sum("speed", nil), experiment.RoleSecondary)})
+	for _, s := range []*Study{s, mustStudy(t, definition("control", "short"), nil)} {
+		a := mustAnalyze(t, s, s.NewFold(moment).Tally(), 0)
+		if a.Verdict.Action != ActionInconclusive || len(a.Verdict.Reasons) != 1 {
+			t.Errorf("verdict %+v", a.Verdict)
+		}
+	}
+}
+
+func TestReasons(t *testing.T) {
+	x, y, z, p, zero := 0.1, 0.05, 0.15, 0.0012, 0.0
+	tests := []struct {
+		c    Comparison
+		want string
+	}{
+		{Comparison{Difference: Interval{&x, &y, &z}, Lift: Interval{&x, &y, &z}, AdjustedPValue: &p},
+			"short against control on revenue: better; lift +10.00% (+5.00% to +15.00%); adjusted p = 0.0012."},
+		{Comparison{Difference: Interval{&x, &y, &z}}, "short against control on revenue: better; difference +0.1 (+0.05 to +0.15)."},
+		{Comparison{Difference: Interval{Estimate: &zero}}, "short against control on revenue: better; difference +0."},
+		{Comparison{}, "short against control on revenue: better; no estimate."},
+	}
+	for _, tt := range tests {
+		tt.c.Variant, tt.c.Baseline = "short", "control"
+		if got := sentence(&tt.c, "revenue", "better"); got != tt.want {
+			t.Errorf("sentence = %q, want %q", got, tt.want)
+		}
+	}
+}
