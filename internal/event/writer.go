@@ -10,7 +10,7 @@
 //     again is safe, as the store is idempotent.
 //   - One bad item fails nobody else. If the store refuses a batch for its data
 //     ([ErrPoison]), the batch is halved until the item at fault is alone; that
-//     item gets [experiment.Limited] and all others are stored.
+//     item gets [experiment.Refused] and all others are stored.
 //   - Memory is bounded: past a fixed number of pending items, callers are
 //     refused at once instead of waiting.
 //   - One commit is under way at a time. While it runs the next batch gathers,
@@ -315,7 +315,7 @@ func (b *batch[T]) store(ctx context.Context, flush Flush[T], from, to int) {
 			b.errs[i] = err
 		}
 	case to-from == 1:
-		b.results[from] = experiment.Limited
+		b.results[from] = experiment.Refused
 	default:
 		middle := from + (to-from)/2
 		b.store(ctx, flush, from, middle)

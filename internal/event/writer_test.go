@@ -185,7 +185,7 @@ func TestPoisonIsAlone(t *testing.T) {
 		}
 		wg.Wait()
 		mustStop(t, stop)
-		const r, l = experiment.Recorded, experiment.Limited
+		const r, l = experiment.Recorded, experiment.Refused
 		want := [][]experiment.Result{{r, r, r, l, r}, {r, r, r, r, r}, {r, r, l, r, r}, {r, r, r, r, r}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("results (-want +got):\n%s", diff)
@@ -465,7 +465,7 @@ func fate(item int) experiment.Result {
 		return experiment.Conflict
 	case 4:
 		if item%1000 == 4 {
-			return experiment.Limited
+			return experiment.Refused
 		}
 	}
 	return experiment.Recorded
@@ -479,7 +479,7 @@ func testManyCallers(t *testing.T, seed uint64) {
 		}
 		results := make([]experiment.Result, len(items))
 		for i, item := range items {
-			if results[i] = fate(item); results[i] == experiment.Limited {
+			if results[i] = fate(item); results[i] == experiment.Refused {
 				return nil, ErrPoison
 			}
 		}
@@ -548,7 +548,7 @@ func checkCommits(t *testing.T, commits [][]int, acknowledged map[int]bool, best
 	}
 	for item := range acknowledged {
 		want := 1
-		if fate(item) == experiment.Limited {
+		if fate(item) == experiment.Refused {
 			want = 0
 		}
 		if times[item] != want {
@@ -559,7 +559,7 @@ func checkCommits(t *testing.T, commits [][]int, acknowledged map[int]bool, best
 	// halved; so more can be counted as lost than is missing, never less.
 	missing := 0
 	for _, item := range bestEffort {
-		if times[item] == 0 && fate(item) != experiment.Limited {
+		if times[item] == 0 && fate(item) != experiment.Refused {
 			missing++
 		}
 	}

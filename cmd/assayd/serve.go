@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+
+	"github.com/assayhq/assay/internal/catalog"
+	"github.com/assayhq/assay/internal/event"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/postgres"
+	"github.com/assayhq/assay/internal/server"
+)
+
+const (
+	// leaveTime is how long the server still accepts calls after it has said
+	// that it is leaving, so that load balancers notice.
+	leaveTime = 200 * time.Millisecond
+	// stopTime is how long calls under way may take after that.
+	stopTime = 10 * time.Second
+)
+
+func runServe(ctx context.Context, args []string, e env) error {
+	s, err := parseSettings("serve", args, e)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, s, func(addr string) { s.log.Info("serving", "address", addr) })
+}
+
+// serve runs the server until ctx ends, and then stops it in order: no new
+// calls, calls under way, writers, database. It calls ready with the address
+// once it answers.
+func serve(ctx context.Context, s settings, ready func(addr string)) (err error) {
+	database, err := openDatabase(ctx, &s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, database.close()) }()
+	db, err := postgres.Open(ctx, database.url, database.pepper)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	lost := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "assay_exposures_lost_total",
+		Help: "Exposures of assignments that could not be recorded.",
+	})
+	registry.MustRegister(lost)
+
+	store := catalog.New(database.pepper, db.Histories, db.ListenCatalog, s.catalogPoll, s.log)
+	if err := store.Refresh(ctx); err != nil {
+		return err
+	}
+	exposures := event.NewWriter(flushOf(db.RecordExposures), func(n int) { lost.Add(float64(n)) })
+	outcomes := event.NewWriter(flushOf(db.RecordOutcomes), func(int) {})
+	srv, state, err := server.New(server.Config{
+		DB: db, Catalog: store, Exposures: exposures, Outcomes: outcomes, Pepper: database.pepper,
+		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return err
+	}
+	return runAll(ctx, &s, parts{
+		database: database, store: store, exposures: exposures, outcomes: outcomes,
+		srv: srv, state: state, listener: listener, registry: registry,
+	}, ready)
+}
+
+// flushOf maps the store's refusal of data to the writer's word for it.
+func flushOf[T any](record func(context.Context, []T) ([]experiment.Result, error)) event.Flush[T] {
+	return func(ctx context.Context, items []T) ([]experiment.Result, error) {
+		results, err := record(ctx, items)
+		if errors.Is(err, postgres.ErrBadData) {
+			err = fmt.Errorf("%w: %w", event.ErrPoison, err)
+		}
+		return results, err
+	}
+}
+
+// parts are what runs while the server serves.
+type parts struct {
+	database  *database
+	store     *catalog.Store
+	exposures *event.Writer[experiment.Exposure]
+	outcomes  *event.Writer[experiment.Outcome]
+	srv       *grpc.Server
+	state     *health.Server
+	listener  net.Listener
+	registry  *prometheus.Registry
+}
+
+func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) error {
+	// The writers outlive the calls: their context ends when the server has
+	// stopped.
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWriting()
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.exposures.Run(writing) })
+	g.Go(func() error { return p.outcomes.Run(writing) })
+	g.Go(func() error { return p.store.Run(running) })
+	g.Go(func() error { return p.srv.Serve(p.listener) })
+	g.Go(func() error {
+		select {
+		case <-p.database.died():
+			return fmt.Errorf("the private Postgres ended: %w", p.database.local.Err())
+		case <-running.Done():
+			return nil
+		}
+	})
+	g.Go(func() error {
+		<-running.Done()
+		defer stopWriting()
+		stop(p.srv, p.state)
+		return nil
+	})
+	if s.metricsListen != "" {
+		g.Go(func() error { return serveMetrics(running, s.metricsListen, p.registry) })
+	}
+	ready(p.listener.Addr().String())
+	return g.Wait()
+}
+
+// stop ends the server: it says that it is leaving, lets calls under way
+// finish, and then breaks those that remain.
+func stop(srv *grpc.Server, state *health.Server) {
+	state.Shutdown()
+	time.Sleep(leaveTime)
+	timer := time.AfterFunc(stopTime, srv.Stop)
+	defer timer.Stop()
+	srv.GracefulStop()
+}
+
+func serveMetrics(ctx context.Context, addr string, registry *prometheus.Registry) error {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	srv := &http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}

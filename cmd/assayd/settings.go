@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// settings are those of the server. Each has a flag, an environment variable
+// and a default; the flag wins.
+type settings struct {
+	listen        string
+	dataDir       string
+	databaseURL   string
+	pepperFile    string
+	metricsListen string
+	catalogPoll   time.Duration
+	logLevel      slog.Level
+
+	pepper string // From the environment alone: arguments are visible to everyone.
+	log    *slog.Logger
+}
+
+// parseSettings reads the settings of a command from its arguments and the
+// environment.
+func parseSettings(command string, args []string, e env) (settings, error) {
+	s := settings{pepper: e.getenv("ASSAY_PEPPER")}
+	flags := flag.NewFlagSet(command, flag.ContinueOnError)
+	text := func(p *string, name, value, help string) {
+		flags.StringVar(p, name, value, help+" ("+variable(name)+")")
+	}
+	text(&s.listen, "listen", "127.0.0.1:8080", "address of the gRPC API")
+	text(&s.dataDir, "data-dir", "assay-data", "directory of the private Postgres and its pepper; unused with a database URL")
+	text(&s.databaseURL, "database-url", "", "the database to use instead of a private Postgres")
+	text(&s.pepperFile, "pepper-file", "", "file with the secret that subject keys are hashed with; or ASSAY_PEPPER holds it")
+	text(&s.metricsListen, "metrics-listen", "", "address of the Prometheus metrics, path /metrics; empty for none")
+	flags.DurationVar(&s.catalogPoll, "catalog-poll", 10*time.Second,
+		"how late a change shows whose notice was lost ("+variable("catalog-poll")+")")
+	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error ("+variable("log-level")+")")
+	var fault error
+	flags.VisitAll(func(f *flag.Flag) {
+		if v := e.getenv(variable(f.Name)); v != "" {
+			if err := flags.Set(f.Name, v); err != nil {
+				fault = fmt.Errorf("%s: %w", variable(f.Name), err)
+			}
+		}
+	})
+	if fault != nil {
+		return s, fault
+	}
+	if err := parseFlags(flags, args, "assayd "+command+" [FLAGS]", e); err != nil {
+		return s, err
+	}
+	if flags.NArg() > 0 {
+		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if s.catalogPoll <= 0 {
+		return s, errors.New("--catalog-poll must be greater than 0")
+	}
+	s.log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: s.logLevel}))
+	return s, nil
+}
+
+// variable is the environment variable of a flag.
+func variable(name string) string {
+	return "ASSAY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// givenPepper returns the pepper that the settings name, nil if they name
+// none.
+func (s *settings) givenPepper() (experiment.Pepper, error) {
+	text, from := s.pepper, "ASSAY_PEPPER"
+	if s.pepperFile != "" {
+		b, err := os.ReadFile(s.pepperFile)
+		if err != nil {
+			return nil, fmt.Errorf("the pepper: %w", err)
+		}
+		text, from = string(b), s.pepperFile
+	}
+	if text == "" && s.pepperFile == "" {
+		return nil, nil
+	}
+	return parsePepper(text, from)
+}
+
+func parsePepper(text, from string) (experiment.Pepper, error) {
+	pepper := experiment.Pepper(strings.TrimSpace(text))
+	if len(pepper) < experiment.MinPepperBytes {
+		return nil, fmt.Errorf("the pepper in %s has %d bytes; it needs at least %d", from, len(pepper), experiment.MinPepperBytes)
+	}
+	return pepper, nil
+}

@@ -1,0 +1,191 @@
+package experiment
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Definition is what a revision of an experiment freezes. Its JSON form is how
+// it is stored; a field that is added later must mean nothing when absent.
+type Definition struct {
+	Unit        string            `json:"unit"`
+	Owner       string            `json:"owner,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Hypothesis  Hypothesis        `json:"hypothesis,omitzero"`
+	Variants    []Variant         `json:"variants"`
+	Eligibility string            `json:"eligibility,omitempty"` // CEL; empty means everyone.
+	Traffic     float64           `json:"traffic"`               // 0 to 1.
+	Salt        string            `json:"salt"`
+	External    bool              `json:"external,omitempty"` // Assigned elsewhere.
+	Labels      map[string]string `json:"labels,omitempty"`
+	Segments    []string          `json:"segments,omitempty"` // Attribute names.
+	Covariates  []Covariate       `json:"covariates,omitempty"`
+	Metrics     []MetricUse       `json:"metrics,omitempty"`
+	Plan        Plan              `json:"plan"`
+}
+
+// Hypothesis is what an experiment is meant to settle.
+type Hypothesis struct {
+	Statement string `json:"statement,omitempty"`
+	Null      string `json:"null,omitempty"`
+}
+
+// Variant is one treatment.
+type Variant struct {
+	Key         string          `json:"key"`
+	Control     bool            `json:"control,omitempty"`
+	Weight      int32           `json:"weight"`
+	Payload     json.RawMessage `json:"payload,omitempty"` // A JSON object.
+	Description string          `json:"description,omitempty"`
+}
+
+// Covariate is a number per subject known before exposure: an attribute, or
+// an aggregate of past outcomes.
+type Covariate struct {
+	Name      string        `json:"name"`
+	Attribute string        `json:"attribute,omitempty"`
+	Past      *PastOutcomes `json:"past,omitempty"`
+}
+
+// PastOutcomes aggregates the outcomes from Window before exposure up to it.
+type PastOutcomes struct {
+	Component
+	Window time.Duration `json:"window"`
+}
+
+// Aggregate says how a subject's outcomes become one number. A subject
+// without a matching outcome has 0.
+type Aggregate string
+
+// The aggregates.
+const (
+	AggregateCount        Aggregate = "count"
+	AggregateSum          Aggregate = "sum"
+	AggregateAny          Aggregate = "any"
+	AggregateMin          Aggregate = "min"
+	AggregateMax          Aggregate = "max"
+	AggregateLast         Aggregate = "last"
+	AggregateDistinctDays Aggregate = "distinct_days"
+)
+
+// Component is one number per subject: an aggregate of the outcomes of one
+// name that meet all conditions.
+type Component struct {
+	Name       string      `json:"name,omitempty"` // In formulas.
+	Outcome    string      `json:"outcome"`
+	Aggregate  Aggregate   `json:"aggregate"`
+	Conditions []Condition `json:"conditions,omitempty"`
+}
+
+// Op compares a field of an outcome with values.
+type Op string
+
+// The operators.
+const (
+	OpEqual          Op = "eq"
+	OpNotEqual       Op = "ne"
+	OpGreater        Op = "gt"
+	OpGreaterOrEqual Op = "ge"
+	OpLess           Op = "lt"
+	OpLessOrEqual    Op = "le"
+)
+
+// FieldValue is the Condition.Field that names the outcome's value; every
+// other field is a property.
+const FieldValue = "value"
+
+// Condition is a test of one field of an outcome.
+type Condition struct {
+	Field  string   `json:"field"`
+	Op     Op       `json:"op"`
+	Values []string `json:"values"`
+}
+
+// Role says what a metric decides in an experiment.
+type Role string
+
+// The roles. A metric that was not planned has none.
+const (
+	RolePrimary   Role = "primary"
+	RoleSecondary Role = "secondary"
+	RoleGuardrail Role = "guardrail"
+)
+
+// MetricUse is a metric's place in an experiment.
+type MetricUse struct {
+	Metric     string     `json:"metric"`
+	Role       Role       `json:"role"`
+	Covariates []string   `json:"covariates,omitempty"`
+	Margin     *Magnitude `json:"margin,omitempty"` // Guardrails only.
+}
+
+// Magnitude is the size of an effect, without direction: in the metric's unit,
+// or as a share of the control's value.
+type Magnitude struct {
+	Value    float64 `json:"value"`
+	Relative bool    `json:"relative,omitempty"`
+}
+
+// Method is how uncertainty is computed.
+type Method string
+
+// The methods.
+const (
+	MethodFixedHorizon Method = "fixed_horizon"
+	MethodAlwaysValid  Method = "always_valid"
+)
+
+// Correction adjusts p-values for the number of comparisons in a family.
+type Correction string
+
+// The corrections.
+const (
+	CorrectionHolm              Correction = "holm"
+	CorrectionBonferroni        Correction = "bonferroni"
+	CorrectionBenjaminiHochberg Correction = "benjamini_hochberg"
+)
+
+// DefaultConfidenceLevel is the confidence level of plans that name none.
+const DefaultConfidenceLevel = 0.95
+
+// Plan is the analysis decided before the start.
+type Plan struct {
+	Method          Method     `json:"method"`
+	ConfidenceLevel float64    `json:"confidence_level"`
+	Correction      Correction `json:"correction"`
+	MinimumEffect   *Magnitude `json:"minimum_effect,omitempty"`
+	PlannedSubjects int64      `json:"planned_subjects,omitempty"` // Of all arms; 0 means none planned.
+}
+
+// Control returns the index of the control, or -1.
+func (d *Definition) Control() int {
+	for i := range d.Variants {
+		if d.Variants[i].Control {
+			return i
+		}
+	}
+	return -1
+}
+
+// Variant returns the index of the variant with the key, or -1.
+func (d *Definition) Variant(key string) int {
+	for i := range d.Variants {
+		if d.Variants[i].Key == key {
+			return i
+		}
+	}
+	return -1
+}
+
+// KeptAttributes lists the names of the attributes that are stored with an
+// exposure: those that the definition names as segments or covariates.
+func (d *Definition) KeptAttributes() []string {
+	names := make([]string, 0, len(d.Segments)+len(d.Covariates))
+	names = append(names, d.Segments...)
+	for _, c := range d.Covariates {
+		if c.Attribute != "" {
+			names = append(names, c.Attribute)
+		}
+	}
+	return names
+}

@@ -1,0 +1,56 @@
+package experiment
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"time"
+)
+
+// Exposure is a subject that met a variant, checked and ready to be stored.
+type Exposure struct {
+	ExperimentID int32
+	Phase        int32
+	SubjectID    SubjectID
+	Variant      string
+	ExposedTime  time.Time       // To the microsecond.
+	Attributes   json.RawMessage // The kept ones, as a JSON object; nil if none.
+}
+
+// Outcome is something a subject did, checked and ready to be stored.
+type Outcome struct {
+	RowID        RowID
+	SubjectID    SubjectID
+	Name         string
+	Value        *float64
+	OccurredTime time.Time       // To the millisecond.
+	Properties   json.RawMessage // Canonical: keys sorted; nil if none.
+}
+
+// RowID identifies an outcome of a subject. It is ordered by time, so that
+// inserts stay in one corner of the index.
+type RowID [16]byte
+
+// NewRowID returns 48 bits of the time in milliseconds since 1970, then the
+// first 80 bits of SHA-256(event id).
+func NewRowID(occurred time.Time, eventID string) RowID {
+	var id RowID
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(occurred.UnixMilli())<<16)
+	copy(id[:6], ms[:6])
+	sum := sha256.Sum256([]byte(eventID))
+	copy(id[6:], sum[:10])
+	return id
+}
+
+// Result says what became of an event.
+type Result uint8
+
+// The results.
+const (
+	Recorded  Result = iota
+	Duplicate        // It was known.
+	Conflict         // Its identity is known with another content.
+	Limited          // A limit of the store refused it.
+	Refused          // The store refused its data, which no rule foresaw.
+)

@@ -1,0 +1,165 @@
+package experiment
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// State is where an experiment stands.
+type State string
+
+// The states: draft → running ⇄ paused → concluded → archived.
+const (
+	StateDraft     State = "draft"
+	StateRunning   State = "running"
+	StatePaused    State = "paused"
+	StateConcluded State = "concluded"
+	StateArchived  State = "archived"
+)
+
+var transitions = map[State][]State{
+	StateDraft:     {StateRunning, StateArchived},
+	StateRunning:   {StatePaused, StateConcluded},
+	StatePaused:    {StateRunning, StateConcluded},
+	StateConcluded: {StateArchived},
+}
+
+// CheckTransition says whether an experiment may go from s to next.
+func (s State) CheckTransition(next State) error {
+	for _, t := range transitions[s] {
+		if t == next {
+			return nil
+		}
+	}
+	return Errorf(ErrPrecondition, "STATE_FORBIDS", "an experiment that is %s cannot become %s", s, next)
+}
+
+// Started says whether the experiment has ever run, as far as its present
+// state tells.
+func (s State) Started() bool {
+	return s == StateRunning || s == StatePaused || s == StateConcluded
+}
+
+// Experiment is a definition with its identity, state and history.
+type Experiment struct {
+	ID             int32 // In storage.
+	Key            string
+	State          State
+	Version        int64 // Grows with every change of any kind; the etag.
+	Current        Revision
+	Pins           map[string]int32 // Metric key → revision, from the start on.
+	PlanHash       string           // Empty before the start.
+	ShippedVariant string
+	Rationale      string
+	CreateTime     time.Time
+	UpdateTime     time.Time
+	StartTime      time.Time // Zero before.
+	ConcludeTime   time.Time // Zero before.
+}
+
+// Revision is an immutable version of an experiment's definition.
+type Revision struct {
+	Number     int32
+	Phase      int32
+	Definition Definition
+	Allocation []Range
+	CreateTime time.Time
+}
+
+// Transition is a change of state.
+type Transition struct {
+	State State
+	Time  time.Time
+}
+
+// History is all that assignment needs of an experiment.
+type History struct {
+	Experiment  Experiment
+	Revisions   []Revision           // By number.
+	Transitions []Transition         // By time.
+	Overrides   map[SubjectID]string // In force: subject → variant.
+}
+
+// Buckets is the number of buckets that traffic and splits are cut into.
+const Buckets = 1_000_000
+
+// Range is a half-open range [From, To) of split buckets that belong to a
+// variant.
+type Range struct {
+	From    int32  `json:"from"`
+	To      int32  `json:"to"`
+	Variant string `json:"variant"`
+}
+
+// FirstAllocation lays the variants out in their listed order, the i-th
+// boundary at floor(10⁶ × cumulative weight ÷ total weight). Variants of
+// weight 0 get no range. The total weight must be positive.
+func FirstAllocation(variants []Variant) []Range {
+	total := int64(0)
+	for _, v := range variants {
+		total += int64(v.Weight)
+	}
+	var ranges []Range
+	from, sum := int32(0), int64(0)
+	for _, v := range variants {
+		sum += int64(v.Weight)
+		to := int32(Buckets * sum / total)
+		if to > from {
+			ranges = append(ranges, Range{from, to, v.Key})
+		}
+		from = to
+	}
+	return ranges
+}
+
+// SharesOf returns the revision's share of the buckets for each variant of a
+// definition, in its order.
+func (r *Revision) SharesOf(d *Definition) []float64 {
+	shares := make([]float64, len(d.Variants))
+	for _, a := range r.Allocation {
+		if i := d.Variant(a.Variant); i >= 0 {
+			shares[i] += float64(a.To-a.From) / Buckets
+		}
+	}
+	return shares
+}
+
+// SealPlan returns the hash of all that decides an analysis, once the metrics'
+// revisions are pinned: SHA-256 of the canonical JSON of the plan, metrics,
+// covariates, segments, variants and unit, in hexadecimal.
+func (d *Definition) SealPlan(pins map[string]int32) string {
+	type arm struct {
+		Key     string `json:"key"`
+		Control bool   `json:"control"`
+		Weight  int32  `json:"weight"`
+	}
+	arms := make([]arm, len(d.Variants))
+	for i, v := range d.Variants {
+		arms[i] = arm{v.Key, v.Control, v.Weight}
+	}
+	b, err := json.Marshal(map[string]any{
+		"unit": d.Unit, "variants": arms, "segments": d.Segments, "covariates": d.Covariates,
+		"metrics": d.Metrics, "pins": pins, "plan": d.Plan,
+	})
+	if err != nil {
+		panic(fmt.Sprintf("experiment: a plan without JSON form: %v", err)) // Its types all have one.
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// Equal says whether two definitions are stored alike.
+func (d *Definition) Equal(other *Definition) bool { return equalJSON(d, other) }
+
+func equalJSON(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+func join(fields []string) string { return strings.Join(fields, ", ") }

@@ -1,0 +1,166 @@
+package experiment
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+var keyPattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+
+// ValidKey says whether s can be the key of an experiment, variant or metric.
+func ValidKey(s string) bool { return keyPattern.MatchString(s) }
+
+// Validate checks the rules that hold across a definition's fields, and
+// returns an InvalidError that names every field at fault, as the API spells
+// them. Rules on single fields (lengths, patterns, ranges) stand in the API's
+// schema; whether metrics exist and whether the eligibility compiles is for
+// the packages that know.
+func (d *Definition) Validate() error {
+	var bad InvalidError
+	d.validateVariants(&bad)
+	if d.Salt == "" {
+		bad.Add("salt", "must not be empty")
+	}
+	if !(d.Traffic >= 0 && d.Traffic <= 1) {
+		bad.Add("traffic", "must be from 0 to 1")
+	}
+	d.validateCovariates(&bad)
+	d.validateMetrics(&bad)
+	if m := d.Plan.MinimumEffect; m != nil && !(m.Value > 0) {
+		bad.Add("plan.minimum_effect", "must be greater than 0")
+	}
+	return bad.Err()
+}
+
+func (d *Definition) validateVariants(bad *InvalidError) {
+	controls, total := 0, int64(0)
+	seen := map[string]bool{}
+	for i, v := range d.Variants {
+		if seen[v.Key] {
+			bad.Add(fmt.Sprintf("variants[%d].key", i), "%q is the key of an earlier variant", v.Key)
+		}
+		seen[v.Key] = true
+		if v.Control {
+			controls++
+		}
+		total += int64(v.Weight)
+	}
+	switch {
+	case controls == 0:
+		bad.Add("variants", "exactly one variant must be the control; none is")
+	case controls > 1:
+		bad.Add("variants", "exactly one variant must be the control; %d are", controls)
+	}
+	if total <= 0 {
+		bad.Add("variants", "the weights add up to 0; at least one must be greater")
+	}
+}
+
+func (d *Definition) validateCovariates(bad *InvalidError) {
+	seen := map[string]bool{}
+	for i, c := range d.Covariates {
+		field := fmt.Sprintf("covariates[%d]", i)
+		if c.Name == "" {
+			bad.Add(field+".name", "must not be empty")
+		} else if seen[c.Name] {
+			bad.Add(field+".name", "%q is the name of an earlier covariate", c.Name)
+		}
+		seen[c.Name] = true
+		if c.Past != nil {
+			validateConditions(bad, field+".past_outcomes", c.Past.Conditions)
+		}
+	}
+}
+
+func (d *Definition) validateMetrics(bad *InvalidError) {
+	names := map[string]bool{}
+	for _, c := range d.Covariates {
+		names[c.Name] = true
+	}
+	primaries := 0
+	seen := map[string]bool{}
+	for i, m := range d.Metrics {
+		field := fmt.Sprintf("metrics[%d]", i)
+		if seen[m.Metric] {
+			bad.Add(field+".metric", "%q is listed twice", m.Metric)
+		}
+		seen[m.Metric] = true
+		if m.Role == RolePrimary {
+			if primaries++; primaries == 2 {
+				bad.Add(field+".role", "only one metric can be the primary one")
+			}
+		}
+		switch {
+		case m.Role == RoleGuardrail && m.Margin == nil:
+			bad.Add(field+".margin", "a guardrail needs a margin")
+		case m.Role != RoleGuardrail && m.Margin != nil:
+			bad.Add(field+".margin", "only guardrails have a margin")
+		}
+		for j, name := range m.Covariates {
+			if !names[name] {
+				bad.Add(fmt.Sprintf("%s.covariates[%d]", field, j), "the experiment has no covariate %q", name)
+			}
+		}
+	}
+}
+
+// Validate checks a component's conditions; its violations are relative to it.
+func (c *Component) Validate() error {
+	var bad InvalidError
+	validateConditions(&bad, "", c.Conditions)
+	return bad.Err()
+}
+
+func validateConditions(bad *InvalidError, prefix string, conditions []Condition) {
+	if prefix != "" {
+		prefix += "."
+	}
+	for i, c := range conditions {
+		field := fmt.Sprintf("%sconditions[%d].values", prefix, i)
+		equality := c.Op == OpEqual || c.Op == OpNotEqual
+		if !equality && len(c.Values) != 1 {
+			bad.Add(field, "this operator compares with exactly one value, not %d", len(c.Values))
+		}
+		if equality && c.Field != FieldValue {
+			continue
+		}
+		for j, v := range c.Values {
+			if x, err := strconv.ParseFloat(v, 64); err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+				bad.Add(fmt.Sprintf("%s[%d]", field, j), "%q is not a number", v)
+			}
+		}
+	}
+}
+
+// CheckStartedUpdate says whether a started experiment may change from d to
+// next. Owner, description, hypothesis, labels and payloads may change, and
+// traffic may rise; anything else would move subjects or break the sealed
+// plan.
+func (d *Definition) CheckStartedUpdate(next *Definition) error {
+	var fields []string
+	note := func(changed bool, field string) {
+		if changed {
+			fields = append(fields, field)
+		}
+	}
+	note(d.Unit != next.Unit, "unit")
+	note(d.Eligibility != next.Eligibility, "eligibility")
+	note(d.Salt != next.Salt, "salt")
+	note(d.External != next.External, "assignment")
+	note(next.Traffic < d.Traffic, "traffic (it can only rise)")
+	note(!slices.EqualFunc(d.Variants, next.Variants, func(a, b Variant) bool {
+		return a.Key == b.Key && a.Control == b.Control && a.Weight == b.Weight
+	}), "variants")
+	note(!slices.Equal(d.Segments, next.Segments), "segments")
+	note(!equalJSON(d.Covariates, next.Covariates), "covariates")
+	note(!equalJSON(d.Metrics, next.Metrics), "metrics")
+	note(!equalJSON(d.Plan, next.Plan), "plan")
+	if len(fields) == 0 {
+		return nil
+	}
+	return Errorf(ErrPrecondition, "EXPERIMENT_STARTED",
+		"the experiment has started: %s cannot change, as that would move subjects or break the sealed plan", join(fields))
+}

@@ -1,0 +1,81 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// Analysis is a stored analysis. What it says is opaque here.
+type Analysis struct {
+	ID           [16]byte
+	ExperimentID int32
+	Revision     int32
+	AsOfTime     time.Time
+	CreateTime   time.Time // Set by the database.
+	RequestHash  []byte    // Of the request with its resolved moment.
+	Result       []byte
+	Moments      []byte // JSON.
+}
+
+// SaveAnalysis stores an analysis and returns what is stored for its request:
+// another server may have stored its own first.
+func (db *DB) SaveAnalysis(ctx context.Context, a *Analysis) (*Analysis, error) {
+	if _, err := db.definitions.Exec(ctx, `INSERT INTO analyses (id, experiment_id, revision, as_of_time, request_hash, create_time, result, moments)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
+		a.ID, a.ExperimentID, a.Revision, a.AsOfTime, a.RequestHash, a.CreateTime, a.Result, string(a.Moments)); err != nil {
+		return nil, interpret(err)
+	}
+	return db.FindAnalysis(ctx, a.ExperimentID, a.RequestHash)
+}
+
+// FindAnalysis returns the analysis stored for a request, or nil.
+func (db *DB) FindAnalysis(ctx context.Context, experimentID int32, requestHash []byte) (*Analysis, error) {
+	rows, err := db.definitions.Query(ctx, `SELECT id, experiment_id, revision, as_of_time, create_time, result FROM analyses
+		WHERE experiment_id = $1 AND request_hash = $2`, experimentID, requestHash)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	a, err := pgx.CollectExactlyOneRow(rows, scanAnalysis)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return a, interpret(err)
+}
+
+// Analysis returns a stored analysis by its id.
+func (db *DB) Analysis(ctx context.Context, id [16]byte) (*Analysis, error) {
+	rows, err := db.definitions.Query(ctx, `SELECT id, experiment_id, revision, as_of_time, create_time, result FROM analyses WHERE id = $1`, id)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	a, err := pgx.CollectExactlyOneRow(rows, scanAnalysis)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, experiment.Errorf(experiment.ErrNotFound, "ANALYSIS_NOT_FOUND", "there is no such analysis")
+	}
+	return a, interpret(err)
+}
+
+// Analyses lists an experiment's analyses, newest first, after the one that
+// was created at the given moment with the given id. A zero moment starts with
+// the newest.
+func (db *DB) Analyses(ctx context.Context, experimentID int32, created time.Time, id [16]byte, limit int) ([]*Analysis, error) {
+	rows, err := db.definitions.Query(ctx, `SELECT id, experiment_id, revision, as_of_time, create_time, result FROM analyses
+		WHERE experiment_id = $1 AND ($2 OR (create_time, id) < ($3, $4)) ORDER BY create_time DESC, id DESC LIMIT $5`,
+		experimentID, created.IsZero(), created, id, limit)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	list, err := pgx.CollectRows(rows, scanAnalysis)
+	return list, interpret(err)
+}
+
+func scanAnalysis(row pgx.CollectableRow) (*Analysis, error) {
+	var a Analysis
+	err := row.Scan(&a.ID, &a.ExperimentID, &a.Revision, &a.AsOfTime, &a.CreateTime, &a.Result)
+	return &a, err
+}

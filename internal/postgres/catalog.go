@@ -1,0 +1,110 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// Histories returns what assignment needs of every experiment whose version
+// differs from the one in known (key → version), as of one moment.
+func (db *DB) Histories(ctx context.Context, known map[string]int64) ([]experiment.History, error) {
+	keys, versions := make([]string, 0, len(known)), make([]int64, 0, len(known))
+	for key, version := range known {
+		keys, versions = append(keys, key), append(versions, version)
+	}
+	var list []experiment.History
+	err := pgx.BeginTxFunc(ctx, db.definitions, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT `+experimentColumns+`
+			FROM experiments e JOIN experiment_revisions r ON r.experiment_id = e.id AND r.revision = e.revision
+			LEFT JOIN unnest($1::text[], $2::bigint[]) AS known (key, version) ON known.key = e.key
+			WHERE known.version IS DISTINCT FROM e.version ORDER BY e.id`, keys, versions)
+		if err != nil {
+			return err
+		}
+		changed, err := pgx.CollectRows(rows, scanExperiment)
+		if err != nil {
+			return err
+		}
+		list = make([]experiment.History, len(changed))
+		ids, byID := make([]int32, len(changed)), map[int32]*experiment.History{}
+		for i, e := range changed {
+			list[i] = experiment.History{Experiment: *e}
+			ids[i], byID[e.ID] = e.ID, &list[i]
+		}
+		return fillHistories(ctx, tx, ids, byID)
+	})
+	return list, interpret(err)
+}
+
+func fillHistories(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*experiment.History) error {
+	var id int32
+	rows, err := tx.Query(ctx, `SELECT experiment_id, state, time FROM experiment_transitions
+		WHERE experiment_id = ANY($1) ORDER BY experiment_id, version`, ids)
+	if err != nil {
+		return err
+	}
+	var t experiment.Transition
+	if _, err := pgx.ForEachRow(rows, []any{&id, &t.State, &t.Time}, func() error {
+		byID[id].Transitions = append(byID[id].Transitions, t)
+		return nil
+	}); err != nil {
+		return err
+	}
+	rows, err = tx.Query(ctx, `SELECT experiment_id, revision, phase, definition, allocation, create_time FROM experiment_revisions
+		WHERE experiment_id = ANY($1) ORDER BY experiment_id, revision`, ids)
+	if err != nil {
+		return err
+	}
+	var number, phase int32
+	var definition, allocation []byte
+	var revision experiment.Revision
+	if _, err := pgx.ForEachRow(rows, []any{&id, &number, &phase, &definition, &allocation, &revision.CreateTime}, func() error {
+		r := experiment.Revision{Number: number, Phase: phase, CreateTime: revision.CreateTime}
+		byID[id].Revisions = append(byID[id].Revisions, r)
+		h := byID[id]
+		return decodeRevision(&h.Revisions[len(h.Revisions)-1], definition, allocation)
+	}); err != nil {
+		return err
+	}
+	rows, err = tx.Query(ctx, `SELECT experiment_id, subject_id, variant FROM overrides
+		WHERE experiment_id = ANY($1) AND end_time IS NULL`, ids)
+	if err != nil {
+		return err
+	}
+	var subject [16]byte
+	var variant string
+	_, err = pgx.ForEachRow(rows, []any{&id, &subject, &variant}, func() error {
+		h := byID[id]
+		if h.Overrides == nil {
+			h.Overrides = map[experiment.SubjectID]string{}
+		}
+		h.Overrides[subject] = variant
+		return nil
+	})
+	return err
+}
+
+// ListenCatalog calls notify after every announced change of an experiment.
+// It blocks until the context ends or the connection is lost; changes between
+// two calls are not announced to either.
+func (db *DB) ListenCatalog(ctx context.Context, notify func()) error {
+	config := db.definitions.Config().ConnConfig
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return interpret(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, `LISTEN `+catalogChannel); err != nil {
+		return interpret(err)
+	}
+	notify() // What changed before the LISTEN was not heard.
+	for {
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			return interpret(err)
+		}
+		notify()
+	}
+}

@@ -1,0 +1,211 @@
+// Package postgres keeps definitions, events and analyses in Postgres.
+//
+// It promises that what a method reports as done is committed with
+// synchronous_commit on, that errors leave it as the kinds of package
+// experiment (anything else is a fault), and that one kind of work cannot
+// starve another: recording, analysis and definitions have pools of their own.
+//
+// Events are append only. A moment in recorded_time is the world as it was
+// known then; [DB.SafeTime] tells the latest such moment that cannot change
+// any more. The schema is written for plain Postgres and for Citus alike: see
+// the first migration.
+package postgres
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// DB is a database whose schema is current.
+type DB struct {
+	definitions *pgxpool.Pool
+	recording   *pgxpool.Pool
+	analysis    *pgxpool.Pool
+
+	mu         sync.Mutex
+	names      map[string]int32   // Outcome names known to exist.
+	partitions map[time.Time]bool // Months of outcomes known to have a partition.
+}
+
+// recorderName is the application_name of the connections that write events;
+// SafeTime looks for their transactions.
+const recorderName = "assay-record"
+
+// statementTimeout bounds every statement of recording and definitions, so
+// that a write has committed or failed soon after its caller gave up on it.
+const statementTimeout = 15 * time.Second
+
+// Open connects to the database at url, brings its schema up to date, and
+// checks that the pepper is the one the database was made with.
+func Open(ctx context.Context, url string, pepper experiment.Pepper) (*DB, error) {
+	if err := Migrate(ctx, url); err != nil {
+		return nil, err
+	}
+	db := &DB{names: map[string]int32{}, partitions: map[time.Time]bool{}}
+	var err error
+	if db.definitions, err = newPool(ctx, url, "assay", 4, statementTimeout); err != nil {
+		return nil, err
+	}
+	if db.recording, err = newPool(ctx, url, recorderName, 4, statementTimeout); err != nil {
+		db.Close()
+		return nil, err
+	}
+	if db.analysis, err = newPool(ctx, url, "assay-analyze", 4, 0); err != nil {
+		db.Close()
+		return nil, err
+	}
+	if err := db.checkPepper(ctx, pepper); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// Close closes the connections, waiting for those in use.
+func (db *DB) Close() {
+	for _, pool := range []*pgxpool.Pool{db.definitions, db.recording, db.analysis} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+}
+
+func newPool(ctx context.Context, url, name string, size int32, timeout time.Duration) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("the database URL: %w", err)
+	}
+	config.MaxConns = size
+	params := config.ConnConfig.RuntimeParams
+	params["application_name"] = name
+	params["timezone"] = "UTC"
+	params["synchronous_commit"] = "on"
+	if timeout > 0 {
+		params["statement_timeout"] = fmt.Sprint(timeout.Milliseconds())
+		params["idle_in_transaction_session_timeout"] = fmt.Sprint(timeout.Milliseconds())
+	}
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrate brings the schema of the database at url up to date. Servers that
+// start at once wait for each other.
+func Migrate(ctx context.Context, url string) error {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("the database URL: %w", err)
+	}
+	sqlDB := stdlib.OpenDB(*config)
+	defer sqlDB.Close()
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, sqlDB, files, goose.WithSessionLocker(locker))
+	if err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrating the database: %w", err)
+	}
+	return nil
+}
+
+// checkPepper remembers the first pepper's key id and refuses any other: with
+// another pepper, subjects would silently lose their history.
+func (db *DB) checkPepper(ctx context.Context, pepper experiment.Pepper) error {
+	const name = "pepper_key_id"
+	if _, err := db.definitions.Exec(ctx,
+		`INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, name, pepper.KeyID()); err != nil {
+		return interpret(err)
+	}
+	var stored string
+	if err := db.definitions.QueryRow(ctx, `SELECT value FROM settings WHERE name = $1`, name).Scan(&stored); err != nil {
+		return interpret(err)
+	}
+	if stored != pepper.KeyID() {
+		return fmt.Errorf("the pepper's key id is %s, but the database was made with %s: start with the pepper that it was made with", pepper.KeyID(), stored)
+	}
+	return nil
+}
+
+// ErrBadData is wrapped by the error of a statement that its data alone caused:
+// the same data would fail again.
+var ErrBadData = errors.New("the database refused the data")
+
+// interpret turns a driver error into one of the kinds of package experiment
+// where the caller can act on it, by SQLSTATE alone.
+func interpret(err error) error {
+	if err == nil {
+		return nil
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch {
+		case pg.Code[:2] == "08", // Connection lost.
+			pg.Code[:2] == "53",  // Out of disk, memory or connections.
+			pg.Code[:3] == "57P", // Shutting down.
+			pg.Code[:2] == "40",  // Deadlock or serialisation failure, retries spent.
+			pg.Code == "57014",   // Statement timeout.
+			pg.Code == "55P03",   // Lock timeout.
+			pg.Code == "25006",   // A standby.
+			pg.Code[:2] == "58":  // The system under Postgres failed.
+			return unavailable(err)
+		case pg.Code[:2] == "22", pg.Code == "23514": // Data exception, check violation.
+			return fmt.Errorf("%w: %w", ErrBadData, err)
+		}
+		return err
+	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
+		pgconn.SafeToRetry(err) || isBroken(err) {
+		return unavailable(err)
+	}
+	return err
+}
+
+// isBroken says whether err is a connection that broke in the middle.
+func isBroken(err error) bool {
+	var network net.Error
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network)
+}
+
+func unavailable(err error) error {
+	return fmt.Errorf("%w (%w)", experiment.Errorf(experiment.ErrUnavailable, "DATABASE_UNAVAILABLE",
+		"the database cannot be reached or is overloaded"), err)
+}
+
+// inTx runs f in a transaction of its own and commits it. A deadlock or a
+// serialisation failure is tried again, twice.
+func inTx(ctx context.Context, pool *pgxpool.Pool, f func(pgx.Tx) error) error {
+	for attempt := 0; ; attempt++ {
+		err := pgx.BeginFunc(ctx, pool, f)
+		var pg *pgconn.PgError
+		if attempt < 2 && errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01") {
+			continue
+		}
+		return interpret(err)
+	}
+}

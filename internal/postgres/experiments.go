@@ -1,0 +1,373 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// catalogChannel is where a change of any experiment is announced.
+const catalogChannel = "assay_catalog"
+
+// experimentColumns are what scanExperiment reads.
+const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash, e.shipped_variant, e.rationale,
+	e.create_time, e.update_time, e.start_time, e.conclude_time,
+	r.revision, r.phase, r.definition, r.allocation, r.create_time`
+
+func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
+	var e experiment.Experiment
+	var pins, definition, allocation []byte
+	var start, conclude *time.Time
+	r := &e.Current
+	if err := row.Scan(&e.ID, &e.Key, &e.State, &e.Version, &pins, &e.PlanHash, &e.ShippedVariant, &e.Rationale,
+		&e.CreateTime, &e.UpdateTime, &start, &conclude,
+		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime); err != nil {
+		return nil, err
+	}
+	if start != nil {
+		e.StartTime = *start
+	}
+	if conclude != nil {
+		e.ConcludeTime = *conclude
+	}
+	if pins != nil {
+		if err := json.Unmarshal(pins, &e.Pins); err != nil {
+			return nil, fmt.Errorf("experiment %s: pins: %w", e.Key, err)
+		}
+	}
+	return &e, decodeRevision(r, definition, allocation)
+}
+
+func decodeRevision(r *experiment.Revision, definition, allocation []byte) error {
+	if err := json.Unmarshal(definition, &r.Definition); err != nil {
+		return fmt.Errorf("revision %d: definition: %w", r.Number, err)
+	}
+	if err := json.Unmarshal(allocation, &r.Allocation); err != nil {
+		return fmt.Errorf("revision %d: allocation: %w", r.Number, err)
+	}
+	return nil
+}
+
+// querier is what a pool and a transaction have in common.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func getExperiment(ctx context.Context, q querier, key, lock string) (*experiment.Experiment, error) {
+	rows, err := q.Query(ctx, `SELECT `+experimentColumns+`
+		FROM experiments e JOIN experiment_revisions r ON r.experiment_id = e.id AND r.revision = e.revision
+		WHERE e.key = $1 `+lock, key)
+	if err != nil {
+		return nil, err
+	}
+	e, err := pgx.CollectExactlyOneRow(rows, scanExperiment)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there is no experiment %q", key)
+	}
+	return e, err
+}
+
+// Experiment returns an experiment with its current revision.
+func (db *DB) Experiment(ctx context.Context, key string) (*experiment.Experiment, error) {
+	e, err := getExperiment(ctx, db.definitions, key, "")
+	return e, interpret(err)
+}
+
+// ExperimentFilter selects experiments to list. Empty fields select all.
+type ExperimentFilter struct {
+	States []experiment.State
+	Labels map[string]string
+	After  string // Keys after this one.
+	Limit  int
+}
+
+// Experiments lists experiments by key.
+func (db *DB) Experiments(ctx context.Context, f ExperimentFilter) ([]*experiment.Experiment, error) {
+	labels, err := json.Marshal(f.Labels)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := db.definitions.Query(ctx, `SELECT `+experimentColumns+`
+		FROM experiments e JOIN experiment_revisions r ON r.experiment_id = e.id AND r.revision = e.revision
+		WHERE e.key > $1 AND e.state = ANY($2)
+		AND ($3::text IN ('null', '{}') OR coalesce(r.definition->'labels', '{}')::jsonb @> $3::jsonb)
+		ORDER BY e.key LIMIT $4`, f.After, f.States, string(labels), f.Limit)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	list, err := pgx.CollectRows(rows, scanExperiment)
+	return list, interpret(err)
+}
+
+// CreateExperiment stores a draft. A request id that made an experiment before
+// returns that one.
+func (db *DB) CreateExperiment(ctx context.Context, key, requestID string, def experiment.Definition) (*experiment.Experiment, error) {
+	var created *experiment.Experiment
+	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
+		if err := checkMetrics(ctx, tx, &def); err != nil {
+			return err
+		}
+		var id int32
+		err := tx.QueryRow(ctx, `INSERT INTO experiments (key, state, revision, request_id)
+			VALUES ($1, $2, 1, nullif($3, '')) ON CONFLICT DO NOTHING RETURNING id`,
+			key, experiment.StateDraft, requestID).Scan(&id)
+		if errors.Is(err, pgx.ErrNoRows) {
+			created, err = existing(ctx, tx, key, requestID)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		if err := insertTransition(ctx, tx, id, experiment.StateDraft); err != nil {
+			return err
+		}
+		if err := insertRevision(ctx, tx, id, &experiment.Revision{
+			Number: 1, Phase: 1, Definition: def, Allocation: experiment.FirstAllocation(def.Variants),
+		}); err != nil {
+			return err
+		}
+		if err := announce(ctx, tx, key); err != nil {
+			return err
+		}
+		created, err = getExperiment(ctx, tx, key, "")
+		return err
+	})
+	return created, err
+}
+
+// existing returns what an earlier request with the same id made.
+func existing(ctx context.Context, tx pgx.Tx, key, requestID string) (*experiment.Experiment, error) {
+	var madeKey string
+	err := tx.QueryRow(ctx, `SELECT key FROM experiments WHERE request_id = $1`, requestID).Scan(&madeKey)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && madeKey != key {
+		return nil, experiment.Errorf(experiment.ErrAlreadyExists, "EXPERIMENT_EXISTS", "there is an experiment %q already, or the request id made another one", key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return getExperiment(ctx, tx, key, "")
+}
+
+// UpdateExperiment stores the revision that change makes of the experiment as
+// it is under its row's lock. An etag (the version) that is not 0 must be the
+// current one. A definition that does not change makes no revision.
+func (db *DB) UpdateExperiment(ctx context.Context, key string, etag int64, change func(*experiment.Experiment) (experiment.Revision, error)) (*experiment.Experiment, error) {
+	var updated *experiment.Experiment
+	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
+		e, err := lockExperiment(ctx, tx, key, etag)
+		if err != nil {
+			return err
+		}
+		next, err := change(e)
+		if err != nil {
+			return err
+		}
+		if next.Number == e.Current.Number {
+			updated = e
+			return nil
+		}
+		if err := checkMetrics(ctx, tx, &next.Definition); err != nil {
+			return err
+		}
+		if err := insertRevision(ctx, tx, e.ID, &next); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE experiments SET revision = $2, version = nextval('definition_version'), update_time = now()
+			WHERE id = $1`, e.ID, next.Number); err != nil {
+			return err
+		}
+		if err := announce(ctx, tx, key); err != nil {
+			return err
+		}
+		updated, err = getExperiment(ctx, tx, key, "")
+		return err
+	})
+	return updated, err
+}
+
+// lockExperiment reads an experiment under a lock on its row.
+func lockExperiment(ctx context.Context, tx pgx.Tx, key string, etag int64) (*experiment.Experiment, error) {
+	e, err := getExperiment(ctx, tx, key, "FOR UPDATE OF e")
+	if err != nil {
+		return nil, err
+	}
+	if etag != 0 && etag != e.Version {
+		return nil, experiment.Errorf(experiment.ErrAborted, "ETAG_MISMATCH", "the experiment has changed since it was read")
+	}
+	return e, nil
+}
+
+// StateChange moves an experiment to another state.
+type StateChange struct {
+	From      experiment.State // Empty: from any state that allows it.
+	To        experiment.State
+	Shipped   string // Concluding only: the variant to ship, empty for none.
+	Rationale string // Concluding only.
+}
+
+// TransitionExperiment changes an experiment's state. Starting pins the
+// metrics and seals the plan.
+func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, change StateChange) (*experiment.Experiment, error) {
+	to := change.To
+	var moved *experiment.Experiment
+	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
+		e, err := lockExperiment(ctx, tx, key, etag)
+		if err != nil {
+			return err
+		}
+		if change.From != "" && change.From != e.State {
+			return experiment.Errorf(experiment.ErrPrecondition, "STATE_FORBIDS", "the experiment is %s, not %s", e.State, change.From)
+		}
+		if err := e.State.CheckTransition(to); err != nil {
+			return err
+		}
+		switch {
+		case to == experiment.StateRunning && e.State == experiment.StateDraft:
+			err = start(ctx, tx, e)
+		case to == experiment.StateConcluded:
+			if change.Shipped != "" && e.Current.Definition.Variant(change.Shipped) < 0 {
+				return experiment.Invalid("shipped_variant", "the experiment has no variant %q", change.Shipped)
+			}
+			_, err = tx.Exec(ctx, `UPDATE experiments SET shipped_variant = $2, rationale = $3, conclude_time = now() WHERE id = $1`,
+				e.ID, change.Shipped, change.Rationale)
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE experiments SET state = $2, version = nextval('definition_version'), update_time = now()
+			WHERE id = $1`, e.ID, to); err != nil {
+			return err
+		}
+		if err := insertTransition(ctx, tx, e.ID, to); err != nil {
+			return err
+		}
+		if err := announce(ctx, tx, key); err != nil {
+			return err
+		}
+		moved, err = getExperiment(ctx, tx, key, "")
+		return err
+	})
+	return moved, err
+}
+
+func start(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
+	def := &e.Current.Definition
+	pins := map[string]int32{}
+	for _, m := range def.Metrics {
+		var revision int32
+		var archived bool
+		if err := tx.QueryRow(ctx, `SELECT revision, archived FROM metrics WHERE key = $1 FOR SHARE`, m.Metric).Scan(&revision, &archived); err != nil {
+			return err // It exists: no metric is ever deleted, and creation checked it.
+		}
+		if archived {
+			return experiment.Errorf(experiment.ErrPrecondition, "METRIC_ARCHIVED", "the metric %q is archived", m.Metric)
+		}
+		pins[m.Metric] = revision
+	}
+	encoded, err := json.Marshal(pins)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE experiments SET pins = $2, plan_hash = $3, start_time = now() WHERE id = $1`,
+		e.ID, string(encoded), def.SealPlan(pins))
+	return err
+}
+
+// checkMetrics refuses a definition that names a metric that does not exist.
+func checkMetrics(ctx context.Context, tx pgx.Tx, def *experiment.Definition) error {
+	keys := make([]string, len(def.Metrics))
+	for i, m := range def.Metrics {
+		keys[i] = m.Metric
+	}
+	rows, err := tx.Query(ctx, `SELECT key FROM metrics WHERE key = ANY($1)`, keys)
+	if err != nil {
+		return err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, key := range found {
+		known[key] = true
+	}
+	var bad experiment.InvalidError
+	for i, key := range keys {
+		if !known[key] {
+			bad.Add(fmt.Sprintf("metrics[%d].metric", i), "there is no metric %q", key)
+		}
+	}
+	return bad.Err()
+}
+
+func insertRevision(ctx context.Context, tx pgx.Tx, id int32, r *experiment.Revision) error {
+	definition, err := json.Marshal(&r.Definition)
+	if err != nil {
+		return err
+	}
+	allocation, err := json.Marshal(r.Allocation)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation)
+		VALUES ($1, $2, $3, $4, $5)`, id, r.Number, r.Phase, string(definition), string(allocation))
+	return err
+}
+
+func insertTransition(ctx context.Context, tx pgx.Tx, id int32, state experiment.State) error {
+	_, err := tx.Exec(ctx, `INSERT INTO experiment_transitions (experiment_id, version, state)
+		SELECT id, version, $2 FROM experiments WHERE id = $1`, id, state)
+	return err
+}
+
+func announce(ctx context.Context, tx pgx.Tx, key string) error {
+	_, err := tx.Exec(ctx, `SELECT pg_notify($1, $2)`, catalogChannel, key)
+	return err
+}
+
+// ExperimentRevisions lists an experiment's revisions numbered below `before`,
+// newest first.
+func (db *DB) ExperimentRevisions(ctx context.Context, id int32, before int32, limit int) ([]experiment.Revision, error) {
+	rows, err := db.definitions.Query(ctx, `SELECT revision, phase, definition, allocation, create_time FROM experiment_revisions
+		WHERE experiment_id = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3`, id, before, limit)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	list, err := pgx.CollectRows(rows, scanRevision)
+	return list, interpret(err)
+}
+
+func scanRevision(row pgx.CollectableRow) (experiment.Revision, error) {
+	var r experiment.Revision
+	var definition, allocation []byte
+	if err := row.Scan(&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime); err != nil {
+		return r, err
+	}
+	return r, decodeRevision(&r, definition, allocation)
+}
+
+// PhaseShares returns, for every phase of an experiment, each variant's share
+// of the split, in the order of its current definition. Allocation is the same
+// throughout a phase.
+func (db *DB) PhaseShares(ctx context.Context, e *experiment.Experiment) (map[int32][]float64, error) {
+	rows, err := db.definitions.Query(ctx, `SELECT DISTINCT ON (phase) revision, phase, definition, allocation, create_time
+		FROM experiment_revisions WHERE experiment_id = $1 ORDER BY phase, revision DESC`, e.ID)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	revisions, err := pgx.CollectRows(rows, scanRevision)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	shares := map[int32][]float64{}
+	for i := range revisions {
+		shares[revisions[i].Phase] = revisions[i].SharesOf(&e.Current.Definition)
+	}
+	return shares, nil
+}

@@ -1,0 +1,132 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// RecordExposures commits the exposures that bring something new: a first
+// exposure of a subject to a variant in a phase, or an earlier one. All others
+// are duplicates and write nothing. The results are in the order of the items.
+//
+// Two servers that record the same subject at once may both append; readers
+// take the earliest row, so that a row too many changes nothing.
+func (db *DB) RecordExposures(ctx context.Context, items []experiment.Exposure) ([]experiment.Result, error) {
+	results := make([]experiment.Result, len(items))
+	for i := range results {
+		results[i] = experiment.Duplicate
+	}
+	earliest := earliestExposures(items)
+	err := inTx(ctx, db.recording, func(tx pgx.Tx) error {
+		fresh, err := newExposures(ctx, tx, items, earliest)
+		if err != nil || len(fresh) == 0 {
+			return err
+		}
+		return insertExposures(ctx, tx, items, fresh, results)
+	})
+	return results, err
+}
+
+type exposureKey struct {
+	subject    experiment.SubjectID
+	experiment int32
+	phase      int32
+	variant    string
+}
+
+func keyOf(e *experiment.Exposure) exposureKey {
+	return exposureKey{e.SubjectID, e.ExperimentID, e.Phase, e.Variant}
+}
+
+// earliestExposures returns the indices of the earliest exposure of each key,
+// in key order, so that concurrent batches take their locks in one order.
+func earliestExposures(items []experiment.Exposure) []int {
+	first := make(map[exposureKey]int, len(items))
+	for i := range items {
+		key := keyOf(&items[i])
+		if j, ok := first[key]; !ok || items[i].ExposedTime.Before(items[j].ExposedTime) {
+			first[key] = i
+		}
+	}
+	indices := make([]int, 0, len(first))
+	for _, i := range first {
+		indices = append(indices, i)
+	}
+	slices.SortFunc(indices, func(a, b int) int {
+		x, y := &items[a], &items[b]
+		return cmp.Or(cmp.Compare(x.ExperimentID, y.ExperimentID), bytes.Compare(x.SubjectID[:], y.SubjectID[:]),
+			cmp.Compare(x.Phase, y.Phase), cmp.Compare(x.Variant, y.Variant))
+	})
+	return indices
+}
+
+// newExposures leaves of the indices those whose exposure is not known at its
+// time or earlier.
+func newExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, indices []int) ([]int, error) {
+	experiments, subjects := map[int32]bool{}, make([][16]byte, len(indices))
+	for n, i := range indices {
+		experiments[items[i].ExperimentID] = true
+		subjects[n] = items[i].SubjectID
+	}
+	ids := make([]int32, 0, len(experiments))
+	for id := range experiments {
+		ids = append(ids, id)
+	}
+	rows, err := tx.Query(ctx, `SELECT subject_id, experiment_id, phase, variant, min(exposed_time) FROM exposures
+		WHERE experiment_id = ANY($1) AND subject_id = ANY($2)
+		GROUP BY subject_id, experiment_id, phase, variant`, ids, subjects)
+	if err != nil {
+		return nil, err
+	}
+	known := map[exposureKey]time.Time{}
+	var key exposureKey
+	var at time.Time
+	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&key.subject), &key.experiment, &key.phase, &key.variant, &at}, func() error {
+		known[key] = at
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(indices, func(i int) bool {
+		at, ok := known[keyOf(&items[i])]
+		return ok && !items[i].ExposedTime.Before(at)
+	}), nil
+}
+
+func insertExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, indices []int, results []experiment.Result) error {
+	n := len(indices)
+	experiments, subjects, phases := make([]int32, n), make([][16]byte, n), make([]int32, n)
+	variants, times, attributes := make([]string, n), make([]time.Time, n), make([]*string, n)
+	byKey := make(map[exposureKey]int, n)
+	for k, i := range indices {
+		e := &items[i]
+		experiments[k], subjects[k], phases[k], variants[k], times[k] = e.ExperimentID, e.SubjectID, e.Phase, e.Variant, e.ExposedTime
+		if e.Attributes != nil {
+			s := string(e.Attributes)
+			attributes[k] = &s
+		}
+		byKey[keyOf(e)] = i
+	}
+	rows, err := tx.Query(ctx, `INSERT INTO exposures (experiment_id, subject_id, phase, variant, exposed_time, attributes)
+		SELECT experiment_id, subject_id, phase, variant, exposed_time, attributes::jsonb
+		FROM unnest($1::integer[], $2::uuid[], $3::integer[], $4::text[], $5::timestamptz[], $6::text[])
+			AS e (experiment_id, subject_id, phase, variant, exposed_time, attributes)
+		ON CONFLICT DO NOTHING RETURNING subject_id, experiment_id, phase, variant`,
+		experiments, subjects, phases, variants, times, attributes)
+	if err != nil {
+		return err
+	}
+	var key exposureKey
+	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&key.subject), &key.experiment, &key.phase, &key.variant}, func() error {
+		results[byKey[key]] = experiment.Recorded
+		return nil
+	})
+	return err
+}

@@ -1,0 +1,104 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// Override pins a subject to a variant. With an empty variant it unpins.
+type Override struct {
+	SubjectID  experiment.SubjectID
+	Variant    string
+	CreateTime time.Time // Set by the database.
+}
+
+// MaxOverrides is the most subjects that one experiment can pin; every server
+// holds them in memory.
+const MaxOverrides = 10_000
+
+// SetOverrides sets the pins, each for a subject of its own, and returns how
+// many changed.
+func (db *DB) SetOverrides(ctx context.Context, key string, overrides []Override) (int, error) {
+	changed := 0
+	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
+		changed = 0
+		e, err := lockExperiment(ctx, tx, key, 0)
+		if err != nil {
+			return err
+		}
+		ids, variants := make([][16]byte, len(overrides)), make([]string, len(overrides))
+		for i, o := range overrides {
+			ids[i], variants[i] = o.SubjectID, o.Variant
+		}
+		rows, err := tx.Query(ctx, `WITH wanted AS (SELECT * FROM unnest($2::uuid[], $3::text[]) AS w (subject_id, variant)),
+			ended AS (
+				UPDATE overrides o SET end_time = now() FROM wanted w
+				WHERE o.experiment_id = $1 AND o.subject_id = w.subject_id AND o.end_time IS NULL AND o.variant <> w.variant
+				RETURNING o.subject_id)
+			SELECT w.subject_id, w.variant FROM wanted w LEFT JOIN ended USING (subject_id)
+			WHERE ended.subject_id IS NOT NULL OR w.variant <> '' AND NOT EXISTS (
+				SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = w.subject_id AND o.end_time IS NULL)`,
+			e.ID, ids, variants)
+		if err != nil {
+			return err
+		}
+		fresh, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Override, err error) {
+			err = row.Scan((*[16]byte)(&o.SubjectID), &o.Variant)
+			return o, err
+		})
+		if err != nil {
+			return err
+		}
+		for _, o := range fresh {
+			changed++
+			if o.Variant == "" {
+				continue
+			}
+			if _, err := tx.Exec(ctx, `INSERT INTO overrides (experiment_id, subject_id, variant) VALUES ($1, $2, $3)`,
+				e.ID, [16]byte(o.SubjectID), o.Variant); err != nil {
+				return err
+			}
+		}
+		return finishOverrides(ctx, tx, e, changed)
+	})
+	return changed, err
+}
+
+// finishOverrides checks the limit and announces the change.
+func finishOverrides(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, changed int) error {
+	if changed == 0 {
+		return nil
+	}
+	var pinned int
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM overrides WHERE experiment_id = $1 AND end_time IS NULL`, e.ID).Scan(&pinned); err != nil {
+		return err
+	}
+	if pinned > MaxOverrides {
+		return experiment.Errorf(experiment.ErrPrecondition, "TOO_MANY_OVERRIDES",
+			"the experiment would have %d overrides; %d are allowed", pinned, MaxOverrides)
+	}
+	if _, err := tx.Exec(ctx, `UPDATE experiments SET version = nextval('definition_version'), update_time = now() WHERE id = $1`, e.ID); err != nil {
+		return err
+	}
+	return announce(ctx, tx, e.Key)
+}
+
+// Overrides lists the pins in force of the experiment by subject id, after the
+// given one.
+func (db *DB) Overrides(ctx context.Context, id int32, after experiment.SubjectID, limit int) ([]Override, error) {
+	rows, err := db.definitions.Query(ctx, `SELECT subject_id, variant, create_time FROM overrides
+		WHERE experiment_id = $1 AND end_time IS NULL AND subject_id > $2 ORDER BY subject_id LIMIT $3`,
+		id, [16]byte(after), limit)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Override, err error) {
+		err = row.Scan((*[16]byte)(&o.SubjectID), &o.Variant, &o.CreateTime)
+		return o, err
+	})
+	return list, interpret(err)
+}

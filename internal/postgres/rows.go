@@ -1,0 +1,273 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+)
+
+// SafeTime returns the latest moment before which no event can still be
+// committed: what is recorded up to it will never change.
+//
+// An event's recorded_time is that of its statement, which follows the start
+// of its transaction. So the clock is read first, and then the transactions of
+// recorders that are under way: any that could still commit an event from
+// before the clock's reading is among them. All servers of a database share
+// one role, as pg_stat_activity hides the transactions of others.
+func (db *DB) SafeTime(ctx context.Context) (time.Time, error) {
+	var now, safe time.Time
+	err := db.definitions.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
+	if err != nil {
+		return now, interpret(err)
+	}
+	err = db.definitions.QueryRow(ctx, `SELECT least($1::timestamptz, min(xact_start) - interval '1 microsecond') FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = $2`, now, recorderName).Scan(&safe)
+	return safe, interpret(err)
+}
+
+// Subjects streams one row for each subject that the experiment exposed, as
+// known at asOf, to visit: the numbers that the study asks for, at and after
+// the subject's first exposure. Subjects that were ever pinned are left out,
+// and counted. The row is valid until visit returns.
+func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *metric.Study, visit func(*metric.Row) error) (overridden int64, err error) {
+	err = pgx.BeginTxFunc(ctx, db.analysis, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, `SELECT count(DISTINCT e.subject_id) FROM exposures e JOIN overrides o USING (experiment_id, subject_id)
+			WHERE e.experiment_id = $1 AND e.recorded_time <= $2 AND o.create_time <= $2`, id, asOf).Scan(&overridden); err != nil {
+			return err
+		}
+		q := subjectQuery{args: []any{id, asOf}}
+		names, err := columnNames(ctx, tx, study)
+		if err != nil {
+			return err
+		}
+		sql, err := q.build(ctx, tx, study, names)
+		if err != nil {
+			return err
+		}
+		return stream(ctx, tx, sql, q.args, study, visit)
+	})
+	return overridden, interpret(err)
+}
+
+// columnNames returns the ids of the outcome names that the study's columns
+// count. A name that was never recorded is absent.
+func columnNames(ctx context.Context, tx pgx.Tx, study *metric.Study) (map[string]int32, error) {
+	var wanted []string
+	for _, c := range study.Columns() {
+		wanted = append(wanted, c.Component.Outcome)
+	}
+	rows, err := tx.Query(ctx, `SELECT name, id FROM outcome_names WHERE name = ANY($1)`, wanted)
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]int32{}
+	var name string
+	var id int32
+	_, err = pgx.ForEachRow(rows, []any{&name, &id}, func() error {
+		ids[name] = id
+		return nil
+	})
+	return ids, err
+}
+
+// subjectQuery builds the one statement of an analysis: the subjects with
+// their first exposure, joined once with all outcomes that any column counts,
+// one aggregate with a filter per column. Grouping by subject and metric
+// instead takes twice as long.
+type subjectQuery struct {
+	args []any
+}
+
+// arg adds a parameter and returns its place in the statement.
+func (q *subjectQuery) arg(v any) string {
+	q.args = append(q.args, v)
+	return fmt.Sprintf("$%d", len(q.args))
+}
+
+// exposedSQL finds each subject's first phase, and in it the first exposure;
+// a subject with two variants there is a crossover.
+const exposedSQL = `SELECT DISTINCT ON (subject_id) subject_id, phase, min(exposed_time) AS first_time,
+		(array_agg(variant ORDER BY exposed_time, variant))[1] AS variant,
+		min(variant) <> max(variant) AS crossover,
+		(array_agg(attributes ORDER BY exposed_time, variant))[1] AS attributes
+	FROM exposures x
+	WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
+		SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
+	GROUP BY subject_id, phase ORDER BY subject_id, phase`
+
+func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx, study *metric.Study, names map[string]int32) (string, error) {
+	var b strings.Builder
+	b.WriteString(`SELECT e.variant, e.phase, e.first_time, e.crossover`)
+	for _, name := range study.Segments() {
+		fmt.Fprintf(&b, ", e.attributes->>%s::text", q.arg(name))
+	}
+	for _, name := range study.Attributes() {
+		p := q.arg(name)
+		fmt.Fprintf(&b, ", CASE jsonb_typeof(e.attributes->%[1]s::text) WHEN 'number' THEN (e.attributes->>%[1]s::text)::float8 END", p)
+	}
+	joined := false
+	for _, c := range study.Columns() {
+		id, known := names[c.Component.Outcome]
+		if !known {
+			b.WriteString(", 0::float8")
+			continue
+		}
+		joined = true
+		fmt.Fprintf(&b, ", coalesce(%s, 0)::float8", q.aggregate(c.Component.Aggregate, q.filter(id, c)))
+	}
+	fmt.Fprintf(&b, " FROM (%s) e", exposedSQL)
+	if joined {
+		join, err := q.join(ctx, tx, study, names)
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(join)
+		b.WriteString(" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover, e.attributes")
+	}
+	return b.String(), nil
+}
+
+// join is the outcomes that some column counts. The bounds on row_id, from the
+// experiment's first and last exposures, are constants by which Postgres
+// leaves partitions out.
+func (q *subjectQuery) join(ctx context.Context, tx pgx.Tx, study *metric.Study, names map[string]int32) (string, error) {
+	var first, last *time.Time
+	if err := tx.QueryRow(ctx, `SELECT min(exposed_time), max(exposed_time) FROM exposures
+		WHERE experiment_id = $1 AND recorded_time <= $2`, q.args[0], q.args[1]).Scan(&first, &last); err != nil {
+		return "", err
+	}
+	ids := make([]int32, 0, len(names))
+	for _, id := range names {
+		ids = append(ids, id)
+	}
+	var before, after time.Duration
+	endless := false
+	for _, c := range study.Columns() {
+		before, after = max(before, c.Before), max(after, c.Window)
+		endless = endless || c.Window == 0 && c.Before == 0
+	}
+	join := fmt.Sprintf(` LEFT JOIN outcomes o ON o.subject_id = e.subject_id AND o.name_id = ANY(%s) AND o.recorded_time <= $2
+		AND o.occurred_time >= e.first_time - %s::interval`, q.arg(ids), q.arg(before))
+	if !endless {
+		join += fmt.Sprintf(" AND o.occurred_time < e.first_time + %s::interval", q.arg(after))
+	}
+	if first != nil {
+		join += fmt.Sprintf(" AND o.row_id >= '%s'", lowestRowID(first.Add(-before)))
+		if !endless {
+			join += fmt.Sprintf(" AND o.row_id < '%s'", lowestRowID(last.Add(after+time.Millisecond)))
+		}
+	}
+	return join, nil
+}
+
+// filter is the condition under which an outcome enters a column.
+func (q *subjectQuery) filter(name int32, c metric.Column) string {
+	parts := []string{"o.name_id = " + q.arg(name)}
+	switch {
+	case c.Before > 0:
+		parts = append(parts, "o.occurred_time >= e.first_time - "+q.arg(c.Before)+"::interval", "o.occurred_time < e.first_time")
+	case c.Window > 0:
+		parts = append(parts, "o.occurred_time >= e.first_time", "o.occurred_time < e.first_time + "+q.arg(c.Window)+"::interval")
+	default:
+		parts = append(parts, "o.occurred_time >= e.first_time")
+	}
+	for _, condition := range c.Component.Conditions {
+		parts = append(parts, q.condition(condition))
+	}
+	return strings.Join(parts, " AND ")
+}
+
+var sqlOps = map[experiment.Op]string{
+	experiment.OpGreater: ">", experiment.OpGreaterOrEqual: ">=", experiment.OpLess: "<", experiment.OpLessOrEqual: "<=",
+}
+
+// condition is false, never null, for an outcome that lacks the field: in a
+// filter the two are the same.
+func (q *subjectQuery) condition(c experiment.Condition) string {
+	if c.Field == experiment.FieldValue {
+		switch c.Op {
+		case experiment.OpEqual:
+			return "o.value = ANY(" + q.arg(c.Values) + "::text[]::float8[])"
+		case experiment.OpNotEqual:
+			return "o.value <> ALL(" + q.arg(c.Values) + "::text[]::float8[])"
+		}
+		return "o.value " + sqlOps[c.Op] + " " + q.arg(c.Values[0]) + "::text::float8"
+	}
+	field := q.arg(c.Field)
+	switch c.Op {
+	case experiment.OpEqual:
+		return "o.properties->>" + field + "::text = ANY(" + q.arg(c.Values) + "::text[])"
+	case experiment.OpNotEqual:
+		return "o.properties->>" + field + "::text <> ALL(" + q.arg(c.Values) + "::text[])"
+	}
+	return fmt.Sprintf("CASE jsonb_typeof(o.properties->%[1]s::text) WHEN 'number' THEN (o.properties->>%[1]s::text)::float8 %[2]s %[3]s::text::float8 END",
+		field, sqlOps[c.Op], q.arg(c.Values[0]))
+}
+
+func (q *subjectQuery) aggregate(a experiment.Aggregate, filter string) string {
+	filtered := " FILTER (WHERE " + filter + ")"
+	switch a {
+	case experiment.AggregateCount:
+		return "count(*)" + filtered
+	case experiment.AggregateSum:
+		return "sum(o.value)" + filtered
+	case experiment.AggregateAny:
+		return "least(1, count(*)" + filtered + ")"
+	case experiment.AggregateMin:
+		return "min(o.value)" + filtered
+	case experiment.AggregateMax:
+		return "max(o.value)" + filtered
+	case experiment.AggregateLast:
+		return "(array_agg(o.value ORDER BY o.row_id DESC)" + filtered + ")[1]"
+	case experiment.AggregateDistinctDays:
+		return "count(DISTINCT (o.occurred_time AT TIME ZONE 'UTC')::date)" + filtered
+	}
+	panic(fmt.Sprintf("postgres: unknown aggregate %q", a)) // The API's schema lists them.
+}
+
+func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metric.Study, visit func(*metric.Row) error) error {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	row := metric.Row{
+		Segments:         make([][]byte, len(study.Segments())),
+		AttributeNumbers: make([]float64, len(study.Attributes())),
+		Values:           make([]float64, len(study.Columns())),
+	}
+	numbers := make([]*float64, len(study.Attributes()))
+	targets := []any{(*pgtype.DriverBytes)(&row.Variant), &row.Phase, &row.FirstExposure, &row.Crossover}
+	for i := range row.Segments {
+		targets = append(targets, (*pgtype.DriverBytes)(&row.Segments[i]))
+	}
+	for i := range numbers {
+		targets = append(targets, &numbers[i])
+	}
+	for i := range row.Values {
+		targets = append(targets, &row.Values[i])
+	}
+	for rows.Next() {
+		if err := rows.Scan(targets...); err != nil {
+			return err
+		}
+		for i, n := range numbers {
+			row.AttributeNumbers[i] = math.NaN()
+			if n != nil {
+				row.AttributeNumbers[i] = *n
+			}
+		}
+		if err := visit(&row); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

@@ -1,0 +1,241 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+	"github.com/assayhq/assay/internal/postgres"
+)
+
+type analysisService struct {
+	assayv1.UnimplementedAnalysisServiceServer
+	*services
+}
+
+func (s *analysisService) AnalyzeExperiment(ctx context.Context, req *assayv1.AnalyzeExperimentRequest) (*assayv1.AnalyzeExperimentResponse, error) {
+	e, err := s.DB.Experiment(ctx, req.Experiment)
+	if err != nil {
+		return nil, err
+	}
+	if e.StartTime.IsZero() {
+		return nil, experiment.Errorf(experiment.ErrPrecondition, "EXPERIMENT_NOT_STARTED", "the experiment %q has never started", req.Experiment)
+	}
+	asOf, err := s.asOf(ctx, req.AsOfTime)
+	if err != nil {
+		return nil, err
+	}
+	hash, err := requestHash(req, asOf)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := s.DB.FindAnalysis(ctx, e.ID, hash)
+	if err != nil {
+		return nil, err
+	}
+	if stored == nil {
+		if stored, err = s.analyze(ctx, e, req, asOf, hash); err != nil {
+			return nil, err
+		}
+	}
+	return decodeAnalysis(stored)
+}
+
+// settleWait is how long an analysis of a moment just past waits for the
+// writes that began before it.
+const settleWait = 5 * time.Second
+
+// asOf returns the moment of an analysis, at which nothing can change any
+// more.
+func (s *analysisService) asOf(ctx context.Context, asked *timestamppb.Timestamp) (time.Time, error) {
+	if asked == nil {
+		safe, err := s.DB.SafeTime(ctx)
+		return safe.Truncate(time.Microsecond), err
+	}
+	if err := asked.CheckValid(); err != nil {
+		return time.Time{}, experiment.Invalid("as_of_time", "is not a valid timestamp")
+	}
+	asOf := asked.AsTime().Truncate(time.Microsecond)
+	if asOf.Before(time.Unix(0, 0)) {
+		return time.Time{}, experiment.Invalid("as_of_time", "is before 1970")
+	}
+	if asOf.After(s.Now()) {
+		return time.Time{}, experiment.Invalid("as_of_time", "is in the future")
+	}
+	for deadline := time.Now().Add(settleWait); ; {
+		safe, err := s.DB.SafeTime(ctx)
+		switch {
+		case err != nil:
+			return time.Time{}, err
+		case !asOf.After(safe):
+			return asOf, nil
+		case time.Now().After(deadline):
+			return time.Time{}, experiment.Errorf(experiment.ErrUnavailable, "WRITES_UNDER_WAY", "events from before as_of_time are still being written")
+		}
+		select {
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// requestHash identifies what was asked for: the request at its resolved
+// moment.
+func requestHash(req *assayv1.AnalyzeExperimentRequest, asOf time.Time) ([]byte, error) {
+	resolved := proto.Clone(req).(*assayv1.AnalyzeExperimentRequest)
+	resolved.AsOfTime = timestamppb.New(asOf)
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(resolved)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(b)
+	return sum[:], nil
+}
+
+// analyze computes an analysis and stores it.
+func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment, req *assayv1.AnalyzeExperimentRequest, asOf time.Time, hash []byte) (*postgres.Analysis, error) {
+	uses, err := s.metricUses(ctx, e, req.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	study, err := metric.NewStudy(&e.Current.Definition, uses, req.Segments)
+	if err != nil {
+		return nil, err
+	}
+	fold := study.NewFold(asOf)
+	overridden, err := s.DB.Subjects(ctx, e.ID, asOf, study, func(row *metric.Row) error {
+		fold.Add(row)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	shares, err := s.DB.PhaseShares(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	tally := fold.Tally()
+	analysis, err := study.Analyze(tally, shares, overridden)
+	if err != nil {
+		return nil, err
+	}
+	moments, err := json.Marshal(tally)
+	if err != nil {
+		return nil, err
+	}
+	record := &postgres.Analysis{
+		ExperimentID: e.ID, Revision: e.Current.Number, AsOfTime: asOf,
+		CreateTime: s.Now().UTC().Truncate(time.Microsecond), RequestHash: hash, Moments: moments,
+	}
+	rand.Read(record.ID[:])
+	record.ID[6], record.ID[8] = record.ID[6]&0x0f|0x40, record.ID[8]&0x3f|0x80 // A random UUID.
+	resp := toAnalysis(analysis)
+	resp.AnalysisId = formatUUID(record.ID)
+	resp.Experiment = e.Key
+	resp.Revision = e.Current.Number
+	resp.AsOfTime = timestamppb.New(asOf)
+	resp.CreateTime = timestamppb.New(record.CreateTime)
+	resp.PlanHash = e.PlanHash
+	resp.Plan = toPlan(&e.Current.Definition.Plan)
+	if record.Result, err = proto.Marshal(resp); err != nil {
+		return nil, err
+	}
+	return s.DB.SaveAnalysis(ctx, record)
+}
+
+// metricUses returns the experiment's metrics at their pinned revisions, and
+// the extra ones at their current.
+func (s *analysisService) metricUses(ctx context.Context, e *experiment.Experiment, extra []string) ([]metric.Use, error) {
+	var uses []metric.Use
+	for _, use := range e.Current.Definition.Metrics {
+		m, err := s.DB.Metric(ctx, use.Metric, e.Pins[use.Metric])
+		if err != nil {
+			return nil, err
+		}
+		uses = append(uses, metric.Use{Metric: *m, Role: use.Role, Covariates: use.Covariates, Margin: use.Margin})
+	}
+	for _, key := range extra {
+		m, err := s.DB.Metric(ctx, key, 0)
+		if err != nil {
+			return nil, err
+		}
+		uses = append(uses, metric.Use{Metric: *m})
+	}
+	return uses, nil
+}
+
+func decodeAnalysis(a *postgres.Analysis) (*assayv1.AnalyzeExperimentResponse, error) {
+	var resp assayv1.AnalyzeExperimentResponse
+	if err := proto.Unmarshal(a.Result, &resp); err != nil {
+		return nil, fmt.Errorf("stored analysis %s: %w", formatUUID(a.ID), err)
+	}
+	return &resp, nil
+}
+
+func (s *analysisService) GetAnalysis(ctx context.Context, req *assayv1.GetAnalysisRequest) (*assayv1.GetAnalysisResponse, error) {
+	var id [16]byte
+	if _, err := hex.Decode(id[:], []byte(strings.ReplaceAll(req.AnalysisId, "-", ""))); err != nil {
+		return nil, experiment.Invalid("analysis_id", "is not a UUID")
+	}
+	a, err := s.DB.Analysis(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := decodeAnalysis(a)
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.GetAnalysisResponse{Analysis: resp}, nil
+}
+
+func (s *analysisService) ListAnalyses(ctx context.Context, req *assayv1.ListAnalysesRequest) (*assayv1.ListAnalysesResponse, error) {
+	var created time.Time
+	var id [16]byte
+	if _, err := pagePosition(req.PageToken, func(s string) bool {
+		var micros int64
+		var digits string
+		n, err := fmt.Sscanf(s, "%d %32s", &micros, &digits)
+		created = time.UnixMicro(micros).UTC()
+		decoded, errID := hex.Decode(id[:], []byte(digits))
+		return err == nil && n == 2 && errID == nil && decoded == len(id)
+	}); err != nil {
+		return nil, err
+	}
+	e, err := s.DB.Experiment(ctx, req.Experiment)
+	if err != nil {
+		return nil, err
+	}
+	limit := pageLimit(req.PageSize)
+	list, err := s.DB.Analyses(ctx, e.ID, created, id, limit)
+	if err != nil {
+		return nil, err
+	}
+	resp := &assayv1.ListAnalysesResponse{}
+	list, resp.NextPageToken = cutPage(list, limit, func(a *postgres.Analysis) string {
+		return fmt.Sprintf("%d %x", a.CreateTime.UnixMicro(), a.ID)
+	})
+	for _, a := range list {
+		full, err := decodeAnalysis(a)
+		if err != nil {
+			return nil, err
+		}
+		resp.Analyses = append(resp.Analyses, &assayv1.AnalysisSummary{
+			AnalysisId: full.AnalysisId, Revision: full.Revision, AsOfTime: full.AsOfTime, CreateTime: full.CreateTime, Verdict: full.Verdict,
+		})
+	}
+	return resp, nil
+}
+
+func formatUUID(id [16]byte) string { return experiment.SubjectID(id).String() }

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/metric"
+	"github.com/assayhq/assay/internal/stats"
+)
+
+func (s *analysisService) CompareSummaries(ctx context.Context, req *assayv1.CompareSummariesRequest) (*assayv1.CompareSummariesResponse, error) {
+	summaries := metric.Summaries{
+		Components:  req.Components,
+		Formula:     req.Formula,
+		Covariates:  req.Covariates,
+		Plan:        fromPlan(req.Plan),
+		Alternative: alternatives[req.Alternative],
+		Margin:      fromShift(req.Margin),
+	}
+	for _, arm := range req.Arms {
+		a := metric.SummaryArm{Variant: arm.Variant, Control: arm.Control}
+		for _, st := range arm.Strata {
+			a.Strata = append(a.Strata, metric.SummaryStratum{Name: st.Stratum, Subjects: st.Subjects, Means: st.Means, Covariances: st.Covariances})
+		}
+		summaries.Arms = append(summaries.Arms, a)
+	}
+	arms, comparisons, err := summaries.Compare()
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.CompareSummariesResponse{Arms: convert(arms, toArm), Comparisons: convert(comparisons, toComparison)}, nil
+}
+
+var alternatives = map[assayv1.Alternative]stats.Alternative{
+	assayv1.Alternative_ALTERNATIVE_UNSPECIFIED: stats.TwoSided,
+	assayv1.Alternative_ALTERNATIVE_TWO_SIDED:   stats.TwoSided,
+	assayv1.Alternative_ALTERNATIVE_GREATER:     stats.Greater,
+	assayv1.Alternative_ALTERNATIVE_LESS:        stats.Less,
+}
+
+func fromShift(shift *assayv1.Shift) stats.Margin {
+	if relative, ok := shift.GetScale().(*assayv1.Shift_Relative); ok {
+		return stats.Margin{Scale: stats.Relative, Value: relative.Relative}
+	}
+	return stats.Margin{Value: shift.GetAbsolute()}
+}
+
+func toAnalysis(a *metric.Analysis) *assayv1.AnalyzeExperimentResponse {
+	return &assayv1.AnalyzeExperimentResponse{
+		SampleRatio: &assayv1.SampleRatio{
+			Observed: a.SampleRatio.Observed, Expected: a.SampleRatio.Expected,
+			PValue: a.SampleRatio.PValue, Verdict: sampleRatioVerdicts.to(a.SampleRatio.Verdict),
+		},
+		Exclusions: &assayv1.Exclusions{Crossovers: a.Exclusions.Crossovers, Overridden: a.Exclusions.Overridden},
+		Metrics:    convert(a.Metrics, toMetricAnalysis),
+		Verdict:    &assayv1.Verdict{Action: actions.to(a.Verdict.Action), Variant: a.Verdict.Variant, Reasons: a.Verdict.Reasons},
+		Warnings:   a.Warnings,
+	}
+}
+
+func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
+	return &assayv1.MetricAnalysis{
+		Metric: r.Metric, MetricRevision: r.Revision, Role: roles.to(r.Role),
+		Confirmatory: r.Confirmatory, PeekingProtected: r.PeekingProtected, OpenWindowSubjects: r.OpenWindows,
+		Arms:        convert(r.Arms, toArm),
+		Comparisons: convert(r.Comparisons, toComparison),
+		Segments: convert(r.Segments, func(s *metric.Segment) *assayv1.SegmentResult {
+			return &assayv1.SegmentResult{
+				Attribute: s.Attribute, Value: s.Value, Arms: convert(s.Arms, toArm), Comparisons: convert(s.Comparisons, toComparison),
+			}
+		}),
+	}
+}
+
+func toArm(a *metric.Arm) *assayv1.ArmResult {
+	return &assayv1.ArmResult{
+		Variant: a.Variant, Subjects: a.Subjects, Mean: a.Mean, StandardError: a.StandardError, Total: a.Total, Notes: a.Notes,
+	}
+}
+
+func toComparison(c *metric.Comparison) *assayv1.Comparison {
+	p := &assayv1.Comparison{
+		Variant: c.Variant, Baseline: c.Baseline,
+		Difference: toInterval(c.Difference), Lift: toInterval(c.Lift),
+		StandardError: c.StandardError, Statistic: c.Statistic, DegreesOfFreedom: c.DegreesOfFreedom,
+		PValue: c.PValue, AdjustedPValue: c.AdjustedPValue, Significant: c.Significant,
+		VarianceReduction: c.VarianceReduction, Guardrail: guardrailVerdicts.to(c.Guardrail), Notes: c.Notes,
+	}
+	if c.Unadjusted != nil {
+		p.Unadjusted = toComparison(c.Unadjusted)
+	}
+	return p
+}
+
+func toInterval(i metric.Interval) *assayv1.Interval {
+	return &assayv1.Interval{Estimate: i.Estimate, Lower: i.Lower, Upper: i.Upper}
+}
+
+// convert applies f to each item.
+func convert[D, P any](items []D, f func(*D) P) []P {
+	list := make([]P, len(items))
+	for i := range items {
+		list[i] = f(&items[i])
+	}
+	return list
+}

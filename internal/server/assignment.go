@@ -1,0 +1,235 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/assign"
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+type assignmentService struct {
+	assayv1.UnimplementedAssignmentServiceServer
+	*services
+}
+
+// maxAttributes bounds what one call can make the server convert.
+const maxAttributes = 10_000
+
+func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignRequest) (*assayv1.AssignResponse, error) {
+	if err := checkAttributes(req.Subject); err != nil {
+		var bad experiment.InvalidError
+		return nil, firstError(bad.Join("subject", err), bad.Err())
+	}
+	var resp assayv1.AssignResponse
+	resp.Assignments, resp.Truncated = s.assign(s.Catalog.Current(), req.Subject, req)
+	return &resp, nil
+}
+
+func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchAssignRequest) (*assayv1.BatchAssignResponse, error) {
+	snapshot := s.Catalog.Current()
+	resp := &assayv1.BatchAssignResponse{Results: make([]*assayv1.BatchAssignResult, len(req.Subjects))}
+	for i, subject := range req.Subjects {
+		var result assayv1.BatchAssignResult
+		err := checkRules(s.validator, subject)
+		if err == nil {
+			err = checkAttributes(subject)
+		}
+		if err != nil {
+			result.Error = err.Error()
+		} else {
+			result.Assignments, result.Truncated = s.assign(snapshot, subject, req)
+		}
+		resp.Results[i] = &result
+	}
+	return resp, nil
+}
+
+// assignmentQuery is what Assign and BatchAssign ask beside the subject.
+type assignmentQuery interface {
+	GetExperiments() []string
+	GetLabels() map[string]string
+	GetExposureRecording() assayv1.ExposureRecording
+}
+
+func (s *assignmentService) assign(snapshot *assign.Catalog, from *assayv1.Subject, q assignmentQuery) (assignments []*assayv1.Assignment, truncated bool) {
+	subject := snapshot.Subject(unitOf(from.Unit), from.Key, from.Attributes.AsMap())
+	var decisions []assign.Decision
+	if keys := q.GetExperiments(); len(keys) > 0 {
+		decisions = make([]assign.Decision, len(keys))
+		assignments = make([]*assayv1.Assignment, len(keys))
+		for i, key := range keys {
+			decisions[i] = subject.Assign(key)
+			assignments[i] = toAssignment(key, decisions[i])
+		}
+	} else {
+		var running []*assign.Experiment
+		running, truncated = snapshot.Running(subject.Unit, q.GetLabels())
+		decisions = make([]assign.Decision, len(running))
+		assignments = make([]*assayv1.Assignment, len(running))
+		for i, e := range running {
+			decisions[i] = subject.Decide(e)
+			assignments[i] = toAssignment(e.Key, decisions[i])
+		}
+	}
+	if q.GetExposureRecording() == assayv1.ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT {
+		s.recordSplits(subject, from.Attributes, decisions)
+	}
+	return assignments, truncated
+}
+
+// recordSplits hands the split decisions to the writer as exposures of now. It
+// does not wait; what the writer cannot take is counted.
+func (s *assignmentService) recordSplits(subject *assign.Subject, attributes *structpb.Struct, decisions []assign.Decision) {
+	var exposures []experiment.Exposure
+	now := s.Now().UTC().Truncate(timeResolution)
+	for _, d := range decisions {
+		if d.Reason != assign.ReasonSplit {
+			continue
+		}
+		def := &d.Experiment.Current.Definition
+		kept, err := keptAttributes(def, attributes)
+		if err != nil {
+			s.Lost.Inc()
+			continue
+		}
+		exposures = append(exposures, experiment.Exposure{
+			ExperimentID: d.Experiment.ID,
+			Phase:        d.Experiment.Current.Phase,
+			SubjectID:    subject.ID(),
+			Variant:      def.Variants[d.Variant].Key,
+			ExposedTime:  now,
+			Attributes:   kept,
+		})
+	}
+	if !s.Exposures.TryWrite(exposures) {
+		s.Lost.Add(float64(len(exposures)))
+	}
+}
+
+func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.ExplainAssignmentRequest) (*assayv1.ExplainAssignmentResponse, error) {
+	if err := checkAttributes(req.Subject); err != nil {
+		var bad experiment.InvalidError
+		return nil, firstError(bad.Join("subject", err), bad.Err())
+	}
+	snapshot := s.Catalog.Current()
+	e := snapshot.Experiment(req.Experiment)
+	if e == nil {
+		return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there is no experiment %q", req.Experiment)
+	}
+	subject := snapshot.Subject(unitOf(req.Subject.Unit), req.Subject.Key, req.Subject.Attributes.AsMap())
+	x := subject.Explain(e)
+	resp := &assayv1.ExplainAssignmentResponse{Assignment: toAssignment(e.Key, x.Decision)}
+	for _, g := range x.Gates {
+		gate, err := toGate(g)
+		if err != nil {
+			return nil, err
+		}
+		resp.Gates = append(resp.Gates, gate)
+	}
+	return resp, nil
+}
+
+var reasons = map[assign.Reason]assayv1.Reason{
+	assign.ReasonNotFound:     assayv1.Reason_REASON_NOT_FOUND,
+	assign.ReasonUnitMismatch: assayv1.Reason_REASON_UNIT_MISMATCH,
+	assign.ReasonExternal:     assayv1.Reason_REASON_EXTERNAL,
+	assign.ReasonNotRunning:   assayv1.Reason_REASON_NOT_RUNNING,
+	assign.ReasonOverride:     assayv1.Reason_REASON_OVERRIDE,
+	assign.ReasonIneligible:   assayv1.Reason_REASON_INELIGIBLE,
+	assign.ReasonConcluded:    assayv1.Reason_REASON_CONCLUDED,
+	assign.ReasonNoTraffic:    assayv1.Reason_REASON_NO_TRAFFIC,
+	assign.ReasonSplit:        assayv1.Reason_REASON_SPLIT,
+}
+
+func toAssignment(key string, d assign.Decision) *assayv1.Assignment {
+	a := &assayv1.Assignment{Experiment: key, Reason: reasons[d.Reason], Revision: d.Revision}
+	if d.Variant >= 0 {
+		a.Variant = d.Experiment.Current.Definition.Variants[d.Variant].Key
+		a.Payload = d.Experiment.Derived(payloads).([]*structpb.Struct)[d.Variant]
+	}
+	return a
+}
+
+// payloads makes the messages of an experiment's payloads once; assignments
+// share them.
+func payloads(e *assign.Experiment) any {
+	list := make([]*structpb.Struct, len(e.Current.Definition.Variants))
+	for i, v := range e.Current.Definition.Variants {
+		list[i] = structFromJSON(v.Payload)
+	}
+	return list
+}
+
+var gateKinds = map[assign.GateKind]assayv1.Gate_Kind{
+	assign.GateState:       assayv1.Gate_KIND_STATE,
+	assign.GateOverride:    assayv1.Gate_KIND_OVERRIDE,
+	assign.GateEligibility: assayv1.Gate_KIND_ELIGIBILITY,
+	assign.GateTraffic:     assayv1.Gate_KIND_TRAFFIC,
+	assign.GateSplit:       assayv1.Gate_KIND_SPLIT,
+}
+
+func toGate(g assign.Gate) (*assayv1.Gate, error) {
+	gate := &assayv1.Gate{Kind: gateKinds[g.Kind], Passed: g.Passed, Detail: g.Detail, Predicate: g.Predicate}
+	if g.Attributes != nil {
+		attributes, err := structpb.NewStruct(g.Attributes)
+		if err != nil {
+			return nil, fmt.Errorf("attributes of a gate: %w", err)
+		}
+		gate.Attributes = attributes
+	}
+	if b := g.Bucketing; b != nil {
+		gate.Bucketing = &assayv1.Bucketing{Purpose: b.Purpose, Salt: b.Salt, Hash: fmt.Sprintf("%016x", b.Hash), Bucket: b.Bucket}
+		if b.Range != nil {
+			gate.Bucketing.Range = toRange(*b.Range)
+		}
+	}
+	return gate, nil
+}
+
+func toRange(r experiment.Range) *assayv1.BucketRange {
+	return &assayv1.BucketRange{From: r.From, To: r.To, Variant: r.Variant}
+}
+
+func unitOf(unit string) string {
+	if unit == "" {
+		return experiment.DefaultUnit
+	}
+	return unit
+}
+
+// checkAttributes refuses a subject with more attributes than are read.
+func checkAttributes(subject *assayv1.Subject) error {
+	if n := len(subject.GetAttributes().GetFields()); n > maxAttributes {
+		return experiment.Invalid("attributes", "has %s fields; at most %d are read", strconv.Itoa(n), maxAttributes)
+	}
+	return nil
+}
+
+// structFromJSON returns the message of a stored JSON object, nil if there is
+// none.
+func structFromJSON(raw json.RawMessage) *structpb.Struct {
+	if raw == nil {
+		return nil
+	}
+	var s structpb.Struct
+	if err := s.UnmarshalJSON(raw); err != nil {
+		panic(fmt.Sprintf("server: a stored object that is no object: %v", err)) // It was made from a Struct.
+	}
+	return &s
+}
+
+// firstError returns the first error that is not nil.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

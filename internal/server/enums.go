@@ -1,0 +1,105 @@
+package server
+
+import (
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+)
+
+// enum pairs the values of an API enum with a noun's.
+type enum[P, D comparable] []struct {
+	api  P
+	noun D
+}
+
+// from returns the noun of an API value, or the zero noun.
+func (e enum[P, D]) from(p P) (d D) {
+	for _, pair := range e {
+		if pair.api == p {
+			return pair.noun
+		}
+	}
+	return d
+}
+
+// to returns the first API value of a noun, or the unspecified one.
+func (e enum[P, D]) to(d D) (p P) {
+	for _, pair := range e {
+		if pair.noun == d {
+			return pair.api
+		}
+	}
+	return p
+}
+
+var directions = enum[assayv1.Direction, metric.Direction]{
+	{assayv1.Direction_DIRECTION_INCREASE, metric.DirectionIncrease},
+	{assayv1.Direction_DIRECTION_DECREASE, metric.DirectionDecrease},
+}
+
+var aggregates = enum[assayv1.Aggregate, experiment.Aggregate]{
+	{assayv1.Aggregate_AGGREGATE_COUNT, experiment.AggregateCount},
+	{assayv1.Aggregate_AGGREGATE_SUM, experiment.AggregateSum},
+	{assayv1.Aggregate_AGGREGATE_ANY, experiment.AggregateAny},
+	{assayv1.Aggregate_AGGREGATE_MIN, experiment.AggregateMin},
+	{assayv1.Aggregate_AGGREGATE_MAX, experiment.AggregateMax},
+	{assayv1.Aggregate_AGGREGATE_LAST, experiment.AggregateLast},
+	{assayv1.Aggregate_AGGREGATE_DISTINCT_DAYS, experiment.AggregateDistinctDays},
+}
+
+var ops = enum[assayv1.Op, experiment.Op]{
+	{assayv1.Op_OP_EQUAL, experiment.OpEqual},
+	{assayv1.Op_OP_NOT_EQUAL, experiment.OpNotEqual},
+	{assayv1.Op_OP_GREATER, experiment.OpGreater},
+	{assayv1.Op_OP_GREATER_OR_EQUAL, experiment.OpGreaterOrEqual},
+	{assayv1.Op_OP_LESS, experiment.OpLess},
+	{assayv1.Op_OP_LESS_OR_EQUAL, experiment.OpLessOrEqual},
+}
+
+var states = enum[assayv1.State, experiment.State]{
+	{assayv1.State_STATE_DRAFT, experiment.StateDraft},
+	{assayv1.State_STATE_RUNNING, experiment.StateRunning},
+	{assayv1.State_STATE_PAUSED, experiment.StatePaused},
+	{assayv1.State_STATE_CONCLUDED, experiment.StateConcluded},
+	{assayv1.State_STATE_ARCHIVED, experiment.StateArchived},
+}
+
+var roles = enum[assayv1.MetricRole, experiment.Role]{
+	{assayv1.MetricRole_METRIC_ROLE_PRIMARY, experiment.RolePrimary},
+	{assayv1.MetricRole_METRIC_ROLE_SECONDARY, experiment.RoleSecondary},
+	{assayv1.MetricRole_METRIC_ROLE_GUARDRAIL, experiment.RoleGuardrail},
+}
+
+// An unspecified method or correction is the default one.
+
+var methods = enum[assayv1.Method, experiment.Method]{
+	{assayv1.Method_METHOD_ALWAYS_VALID, experiment.MethodAlwaysValid},
+	{assayv1.Method_METHOD_UNSPECIFIED, experiment.MethodAlwaysValid},
+	{assayv1.Method_METHOD_FIXED_HORIZON, experiment.MethodFixedHorizon},
+}
+
+var corrections = enum[assayv1.Correction, experiment.Correction]{
+	{assayv1.Correction_CORRECTION_HOLM, experiment.CorrectionHolm},
+	{assayv1.Correction_CORRECTION_UNSPECIFIED, experiment.CorrectionHolm},
+	{assayv1.Correction_CORRECTION_BONFERRONI, experiment.CorrectionBonferroni},
+	{assayv1.Correction_CORRECTION_BENJAMINI_HOCHBERG, experiment.CorrectionBenjaminiHochberg},
+}
+
+var sampleRatioVerdicts = enum[assayv1.SampleRatioVerdict, metric.SampleRatioVerdict]{
+	{assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_OK, metric.SampleRatioOK},
+	{assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_MISMATCH, metric.SampleRatioMismatch},
+	{assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_TOO_FEW, metric.SampleRatioTooFew},
+}
+
+var guardrailVerdicts = enum[assayv1.GuardrailVerdict, metric.GuardrailVerdict]{
+	{assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_PASSED, metric.GuardrailPassed},
+	{assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_FAILED, metric.GuardrailFailed},
+	{assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_UNDECIDED, metric.GuardrailUndecided},
+}
+
+var actions = enum[assayv1.VerdictAction, metric.Action]{
+	{assayv1.VerdictAction_VERDICT_ACTION_SHIP, metric.ActionShip},
+	{assayv1.VerdictAction_VERDICT_ACTION_KEEP_RUNNING, metric.ActionKeepRunning},
+	{assayv1.VerdictAction_VERDICT_ACTION_ROLL_BACK, metric.ActionRollBack},
+	{assayv1.VerdictAction_VERDICT_ACTION_INCONCLUSIVE, metric.ActionInconclusive},
+}

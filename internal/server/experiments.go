@@ -1,0 +1,224 @@
+package server
+
+import (
+	"context"
+	"math"
+	"strconv"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/assign"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/postgres"
+)
+
+type experimentService struct {
+	assayv1.UnimplementedExperimentServiceServer
+	*services
+}
+
+func (s *experimentService) CreateExperiment(ctx context.Context, req *assayv1.CreateExperimentRequest) (*assayv1.CreateExperimentResponse, error) {
+	def, err := checkedDefinition(req.Experiment)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.DB.CreateExperiment(ctx, req.Experiment.Key, req.RequestId, *def)
+	if err != nil {
+		return nil, inField("experiment", err)
+	}
+	s.refreshed(ctx)
+	return &assayv1.CreateExperimentResponse{Experiment: toExperiment(e)}, nil
+}
+
+// checkedDefinition converts an experiment that keeps the schema's rules, and
+// checks the rules across its fields; faults are named from the request, as
+// "experiment.variants".
+func checkedDefinition(p *assayv1.Experiment) (*experiment.Definition, error) {
+	var bad experiment.InvalidError
+	def, err := fromExperiment(p)
+	if err := bad.Join("experiment", err); err != nil {
+		return nil, err
+	}
+	if def != nil {
+		if err := bad.Join("experiment", def.Validate()); err != nil {
+			return nil, err
+		}
+		if err := bad.Join("experiment", assign.CheckEligibility(def.Eligibility)); err != nil {
+			return nil, err
+		}
+	}
+	return def, bad.Err()
+}
+
+// inField names the faults of err from a field of the request.
+func inField(field string, err error) error {
+	var bad experiment.InvalidError
+	return firstError(bad.Join(field, err), bad.Err())
+}
+
+func (s *experimentService) GetExperiment(ctx context.Context, req *assayv1.GetExperimentRequest) (*assayv1.GetExperimentResponse, error) {
+	e, err := s.DB.Experiment(ctx, req.Key)
+	if err != nil {
+		return nil, err
+	}
+	if number := req.GetRevision(); number != 0 && number != e.Current.Number {
+		revisions, err := s.DB.ExperimentRevisions(ctx, e.ID, number+1, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(revisions) == 0 || revisions[0].Number != number {
+			return nil, experiment.Errorf(experiment.ErrNotFound, "REVISION_NOT_FOUND", "the experiment %q has no revision %d", req.Key, number)
+		}
+		e.Current = revisions[0]
+	}
+	return &assayv1.GetExperimentResponse{Experiment: toExperiment(e)}, nil
+}
+
+func (s *experimentService) ListExperiments(ctx context.Context, req *assayv1.ListExperimentsRequest) (*assayv1.ListExperimentsResponse, error) {
+	after, err := pagePosition(req.PageToken, experiment.ValidKey)
+	if err != nil {
+		return nil, err
+	}
+	filter := postgres.ExperimentFilter{Labels: req.Labels, After: after, Limit: pageLimit(req.PageSize)}
+	for _, state := range req.States {
+		filter.States = append(filter.States, states.from(state))
+	}
+	if len(filter.States) == 0 {
+		filter.States = []experiment.State{experiment.StateDraft, experiment.StateRunning, experiment.StatePaused, experiment.StateConcluded}
+	}
+	list, err := s.DB.Experiments(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	resp := &assayv1.ListExperimentsResponse{}
+	list, resp.NextPageToken = cutPage(list, filter.Limit, func(e *experiment.Experiment) string { return e.Key })
+	for _, e := range list {
+		resp.Experiments = append(resp.Experiments, toExperiment(e))
+	}
+	return resp, nil
+}
+
+// experimentFields are the fields that an update may name.
+var experimentFields = []string{"unit", "owner", "description", "hypothesis", "variants", "eligibility", "traffic", "salt",
+	"assignment", "labels", "segments", "covariates", "metrics", "plan"}
+
+func (s *experimentService) UpdateExperiment(ctx context.Context, req *assayv1.UpdateExperimentRequest) (*assayv1.UpdateExperimentResponse, error) {
+	etag, err := checkUpdate("experiment", req.GetExperiment().GetKey(), req.GetExperiment().GetEtag())
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.DB.UpdateExperiment(ctx, req.Experiment.Key, etag, func(now *experiment.Experiment) (experiment.Revision, error) {
+		return s.nextRevision(now, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.refreshed(ctx)
+	return &assayv1.UpdateExperimentResponse{Experiment: toExperiment(e)}, nil
+}
+
+// nextRevision is the revision that the request makes of an experiment, or its
+// current one if nothing changes.
+func (s *experimentService) nextRevision(now *experiment.Experiment, req *assayv1.UpdateExperimentRequest) (experiment.Revision, error) {
+	none := experiment.Revision{}
+	if now.State == experiment.StateConcluded || now.State == experiment.StateArchived {
+		return none, experiment.Errorf(experiment.ErrPrecondition, "STATE_FORBIDS", "an experiment that is %s does not change", now.State)
+	}
+	next := toExperiment(now)
+	if err := applyMask(next, req.Experiment, req.UpdateMask, experimentFields); err != nil {
+		return none, err
+	}
+	if err := checkRules(s.validator, next); err != nil {
+		return none, inField("experiment", err)
+	}
+	def, err := checkedDefinition(next)
+	if err != nil {
+		return none, err
+	}
+	current := now.Current
+	if def.Equal(&current.Definition) {
+		return current, nil
+	}
+	revision := experiment.Revision{Number: current.Number + 1, Phase: current.Phase, Definition: *def, Allocation: current.Allocation}
+	if now.State == experiment.StateDraft {
+		revision.Allocation = experiment.FirstAllocation(def.Variants)
+	} else if err := current.Definition.CheckStartedUpdate(def); err != nil {
+		return none, err
+	}
+	return revision, nil
+}
+
+// transition changes an experiment's state on behalf of the RPCs that do so.
+func (s *experimentService) transition(ctx context.Context, key, etag string, change postgres.StateChange) (*assayv1.Experiment, error) {
+	version, err := parseEtag("etag", etag)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.DB.TransitionExperiment(ctx, key, version, change)
+	if err != nil {
+		return nil, err
+	}
+	s.refreshed(ctx)
+	return toExperiment(e), nil
+}
+
+func (s *experimentService) StartExperiment(ctx context.Context, req *assayv1.StartExperimentRequest) (*assayv1.StartExperimentResponse, error) {
+	e, err := s.transition(ctx, req.Key, req.Etag, postgres.StateChange{From: experiment.StateDraft, To: experiment.StateRunning})
+	return &assayv1.StartExperimentResponse{Experiment: e}, err
+}
+
+func (s *experimentService) PauseExperiment(ctx context.Context, req *assayv1.PauseExperimentRequest) (*assayv1.PauseExperimentResponse, error) {
+	e, err := s.transition(ctx, req.Key, req.Etag, postgres.StateChange{To: experiment.StatePaused})
+	return &assayv1.PauseExperimentResponse{Experiment: e}, err
+}
+
+func (s *experimentService) ResumeExperiment(ctx context.Context, req *assayv1.ResumeExperimentRequest) (*assayv1.ResumeExperimentResponse, error) {
+	e, err := s.transition(ctx, req.Key, req.Etag, postgres.StateChange{From: experiment.StatePaused, To: experiment.StateRunning})
+	return &assayv1.ResumeExperimentResponse{Experiment: e}, err
+}
+
+func (s *experimentService) ConcludeExperiment(ctx context.Context, req *assayv1.ConcludeExperimentRequest) (*assayv1.ConcludeExperimentResponse, error) {
+	e, err := s.transition(ctx, req.Key, req.Etag, postgres.StateChange{
+		To: experiment.StateConcluded, Shipped: req.ShippedVariant, Rationale: req.Rationale,
+	})
+	return &assayv1.ConcludeExperimentResponse{Experiment: e}, err
+}
+
+func (s *experimentService) ArchiveExperiment(ctx context.Context, req *assayv1.ArchiveExperimentRequest) (*assayv1.ArchiveExperimentResponse, error) {
+	e, err := s.transition(ctx, req.Key, req.Etag, postgres.StateChange{To: experiment.StateArchived})
+	return &assayv1.ArchiveExperimentResponse{Experiment: e}, err
+}
+
+func (s *experimentService) ListExperimentRevisions(ctx context.Context, req *assayv1.ListExperimentRevisionsRequest) (*assayv1.ListExperimentRevisionsResponse, error) {
+	position, err := pagePosition(req.PageToken, func(s string) bool {
+		_, err := strconv.ParseInt(s, 10, 32)
+		return err == nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	before := int64(math.MaxInt32)
+	if position != "" {
+		before, _ = strconv.ParseInt(position, 10, 32) // It was just parsed.
+	}
+	e, err := s.DB.Experiment(ctx, req.Key)
+	if err != nil {
+		return nil, err
+	}
+	limit := pageLimit(req.PageSize)
+	list, err := s.DB.ExperimentRevisions(ctx, e.ID, int32(before), limit)
+	if err != nil {
+		return nil, err
+	}
+	resp := &assayv1.ListExperimentRevisionsResponse{}
+	list, resp.NextPageToken = cutPage(list, limit, func(r experiment.Revision) string { return strconv.Itoa(int(r.Number)) })
+	for _, r := range list {
+		of := *e
+		of.Current = r
+		resp.Revisions = append(resp.Revisions, &assayv1.ExperimentRevision{
+			Revision: r.Number, Phase: r.Phase, CreateTime: timestamppb.New(r.CreateTime), Experiment: toExperiment(&of),
+		})
+	}
+	return resp, nil
+}

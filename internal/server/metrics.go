@@ -1,0 +1,208 @@
+package server
+
+import (
+	"context"
+	"strconv"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+)
+
+type metricService struct {
+	assayv1.UnimplementedMetricServiceServer
+	*services
+}
+
+func (s *metricService) CreateMetric(ctx context.Context, req *assayv1.CreateMetricRequest) (*assayv1.CreateMetricResponse, error) {
+	def, err := fromMetric(req.Metric)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.DB.CreateMetric(ctx, req.Metric.Key, req.RequestId, *def)
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.CreateMetricResponse{Metric: toMetric(m)}, nil
+}
+
+func (s *metricService) GetMetric(ctx context.Context, req *assayv1.GetMetricRequest) (*assayv1.GetMetricResponse, error) {
+	m, err := s.DB.Metric(ctx, req.Key, req.GetRevision())
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.GetMetricResponse{Metric: toMetric(m)}, nil
+}
+
+func (s *metricService) ListMetrics(ctx context.Context, req *assayv1.ListMetricsRequest) (*assayv1.ListMetricsResponse, error) {
+	after, err := pagePosition(req.PageToken, experiment.ValidKey)
+	if err != nil {
+		return nil, err
+	}
+	limit := pageLimit(req.PageSize)
+	list, err := s.DB.Metrics(ctx, after, limit, req.IncludeArchived)
+	if err != nil {
+		return nil, err
+	}
+	resp := &assayv1.ListMetricsResponse{}
+	list, resp.NextPageToken = cutPage(list, limit, func(m *metric.Metric) string { return m.Key })
+	for _, m := range list {
+		resp.Metrics = append(resp.Metrics, toMetric(m))
+	}
+	return resp, nil
+}
+
+func (s *metricService) UpdateMetric(ctx context.Context, req *assayv1.UpdateMetricRequest) (*assayv1.UpdateMetricResponse, error) {
+	etag, err := checkUpdate("metric", req.GetMetric().GetKey(), req.GetMetric().GetEtag())
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.DB.UpdateMetric(ctx, req.Metric.Key, etag, func(now *metric.Metric) (metric.Definition, error) {
+		next := toMetric(now)
+		if err := applyMask(next, req.Metric, req.UpdateMask, metricFields); err != nil {
+			return metric.Definition{}, err
+		}
+		var bad experiment.InvalidError
+		if err := firstError(bad.Join("metric", checkRules(s.validator, next)), bad.Err()); err != nil {
+			return metric.Definition{}, err
+		}
+		def, err := fromMetric(next)
+		if err != nil {
+			return metric.Definition{}, err
+		}
+		return *def, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.UpdateMetricResponse{Metric: toMetric(m)}, nil
+}
+
+// metricFields are the fields that an update may name.
+var metricFields = []string{"description", "direction", "proportion", "mean", "sum", "ratio", "formula", "window"}
+
+func (s *metricService) ArchiveMetric(ctx context.Context, req *assayv1.ArchiveMetricRequest) (*assayv1.ArchiveMetricResponse, error) {
+	etag, err := parseEtag("etag", req.Etag)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.DB.ArchiveMetric(ctx, req.Key, etag)
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.ArchiveMetricResponse{Metric: toMetric(m)}, nil
+}
+
+// fromMetric returns the definition of a metric that keeps the schema's rules;
+// its faults are named from the request, as "metric.formula.expression".
+func fromMetric(m *assayv1.Metric) (*metric.Definition, error) {
+	var def metric.Definition
+	switch d := m.Definition.(type) {
+	case *assayv1.Metric_Proportion:
+		def = metric.Proportion(d.Proportion.Outcome, fromConditions(d.Proportion.Conditions))
+	case *assayv1.Metric_Mean:
+		def = metric.Mean(d.Mean.Outcome, fromConditions(d.Mean.Conditions))
+	case *assayv1.Metric_Sum:
+		def = metric.Sum(d.Sum.Outcome, fromConditions(d.Sum.Conditions))
+	case *assayv1.Metric_Ratio:
+		def = metric.Ratio(fromComponent(d.Ratio.Numerator), fromComponent(d.Ratio.Denominator))
+	case *assayv1.Metric_Formula:
+		components := make([]experiment.Component, len(d.Formula.Components))
+		for i, c := range d.Formula.Components {
+			components[i] = fromComponent(c)
+		}
+		def = metric.Formula(d.Formula.Expression, components)
+	}
+	def.Description = m.Description
+	def.Direction = directions.from(m.Direction)
+	def.Window = m.Window.AsDuration()
+	var bad experiment.InvalidError
+	if err := firstError(bad.Join("metric", def.Validate()), bad.Err()); err != nil {
+		return nil, err
+	}
+	return &def, nil
+}
+
+func toMetric(m *metric.Metric) *assayv1.Metric {
+	def := &m.Definition
+	p := &assayv1.Metric{
+		Key:         m.Key,
+		Description: def.Description,
+		Direction:   directions.to(def.Direction),
+		Revision:    m.Revision,
+		Archived:    m.Archived,
+		Etag:        formatEtag(m.Version),
+		CreateTime:  timestamppb.New(m.CreateTime),
+		UpdateTime:  timestamppb.New(m.UpdateTime),
+	}
+	if def.Window > 0 {
+		p.Window = durationpb.New(def.Window)
+	}
+	components := make([]*assayv1.Component, len(def.Components))
+	for i, c := range def.Components {
+		components[i] = toComponent(c)
+	}
+	first := components[0]
+	switch def.Kind {
+	case metric.KindProportion:
+		p.Definition = &assayv1.Metric_Proportion{Proportion: &assayv1.Proportion{Outcome: first.Outcome, Conditions: first.Conditions}}
+	case metric.KindMean:
+		p.Definition = &assayv1.Metric_Mean{Mean: &assayv1.Mean{Outcome: first.Outcome, Conditions: first.Conditions}}
+	case metric.KindSum:
+		p.Definition = &assayv1.Metric_Sum{Sum: &assayv1.Sum{Outcome: first.Outcome, Conditions: first.Conditions}}
+	case metric.KindRatio:
+		p.Definition = &assayv1.Metric_Ratio{Ratio: &assayv1.Ratio{Numerator: first, Denominator: components[1]}}
+	default:
+		p.Definition = &assayv1.Metric_Formula{Formula: &assayv1.Formula{Expression: def.Expression, Components: components}}
+	}
+	return p
+}
+
+func fromComponent(c *assayv1.Component) experiment.Component {
+	return experiment.Component{Name: c.Name, Outcome: c.Outcome, Aggregate: aggregates.from(c.Aggregate), Conditions: fromConditions(c.Conditions)}
+}
+
+func toComponent(c experiment.Component) *assayv1.Component {
+	return &assayv1.Component{Name: c.Name, Outcome: c.Outcome, Aggregate: aggregates.to(c.Aggregate), Conditions: toConditions(c.Conditions)}
+}
+
+func fromConditions(conditions []*assayv1.Condition) []experiment.Condition {
+	var list []experiment.Condition
+	for _, c := range conditions {
+		list = append(list, experiment.Condition{Field: c.Field, Op: ops.from(c.Op), Values: c.Values})
+	}
+	return list
+}
+
+func toConditions(conditions []experiment.Condition) []*assayv1.Condition {
+	var list []*assayv1.Condition
+	for _, c := range conditions {
+		list = append(list, &assayv1.Condition{Field: c.Field, Op: ops.to(c.Op), Values: c.Values})
+	}
+	return list
+}
+
+// formatEtag and parseEtag convert a version. 0 stands for no etag.
+func formatEtag(version int64) string { return strconv.FormatInt(version, 36) }
+
+func parseEtag(field, etag string) (int64, error) {
+	if etag == "" {
+		return 0, nil
+	}
+	version, err := strconv.ParseInt(etag, 36, 64)
+	if err != nil || version <= 0 {
+		return 0, experiment.Invalid(field, "is not an etag of this service")
+	}
+	return version, nil
+}
+
+// checkUpdate checks what an update needs whatever it changes.
+func checkUpdate(field, key, etag string) (int64, error) {
+	if !experiment.ValidKey(key) {
+		return 0, experiment.Invalid(field+".key", "must name the %s to change", field)
+	}
+	return parseEtag(field+".etag", etag)
+}

@@ -1,0 +1,73 @@
+package server
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/postgres"
+)
+
+func (s *experimentService) SetOverrides(ctx context.Context, req *assayv1.SetOverridesRequest) (*assayv1.SetOverridesResponse, error) {
+	e, err := s.DB.Experiment(ctx, req.Experiment)
+	if err != nil {
+		return nil, err
+	}
+	def := &e.Current.Definition
+	overrides := make([]postgres.Override, len(req.Overrides))
+	seen := map[string]bool{}
+	var bad experiment.InvalidError
+	for i, o := range req.Overrides {
+		if seen[o.SubjectKey] {
+			bad.Add(fmt.Sprintf("overrides[%d].subject_key", i), "is listed twice")
+		}
+		seen[o.SubjectKey] = true
+		if o.Variant != "" && def.Variant(o.Variant) < 0 {
+			bad.Add(fmt.Sprintf("overrides[%d].variant", i), "the experiment has no variant %q", o.Variant)
+		}
+		overrides[i] = postgres.Override{
+			SubjectID: s.Pepper.SubjectID(experiment.Subject{Unit: def.Unit, Key: o.SubjectKey}),
+			Variant:   o.Variant,
+		}
+	}
+	if err := bad.Err(); err != nil {
+		return nil, err
+	}
+	changed, err := s.DB.SetOverrides(ctx, req.Experiment, overrides)
+	if err != nil {
+		return nil, err
+	}
+	s.refreshed(ctx)
+	return &assayv1.SetOverridesResponse{Changed: int32(changed)}, nil
+}
+
+func (s *experimentService) ListOverrides(ctx context.Context, req *assayv1.ListOverridesRequest) (*assayv1.ListOverridesResponse, error) {
+	var after experiment.SubjectID
+	if _, err := pagePosition(req.PageToken, func(s string) bool {
+		n, err := hex.Decode(after[:], []byte(s[:min(len(s), 2*len(after))]))
+		return err == nil && n == len(after)
+	}); err != nil {
+		return nil, err
+	}
+	e, err := s.DB.Experiment(ctx, req.Experiment)
+	if err != nil {
+		return nil, err
+	}
+	limit := pageLimit(req.PageSize)
+	list, err := s.DB.Overrides(ctx, e.ID, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	resp := &assayv1.ListOverridesResponse{}
+	list, resp.NextPageToken = cutPage(list, limit, func(o postgres.Override) string { return hex.EncodeToString(o.SubjectID[:]) })
+	for _, o := range list {
+		resp.Overrides = append(resp.Overrides, &assayv1.PinnedSubject{
+			SubjectId: o.SubjectID.String(), Variant: o.Variant, CreateTime: timestamppb.New(o.CreateTime),
+		})
+	}
+	return resp, nil
+}

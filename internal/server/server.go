@@ -1,0 +1,103 @@
+// Package server speaks the API: it converts requests to the nouns of the
+// other packages, calls them, and converts the answers back.
+//
+// What it promises to every caller: a request that breaks a rule is told every
+// field at fault; an error's code follows from its kind in one table; nothing
+// of the inside leaves with an INTERNAL, which is logged once; a panic costs
+// one call and not the server.
+//
+// Rules on single fields stand in the API's schema and are checked by one
+// interceptor. Rules across fields are package experiment's and metric's.
+package server
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"buf.build/go/protovalidate"
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/catalog"
+	"github.com/assayhq/assay/internal/event"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/postgres"
+)
+
+// Config is what the handlers work with.
+type Config struct {
+	DB        *postgres.DB
+	Catalog   *catalog.Store
+	Exposures *event.Writer[experiment.Exposure]
+	Outcomes  *event.Writer[experiment.Outcome]
+	Pepper    experiment.Pepper
+	Lost      prometheus.Counter // Exposures of assignments that were not recorded.
+	Metrics   prometheus.Registerer
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// Limits of the transport. A connection that never speaks, or a client that
+// opens streams without end, costs little and ends soon.
+const (
+	connectionTimeout    = 5 * time.Second
+	maxConcurrentStreams = 250
+	maxHeaderListBytes   = 16 << 10
+	maxMessageBytes      = 4 << 20
+)
+
+// New returns a gRPC server with every service registered, and its health,
+// which is SERVING until it is told otherwise.
+func New(c Config) (*grpc.Server, *health.Server, error) {
+	validator, err := protovalidate.New()
+	if err != nil {
+		return nil, nil, err
+	}
+	calls := grpcprom.NewServerMetrics()
+	if err := c.Metrics.Register(calls); err != nil {
+		return nil, nil, err
+	}
+	recoverer := recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(panicError))
+	srv := grpc.NewServer(
+		grpc.ConnectionTimeout(connectionTimeout),
+		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.MaxHeaderListSize(maxHeaderListBytes),
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
+		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recoverer, validate(validator)),
+	)
+	s := &services{Config: c, validator: validator}
+	assayv1.RegisterAssignmentServiceServer(srv, &assignmentService{services: s})
+	assayv1.RegisterEventServiceServer(srv, &eventService{services: s})
+	assayv1.RegisterExperimentServiceServer(srv, &experimentService{services: s})
+	assayv1.RegisterMetricServiceServer(srv, &metricService{services: s})
+	assayv1.RegisterAnalysisServiceServer(srv, &analysisService{services: s})
+	h := health.NewServer()
+	grpc_health_v1.RegisterHealthServer(srv, h)
+	reflection.Register(srv)
+	calls.InitializeMetrics(srv)
+	return srv, h, nil
+}
+
+// services is what the handlers share.
+type services struct {
+	Config
+	validator protovalidate.Validator
+}
+
+// refreshed makes the server that made a change see it at once. The change is
+// committed: if the refresh fails, the notice or the next poll brings it.
+func (s *services) refreshed(ctx context.Context) {
+	if err := s.Catalog.Refresh(ctx); err != nil {
+		s.Log.WarnContext(ctx, "the catalog could not be refreshed after a change", "error", err)
+	}
+}
