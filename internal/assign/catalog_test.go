@@ -20,7 +20,7 @@ func keysOf(list []*Experiment) []string {
 }
 
 func TestRunning(t *testing.T) {
-	labelled := func(key string, labels map[string]string) Source {
+	labelled := func(key string, labels map[string]string) history {
 		return running(key, 1, 1).with(func(d *experiment.Definition) { d.Labels = labels })
 	}
 	device := running("of-devices", 1, 1).with(func(d *experiment.Definition) { d.Unit = "device" })
@@ -109,7 +109,7 @@ func TestWith(t *testing.T) {
 
 // TestCompileFails checks that a broken experiment is known, and harmless.
 func TestCompileFails(t *testing.T) {
-	allocation := func(ranges ...experiment.Range) Source {
+	allocation := func(ranges ...experiment.Range) history {
 		s := running("e", 1, 1)
 		s.Experiment.Current.Allocation = ranges
 		return s
@@ -121,8 +121,8 @@ func TestCompileFails(t *testing.T) {
 	oldRevision := running("e", 1, 1)
 	oldRevision.Revisions = append(oldRevision.Revisions, allocation(experiment.Range{From: 0, To: 5, Variant: "v9"}).Experiment.Current)
 	for _, c := range []struct {
-		source Source
-		want   string
+		history history
+		want    string
 	}{
 		{running("e", 1, 1).with(func(d *experiment.Definition) { d.Eligibility = "unit ==" }), "eligibility: it does not parse"},
 		{allocation(experiment.Range{From: 0, To: 5, Variant: "v9"}), `the allocation names the variant "v9"`},
@@ -134,7 +134,7 @@ func TestCompileFails(t *testing.T) {
 		{withoutRevisions, "no revisions"},
 		{oldRevision, `the allocation names the variant "v9"`},
 	} {
-		e, err := Compile(c.source)
+		e, err := Compile(c.history.History)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want %s", err, c.want)
 			continue

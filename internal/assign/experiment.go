@@ -10,10 +10,6 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// Source is what storage knows of an experiment. Whoever hands it over must not
-// change it afterwards.
-type Source = experiment.History
-
 // Experiment is a compiled experiment. It never changes and is safe for
 // concurrent use; its fields and what they point to are for reading only.
 type Experiment struct {
@@ -78,23 +74,24 @@ func (s *split) variant(subject uint64) int {
 	return -1
 }
 
-// Compile prepares an experiment for decisions. If it returns an error, the
+// Compile prepares an experiment for decisions. It keeps what it is given, which
+// must not change afterwards. If it returns an error, the
 // experiment that comes with it is served as not running and accepts no
 // exposures, so that one broken row cannot stop the others.
 //
 // The predicate's cost is not estimated again: it was when the predicate was
 // accepted, and a stricter estimate of a later release must not stop an
 // experiment that runs.
-func Compile(s Source) (*Experiment, error) {
-	e := &Experiment{Experiment: s.Experiment, shipped: -1, start: -1, history: s.Transitions}
-	if err := e.compile(&s); err != nil {
+func Compile(h experiment.History) (*Experiment, error) {
+	e := &Experiment{Experiment: h.Experiment, shipped: -1, start: -1, history: h.Transitions}
+	if err := e.compile(&h); err != nil {
 		e.failure = err
 		return e, fmt.Errorf("experiment %s: %w", e.Key, err)
 	}
 	return e, nil
 }
 
-func (e *Experiment) compile(s *Source) error {
+func (e *Experiment) compile(h *experiment.History) error {
 	def := &e.Current.Definition
 	var err error
 	if e.current, err = compileSplit(&e.Current); err != nil {
@@ -113,14 +110,14 @@ func (e *Experiment) compile(s *Source) error {
 			return err
 		}
 	}
-	e.overrides = make(map[experiment.SubjectID]int, len(s.Overrides))
-	for id, key := range s.Overrides {
+	e.overrides = make(map[experiment.SubjectID]int, len(h.Overrides))
+	for id, key := range h.Overrides {
 		// A variant that a draft has lost since pins nobody.
 		if i := def.Variant(key); i >= 0 {
 			e.overrides[id] = i
 		}
 	}
-	return e.compileHistory(s)
+	return e.compileHistory(h)
 }
 
 // assigns says whether the experiment's state gives variants to anyone.
@@ -128,13 +125,13 @@ func (e *Experiment) assigns() bool {
 	return e.State == experiment.StateRunning || e.State == experiment.StateConcluded && e.shipped >= 0
 }
 
-func (e *Experiment) compileHistory(s *Source) error {
-	if len(s.Revisions) == 0 {
+func (e *Experiment) compileHistory(h *experiment.History) error {
+	if len(h.Revisions) == 0 {
 		return errors.New("no revisions")
 	}
-	e.revisions = make([]revision, len(s.Revisions))
-	for i := range s.Revisions {
-		r := &s.Revisions[i]
+	e.revisions = make([]revision, len(h.Revisions))
+	for i := range h.Revisions {
+		r := &h.Revisions[i]
 		compiled, err := compileSplit(r)
 		if err != nil {
 			return err

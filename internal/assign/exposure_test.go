@@ -19,7 +19,7 @@ import (
 //	day 14  revision 4: a third variant, long
 //	day 20  concluded
 //	day 22  archived
-func changing(external bool) Source {
+func changing(external bool) history {
 	revision := func(number, phase int32, created time.Time, weights map[string]int32, keys ...string) experiment.Revision {
 		d := experiment.Definition{Unit: "user", Traffic: 0, Eligibility: "false", Salt: "e", External: external}
 		for i, key := range keys {
@@ -30,7 +30,7 @@ func changing(external bool) Source {
 			Allocation: experiment.FirstAllocation(d.Variants),
 		}
 	}
-	s := Source{
+	s := experiment.History{
 		Revisions: []experiment.Revision{
 			revision(1, 1, day(1), map[string]int32{"b": 1}, "a", "b"),
 			revision(2, 1, day(3), map[string]int32{"control": 1}, "control", "short"),
@@ -47,7 +47,7 @@ func changing(external bool) Source {
 		},
 	}
 	s.Experiment = experiment.Experiment{Key: "e", State: experiment.StateArchived, Version: 9, Current: s.Revisions[3]}
-	return s
+	return history{s}
 }
 
 func TestCheckExposure(t *testing.T) {
@@ -66,7 +66,7 @@ func TestCheckExposure(t *testing.T) {
 
 	for _, c := range []struct {
 		name     string
-		source   Source
+		history  history
 		unit     string
 		variant  string
 		exposed  time.Time
@@ -116,7 +116,7 @@ func TestCheckExposure(t *testing.T) {
 		{"pinned to a variant that is gone", lost, "user", "short", day(15), 0, "4/2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			catalog := catalogOf(t, c.source)
+			catalog := catalogOf(t, c.history)
 			e := catalog.Experiment("e")
 			r, rejection := catalog.Subject(c.unit, "u-1", nil).CheckExposure(e, c.variant, c.exposed, c.revision)
 			var got string

@@ -101,23 +101,23 @@ func TestTrafficShare(t *testing.T) {
 
 func TestExperimentsAreIndependent(t *testing.T) {
 	keys := subjects(100_000)
-	sources := []Source{running("a", 1, 1, 1), running("b", 1, 1, 1), running("exp-1", 1, 1, 1), running("exp-2", 1, 1, 1)}
-	catalog := catalogOf(t, sources...)
-	variants := make([][]int, len(sources))
+	histories := []history{running("a", 1, 1, 1), running("b", 1, 1, 1), running("exp-1", 1, 1, 1), running("exp-2", 1, 1, 1)}
+	catalog := catalogOf(t, histories...)
+	variants := make([][]int, len(histories))
 	for _, key := range keys {
 		subject := catalog.Subject("user", key, nil)
-		for i, s := range sources {
+		for i, s := range histories {
 			variants[i] = append(variants[i], subject.Assign(s.Experiment.Key).Variant)
 		}
 	}
-	for i := range sources {
+	for i := range histories {
 		for j := range i {
 			table := [][]int{make([]int, 3), make([]int, 3), make([]int, 3)}
 			for k := range keys {
 				table[variants[i][k]][variants[j][k]]++
 			}
 			if chi2, df := independence(table); chi2 > critical(df) {
-				t.Errorf("%s and %s: %v, chi-square %.1f", sources[i].Experiment.Key, sources[j].Experiment.Key, table, chi2)
+				t.Errorf("%s and %s: %v, chi-square %.1f", histories[i].Experiment.Key, histories[j].Experiment.Key, table, chi2)
 			}
 		}
 	}
@@ -158,8 +158,8 @@ func TestRaisingTrafficMovesNobody(t *testing.T) {
 	}
 }
 
-// randomSource makes an experiment of any state with any gates.
-func randomSource(r *rand.Rand, key string) Source {
+// randomHistory makes an experiment of any state with any gates.
+func randomHistory(r *rand.Rand, key string) history {
 	weights := make([]int32, 2+r.IntN(4))
 	for i := range weights {
 		weights[i] = r.Int32N(10)
@@ -220,13 +220,13 @@ func randomAttributes(r *rand.Rand) map[string]any {
 func TestAssignIsPure(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	const n = 200
-	sources := make([]Source, n)
+	histories := make([]history, n)
 	compiled := make([]*Experiment, n)
-	for i := range sources {
-		sources[i] = randomSource(r, fmt.Sprint("e-", i))
-		compiled[n-1-i] = compile(t, sources[i])
+	for i := range histories {
+		histories[i] = randomHistory(r, fmt.Sprint("e-", i))
+		compiled[n-1-i] = compile(t, histories[i])
 	}
-	one, other := catalogOf(t, sources...), NewCatalog(pepper).With(compiled...)
+	one, other := catalogOf(t, histories...), NewCatalog(pepper).With(compiled...)
 	deciding := map[Reason]GateKind{
 		ReasonUnitMismatch: GateState, ReasonExternal: GateState, ReasonNotRunning: GateState, ReasonOverride: GateOverride,
 		ReasonIneligible: GateEligibility, ReasonConcluded: GateEligibility, ReasonNoTraffic: GateTraffic, ReasonSplit: GateSplit,
@@ -236,7 +236,7 @@ func TestAssignIsPure(t *testing.T) {
 		attributes := randomAttributes(r)
 		a := one.Subject("user", fmt.Sprint("u-", i), attributes)
 		b := other.Subject("user", fmt.Sprint("u-", i), attributes)
-		for _, s := range sources {
+		for _, s := range histories {
 			key := s.Experiment.Key
 			first := a.Assign(key)
 			x := a.Explain(one.Experiment(key))

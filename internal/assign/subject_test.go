@@ -21,11 +21,11 @@ func answerOf(d Decision) answer { return answer{d.Variant, d.Revision, d.Reason
 func TestAssign(t *testing.T) {
 	poles := func(d *experiment.Definition) { d.Eligibility = "attributes.country == 'PL'" }
 	nobody := func(d *experiment.Definition) { d.Traffic = 0 }
-	pin := func(s Source) Source {
+	pin := func(s history) history {
 		s.Overrides = map[experiment.SubjectID]string{pepper.SubjectID(experiment.Subject{Unit: "user", Key: "u-1"}): "v1"}
 		return s
 	}
-	concluded := func(s Source, ship string) Source {
+	concluded := func(s history, ship string) history {
 		s.Experiment.ShippedVariant = ship
 		return s.in(experiment.StateConcluded, day(9))
 	}
@@ -34,10 +34,10 @@ func TestAssign(t *testing.T) {
 	// v0 has all the weight, so that v1 can only come from elsewhere.
 	base := running("e", 1, 0)
 	for _, c := range []struct {
-		name   string
-		source Source
-		unit   string
-		want   answer
+		name    string
+		history history
+		unit    string
+		want    answer
 	}{
 		{"split", base, "user", answer{0, 1, ReasonSplit, false}},
 		{"other unit", base, "device", answer{-1, 1, ReasonUnitMismatch, false}},
@@ -56,14 +56,14 @@ func TestAssign(t *testing.T) {
 		{"ineligible", base.with(func(d *experiment.Definition) { d.Eligibility = "unit == 'x'" }), "user", answer{-1, 1, ReasonIneligible, false}},
 		{"predicate fails, outside traffic", base.with(poles).with(nobody), "user", answer{-1, 1, ReasonIneligible, true}},
 		{"outside traffic", base.with(nobody), "user", answer{-1, 1, ReasonNoTraffic, false}},
-		{"in no range", func() Source {
+		{"in no range", func() history {
 			s := running("e", 1, 0)
 			s.Experiment.Current.Allocation = []experiment.Range{{From: 0, To: 1, Variant: "v0"}}
 			return s
 		}(), "user", answer{-1, 1, ReasonNoTraffic, false}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			catalog := catalogOf(t, c.source)
+			catalog := catalogOf(t, c.history)
 			d := catalog.Subject(c.unit, "u-1", nil).Assign("e")
 			if diff := cmp.Diff(c.want, answerOf(d)); diff != "" {
 				t.Error(diff)
@@ -138,10 +138,10 @@ func TestExplainStops(t *testing.T) {
 	shipped := running("e", 1, 1).in(experiment.StateConcluded, day(3))
 	shipped.Experiment.ShippedVariant = "v1"
 	for _, c := range []struct {
-		name   string
-		source Source
-		unit   string
-		want   Gate
+		name    string
+		history history
+		unit    string
+		want    Gate
 	}{
 		{"unit", running("e", 1), "device", Gate{Kind: GateState, Detail: `The experiment randomises the unit "user"; the subject's is "device".`}},
 		{"external", running("e", 1).with(func(d *experiment.Definition) { d.External = true }), "user", Gate{Kind: GateState, Detail: "The experiment is assigned elsewhere."}},
@@ -157,7 +157,7 @@ func TestExplainStops(t *testing.T) {
 		{"shipped", shipped, "user", Gate{Kind: GateEligibility, Passed: true, Detail: "Everyone is eligible."}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			catalog := catalogOf(t, c.source)
+			catalog := catalogOf(t, c.history)
 			got := catalog.Subject(c.unit, "u-1", nil).Explain(catalog.Experiment("e")).Gates
 			if diff := cmp.Diff(c.want, got[len(got)-1]); diff != "" {
 				t.Error(diff)

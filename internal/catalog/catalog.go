@@ -26,7 +26,7 @@ import (
 
 // Load returns every experiment whose version differs from the known one, or
 // that is not known.
-type Load func(ctx context.Context, known map[string]int64) ([]assign.Source, error)
+type Load func(ctx context.Context, known map[string]int64) ([]experiment.History, error)
 
 // Listen waits for notices of changes until ctx ends or the connection is lost.
 // It calls notify once as soon as it is listening, since changes before that
@@ -130,16 +130,16 @@ func (s *Store) lead(ctx context.Context, r *round) {
 func (s *Store) loadChanges(ctx context.Context) error {
 	began := time.Now()
 	current := s.current.Load()
-	sources, err := s.load(ctx, current.Versions())
+	histories, err := s.load(ctx, current.Versions())
 	if err != nil {
 		return err
 	}
-	if len(sources) > 0 {
-		changed := make([]*assign.Experiment, len(sources))
-		for i, source := range sources {
-			if changed[i], err = assign.Compile(source); err != nil {
+	if len(histories) > 0 {
+		changed := make([]*assign.Experiment, len(histories))
+		for i, history := range histories {
+			if changed[i], err = assign.Compile(history); err != nil {
 				s.log.ErrorContext(ctx, "experiment does not compile; it is served as not running",
-					"experiment", source.Experiment.Key, "error", err)
+					"experiment", history.Experiment.Key, "error", err)
 			}
 		}
 		s.current.Store(current.With(changed...))

@@ -13,9 +13,12 @@ var pepper = experiment.Pepper("0123456789abcdef")
 // day returns noon of a day in January 2026.
 func day(n int) time.Time { return time.Date(2026, 1, n, 12, 0, 0, 0, time.UTC) }
 
+// history is what storage knows of an experiment, with ways to vary it.
+type history struct{ experiment.History }
+
 // running returns what storage would know of an experiment created on day 1 and
 // started on day 2, with variants v0 (the control), v1 … of the given weights.
-func running(key string, weights ...int32) Source {
+func running(key string, weights ...int32) history {
 	d := experiment.Definition{Unit: "user", Traffic: 1, Salt: key}
 	for i, w := range weights {
 		d.Variants = append(d.Variants, experiment.Variant{Key: fmt.Sprint("v", i), Control: i == 0, Weight: w})
@@ -24,41 +27,41 @@ func running(key string, weights ...int32) Source {
 		Number: 1, Phase: 1, Definition: d, CreateTime: day(1),
 		Allocation: experiment.FirstAllocation(d.Variants),
 	}
-	return Source{
+	return history{experiment.History{
 		Experiment:  experiment.Experiment{Key: key, State: experiment.StateRunning, Version: 1, Current: r, StartTime: day(2)},
 		Revisions:   []experiment.Revision{r},
 		Transitions: []experiment.Transition{{State: experiment.StateDraft, Time: day(1)}, {State: experiment.StateRunning, Time: day(2)}},
-	}
+	}}
 }
 
-// with returns the source with its only definition changed.
-func (s Source) with(change func(*experiment.Definition)) Source {
-	change(&s.Experiment.Current.Definition)
-	s.Revisions = []experiment.Revision{s.Experiment.Current}
-	return s
+// with returns the history with its only definition changed.
+func (h history) with(change func(*experiment.Definition)) history {
+	change(&h.Experiment.Current.Definition)
+	h.Revisions = []experiment.Revision{h.Experiment.Current}
+	return h
 }
 
-// in returns the source in another state, entered on a day.
-func (s Source) in(state experiment.State, at time.Time) Source {
-	s.Experiment.State = state
-	s.Transitions = append(s.Transitions[:len(s.Transitions):len(s.Transitions)], experiment.Transition{State: state, Time: at})
-	return s
+// in returns the experiment in another state, entered on a day.
+func (h history) in(state experiment.State, at time.Time) history {
+	h.Experiment.State = state
+	h.Transitions = append(h.Transitions[:len(h.Transitions):len(h.Transitions)], experiment.Transition{State: state, Time: at})
+	return h
 }
 
-func compile(t testing.TB, s Source) *Experiment {
+func compile(t testing.TB, h history) *Experiment {
 	t.Helper()
-	e, err := Compile(s)
+	e, err := Compile(h.History)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
 
-func catalogOf(t testing.TB, sources ...Source) *Catalog {
+func catalogOf(t testing.TB, histories ...history) *Catalog {
 	t.Helper()
 	c := NewCatalog(pepper)
-	for _, s := range sources {
-		c = c.With(compile(t, s))
+	for _, h := range histories {
+		c = c.With(compile(t, h))
 	}
 	return c
 }
