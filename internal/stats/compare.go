@@ -1,0 +1,286 @@
+package stats
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// Arm is one variant's subjects, cut into strata. Stratum s of one arm is
+// compared with stratum s of the others; an arm without subjects in a stratum
+// has empty moments there.
+type Arm struct {
+	Strata []Moments
+}
+
+// A Scale is what a margin is measured on.
+type Scale int
+
+const (
+	// Absolute is the scale of the difference.
+	Absolute Scale = iota
+	// Relative is the scale of the lift.
+	Relative
+)
+
+// Margin is the effect under the null hypothesis, signed. The zero value tests
+// for any difference; Greater with −0.01 is non-inferiority of a metric that
+// should rise, Less with 0.01 of one that should fall.
+type Margin struct {
+	Scale Scale
+	Value float64
+}
+
+// Request is one comparison of arms with a control.
+type Request struct {
+	Formula Formula
+	// Covariates are the indices of components known before exposure. The
+	// formula must not use them.
+	Covariates []int
+	// Arms all have the same strata and components.
+	Arms []Arm
+	// Control is the index of the control in Arms.
+	Control int
+	Test    Test
+	Margin  Margin
+}
+
+// Result holds a summary of every arm, in the order of the request, and a
+// comparison with the control of every other arm, in the same order.
+type Result struct {
+	Arms        []ArmSummary
+	Comparisons []ArmComparison
+}
+
+// ArmSummary is an arm as it is: all its subjects, not weighted by stratum and
+// not adjusted by covariates.
+type ArmSummary struct {
+	Subjects int64
+	// Value is the formula at the means of the arm.
+	Value         *float64
+	StandardError *float64
+	// Totals holds the sum of each component over the subjects. For a formula
+	// that is a plain mean it is the metric's total.
+	Totals []*float64
+	// Note says why a number is absent.
+	Note string
+}
+
+// ArmComparison compares one arm with the control.
+type ArmComparison struct {
+	// Arm is the index of the treatment in the request.
+	Arm        int
+	Unadjusted Comparison
+	// Adjusted is present if the request has covariates.
+	Adjusted *Comparison
+	// VarianceReduction is 1 − adjusted ÷ unadjusted variance of the
+	// difference; negative if the covariates did harm.
+	VarianceReduction *float64
+}
+
+// Comparison is a difference with its uncertainty. Numbers that are undefined
+// are nil, and Notes says why.
+type Comparison struct {
+	// Subjects of both arms, in the strata that were used.
+	Subjects int64
+	// Control and Treatment are the values compared: weighted by stratum, and
+	// adjusted by covariates if there are any.
+	Control, Treatment *float64
+	// Difference is Treatment − Control.
+	Difference Effect
+	// Lift is the difference relative to the control's absolute value, so a
+	// rise is positive over a negative baseline too.
+	Lift Effect
+	// Statistic and PValue are on the margin's scale: they belong to
+	// Difference for an absolute margin, to Lift for a relative one.
+	Statistic, PValue *float64
+	Notes             []string
+}
+
+// Effect is an estimate on one scale. A one-sided test leaves one bound nil;
+// an always-valid test has no degrees of freedom.
+type Effect struct {
+	Estimate         *float64
+	StandardError    *float64
+	DegreesOfFreedom *float64
+	Lower, Upper     *float64
+}
+
+// Compare compares every arm with the control. The error is an [InvalidError],
+// or several joined, and names what is wrong with the request; whatever the
+// data may be, they are answered by a result.
+func Compare(r Request) (Result, error) {
+	if err := r.check(); err != nil {
+		return Result{}, err
+	}
+	var result Result
+	for a := range r.Arms {
+		summary, err := r.summarise(a)
+		if err != nil {
+			return Result{}, err
+		}
+		result.Arms = append(result.Arms, summary)
+		if a == r.Control {
+			continue
+		}
+		comparison, err := r.compare(a)
+		if err != nil {
+			return Result{}, err
+		}
+		result.Comparisons = append(result.Comparisons, comparison)
+	}
+	return result, nil
+}
+
+// summarise describes one arm as it is.
+func (r *Request) summarise(a int) (ArmSummary, error) {
+	strata := r.Arms[a].Strata
+	m := strata[0]
+	if len(strata) > 1 {
+		m = m.clone()
+		for _, s := range strata[1:] {
+			m.Merge(s)
+		}
+	}
+	summary := ArmSummary{Subjects: m.N, Totals: make([]*float64, m.Dim())}
+	if m.N == 0 {
+		summary.Note = "The arm has no subjects."
+		return summary, nil
+	}
+	for i, mean := range m.Means {
+		summary.Totals[i] = present(mean * float64(m.N))
+	}
+	value, gradient, note, err := r.evaluate(m.Means, "the arm")
+	if err != nil || note != "" {
+		summary.Note = note
+		return summary, err
+	}
+	summary.Value = &value
+	if m.N == 1 {
+		summary.Note = "One subject has no variance: no standard error."
+		return summary, nil
+	}
+	whole := blend{cells: []cell{{&m, 1}}}
+	variance, _ := satterthwaite(whole.parts(gradient))
+	if summary.StandardError = present(math.Sqrt(variance)); summary.StandardError == nil {
+		summary.Note = "The numbers are too large to compute with: no standard error."
+	}
+	return summary, nil
+}
+
+// evaluate calls the formula. A note says why it has no value; whose tells
+// whose means they are.
+func (r *Request) evaluate(means []float64, whose string) (value float64, gradient []float64, note string, err error) {
+	value, gradient = r.Formula(means)
+	if len(gradient) != len(means) {
+		return 0, nil, "", InvalidError{"formula", fmt.Sprintf("its gradient has %d entries for %d components", len(gradient), len(means))}
+	}
+	sound := finite(value)
+	for _, g := range gradient {
+		sound = sound && finite(g)
+	}
+	if !sound {
+		return 0, nil, fmt.Sprintf("The formula has no finite value and slope at the means of %s, as when it divides by zero.", whose), nil
+	}
+	for k, c := range r.Covariates {
+		if gradient[c] != 0 {
+			return 0, nil, "", InvalidError{fmt.Sprintf("covariates[%d]", k), fmt.Sprintf("component %d is part of the formula", c)}
+		}
+	}
+	return value, gradient, "", nil
+}
+
+// compare compares one arm with the control, without and with covariates.
+func (r *Request) compare(arm int) (ArmComparison, error) {
+	result := ArmComparison{Arm: arm}
+	p, notes, err := r.pair(arm)
+	if err != nil {
+		return ArmComparison{}, err
+	}
+	result.Unadjusted = r.judge(p, nil, notes)
+	if len(r.Covariates) == 0 {
+		return result, nil
+	}
+	var adj *adjustment
+	if p != nil {
+		var more []string
+		if adj, more, err = r.adjust(p.kept); err != nil {
+			return ArmComparison{}, err
+		}
+		notes = append(notes, more...)
+		if adj == nil {
+			p = nil
+		}
+	}
+	adjusted := r.judge(p, adj, notes)
+	result.Adjusted = &adjusted
+	before, after := result.Unadjusted.Difference.StandardError, adjusted.Difference.StandardError
+	if before != nil && after != nil && *before > 0 {
+		ratio := *after / *before
+		result.VarianceReduction = present(1 - ratio*ratio)
+	}
+	return result, nil
+}
+
+// pair is an arm and the control, ready to be compared.
+type pair struct {
+	kept               []int // strata
+	variance           bool  // whether it is known
+	control, treatment side
+}
+
+// side is one of a pair, with the formula at its means.
+type side struct {
+	blend
+	value    float64
+	gradient []float64
+}
+
+// pair combines the strata of an arm and of the control. It is nil if the two
+// cannot be compared; the notes say why, or what was left out.
+func (r *Request) pair(arm int) (*pair, []string, error) {
+	kept, variance, notes := r.stratify(arm)
+	if len(kept) == 0 {
+		return nil, notes, nil
+	}
+	p := pair{kept: kept, variance: variance}
+	weights := r.weights(kept)
+	for _, one := range []struct {
+		side *side
+		arm  int
+		name string
+	}{{&p.control, r.Control, "the control"}, {&p.treatment, arm, "the treatment"}} {
+		one.side.blend = r.Arms[one.arm].combine(kept, weights)
+		value, gradient, note, err := r.evaluate(one.side.means, one.name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if note != "" {
+			return nil, append(notes, note), nil
+		}
+		one.side.value, one.side.gradient = value, gradient
+	}
+	return &p, notes, nil
+}
+
+// estimate is one side's value with its variance, adjusted if adj is not nil.
+func (s side) estimate(adj *adjustment, variance bool) estimate {
+	e := estimate{value: s.value}
+	gradient := s.gradient
+	if adj != nil {
+		e.value, gradient = adj.apply(s)
+	}
+	if variance {
+		e.parts = s.parts(gradient)
+	}
+	return e
+}
+
+// note adds what is new among the notes.
+func (c *Comparison) note(notes ...string) {
+	for _, n := range notes {
+		if n != "" && !slices.Contains(c.Notes, n) {
+			c.Notes = append(c.Notes, n)
+		}
+	}
+}

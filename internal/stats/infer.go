@@ -1,0 +1,137 @@
+package stats
+
+import "math"
+
+// A Method decides how an estimate and its standard error become an interval
+// and a p-value.
+type Method int
+
+const (
+	// FixedHorizon is the Student t test with Satterthwaite's degrees of
+	// freedom. It holds for one analysis, at a time chosen beforehand.
+	FixedHorizon Method = iota + 1
+	// AlwaysValid is an asymptotic confidence sequence. It holds at all times
+	// together, so it may be looked at as often as one likes.
+	AlwaysValid
+)
+
+// An Alternative is the side on which the effect is sought.
+type Alternative int
+
+const (
+	// TwoSided asks whether the effect differs from the margin.
+	TwoSided Alternative = iota
+	// Greater asks whether the effect is above the margin.
+	Greater
+	// Less asks whether the effect is below the margin.
+	Less
+)
+
+// DefaultPlannedSubjects stands for the planned subjects of a plan that names
+// none. It shapes the always-valid interval, not its validity.
+const DefaultPlannedSubjects = 10_000
+
+// A Test is the rule by which estimates are judged, fixed before the data.
+type Test struct {
+	Method Method
+	// ConfidenceLevel lies above 0.5 and below 1.
+	ConfidenceLevel float64
+	// PlannedSubjects is where an always-valid interval is tightest, counted
+	// over both compared arms; 0 is DefaultPlannedSubjects. The other method
+	// does not use it.
+	PlannedSubjects int64
+	Alternative     Alternative
+}
+
+// Evidence is what a method needs to know of an estimate.
+type Evidence struct {
+	Estimate      float64
+	StandardError float64
+	// DegreesOfFreedom of the standard error; +Inf if it is known exactly.
+	// Always-valid inference does not use it.
+	DegreesOfFreedom float64
+	// Subjects of both compared arms. Fixed-horizon inference does not use it.
+	Subjects int64
+}
+
+// Inference is what a method says. A bound that the alternative does not ask
+// for is nil. If nothing can be said all are nil, and Note tells why.
+type Inference struct {
+	Lower, Upper *float64
+	// Statistic is the distance from the null value in standard errors.
+	Statistic *float64
+	PValue    *float64
+	Note      string
+}
+
+// Infer judges an estimate against the null value. The interval and the
+// p-value agree: a bound lies on the null value exactly when the p-value is
+// 1 − ConfidenceLevel. It expects a test that [Compare] would accept.
+func (t Test) Infer(e Evidence, null float64) Inference {
+	switch {
+	case !finite(e.Estimate) || !finite(e.StandardError) || e.StandardError < 0 || !finite(null):
+		return Inference{Note: "The numbers are too large to compute with: no interval and no p-value."}
+	case e.StandardError == 0:
+		return Inference{Note: "The variance is zero: no interval and no p-value."}
+	case t.Method == FixedHorizon && !(e.DegreesOfFreedom > 0),
+		t.Method == AlwaysValid && e.Subjects < 1:
+		return Inference{Note: "There are too few subjects for a variance: no interval and no p-value."}
+	}
+	half := t.critical(1-t.ConfidenceLevel, e) * e.StandardError
+	lower, upper := e.Estimate-half, e.Estimate+half
+	statistic := (e.Estimate - null) / e.StandardError
+	if !finite(lower) || !finite(upper) || !finite(statistic) {
+		return Inference{Note: "The numbers are too large to compute with: no interval and no p-value."}
+	}
+	p := t.pValue(statistic, e)
+	inference := Inference{Statistic: &statistic, PValue: &p}
+	if t.Alternative != Less {
+		inference.Lower = &lower
+	}
+	if t.Alternative != Greater {
+		inference.Upper = &upper
+	}
+	return inference
+}
+
+// critical is how many standard errors an interval of level 1 − alpha reaches
+// to each side on which it has a bound. For an always-valid test alpha may
+// differ from the plan's; the shape of the boundary stays the plan's.
+func (t Test) critical(alpha float64, e Evidence) float64 {
+	if t.Method == AlwaysValid {
+		return mixtureCritical(alpha, t.intrinsicTime(e.Subjects))
+	}
+	if t.Alternative == TwoSided {
+		alpha /= 2
+	}
+	return studentUpperQuantile(alpha, e.DegreesOfFreedom)
+}
+
+// pValue is the p-value of a distance from the null value, in standard errors.
+func (t Test) pValue(statistic float64, e Evidence) float64 {
+	if t.Method == AlwaysValid {
+		if t.Alternative == Greater && statistic <= 0 || t.Alternative == Less && statistic >= 0 {
+			return 1
+		}
+		return mixturePValue(statistic, t.intrinsicTime(e.Subjects))
+	}
+	switch t.Alternative {
+	case Greater:
+		return studentUpperTail(statistic, e.DegreesOfFreedom)
+	case Less:
+		return studentUpperTail(-statistic, e.DegreesOfFreedom)
+	default:
+		return 2 * studentUpperTail(math.Abs(statistic), e.DegreesOfFreedom)
+	}
+}
+
+// finite tells whether x is an ordinary number.
+func finite(x float64) bool { return x-x == 0 }
+
+// present is x as an optional number: nil if it is not finite.
+func present(x float64) *float64 {
+	if !finite(x) {
+		return nil
+	}
+	return &x
+}
