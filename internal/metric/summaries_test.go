@@ -21,7 +21,7 @@ func TestSummariesAreAnAnalysis(t *testing.T) {
 		var rows []Row
 		for i := range 600 {
 			r := row([]string{"control", "short", "long"}[i%3], float64(i*37%101)+float64(i%3), 1+float64(i*53%7), float64(i*37%101)+float64(i*11%17))
-			r.Phase = int32(1 + i/3%2)
+			r.Phase = int32(1 + i/3%3/2) // Two thirds of the subjects in the first.
 			rows = append(rows, r)
 		}
 		tally := fold(s, rows...)
@@ -99,14 +99,19 @@ func TestSummariesMarginAndSide(t *testing.T) {
 	if c.Difference.Upper != nil || c.Difference.Lower == nil {
 		t.Errorf("interval %+v, want a lower bound only", c.Difference)
 	}
-	// On the lift's scale the statistic and degrees of freedom are the lift's.
+	// On the lift's scale statistic and degrees of freedom are the lift's. By
+	// hand, for means 5 and 6 with variance 4 of 1,000 subjects each: the parts
+	// of its variance are 4/1000/5² and 4/1000·(6/5²)², of 999 degrees each.
+	s.Arms[1].Strata[0].Means[0] = 6
 	s.Margin = stats.Margin{Scale: stats.Relative, Value: -0.02}
 	_, comparisons, err = s.Compare()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Equal means: the lift's variance is that of the difference over 5².
-	want(t, "statistic of the lift", comparisons[0].Statistic, 0.1/math.Sqrt(8.0/1000), 1e-12)
+	treatment, control := 4.0/1000/25, 4.0/1000*36/625
+	want(t, "statistic of the lift", comparisons[0].Statistic, 0.22/math.Sqrt(treatment+control), 1e-12)
+	want(t, "degrees of freedom of the lift", comparisons[0].DegreesOfFreedom,
+		999*math.Pow(treatment+control, 2)/(treatment*treatment+control*control), 1e-12)
 }
 
 func TestSummariesNotesNameComponents(t *testing.T) {

@@ -60,6 +60,8 @@ func TestVerdict(t *testing.T) {
 		{"nothing significant", always, 301, nil, DirectionIncrease, SampleRatioOK, open, open, ActionKeepRunning, "", "Nothing is decided yet"},
 		{"one loser", always, 0, nil, DirectionIncrease, SampleRatioOK, lose, open, ActionKeepRunning, "", "Nothing is decided yet"},
 		{"one without effect", always, 0, effect, DirectionIncrease, SampleRatioOK, small, open, ActionKeepRunning, "", "Nothing is decided yet"},
+		{"one that may do harm", always, 0, effect, DirectionIncrease, SampleRatioOK, small,
+			treatment{-0.1, 0.11, false, GuardrailPassed}, ActionKeepRunning, "", "Nothing is decided yet"},
 		{"small, but no smallest effect", always, 0, nil, DirectionIncrease, SampleRatioOK, small, small, ActionKeepRunning, "", "Nothing is decided yet"},
 		{"too few subjects to ship", always, 0, nil, DirectionIncrease, SampleRatioTooFew, win, win, ActionKeepRunning, "", "too few subjects"},
 		{"too few subjects to roll back", always, 0, nil, DirectionIncrease, SampleRatioTooFew, lose, lose, ActionKeepRunning, "", "too few subjects"},
