@@ -1,0 +1,25 @@
+# Every target installs what it needs: see deploy/install-postgres.
+
+.PHONY: build demo test check generate clean
+
+build:
+	go build -o bin/assayd ./cmd/assayd
+
+# Serves on 127.0.0.1:8080 with its data in .demo/, until Ctrl-C.
+demo: build
+	@deploy/install-postgres
+	@bin/assayd demo --listen 127.0.0.1:8080 --data-dir .demo
+
+test:
+	@deploy/install-postgres
+	go test -race -shuffle=on -timeout=10m ./...
+
+# What a change must pass beside the tests.
+check:
+	deploy/check
+
+generate:
+	deploy/generate
+
+clean:
+	rm -rf bin .demo .protovalidate
