@@ -45,7 +45,11 @@ func (s *Study) verdict(a *Analysis) Verdict {
 		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed, and a fixed horizon decides only then.", subjects, plan.PlannedSubjects)
 	}
 	if winner := s.winner(standings); winner != nil {
-		v := decide(ActionShip, "%s wins on %s and keeps within every guardrail.", winner.primary.Variant, primary.Metric)
+		safely := ""
+		if len(winner.guardrails) > 0 {
+			safely = " and keeps within every guardrail"
+		}
+		v := decide(ActionShip, "%s wins on %s%s.", winner.primary.Variant, primary.Metric, safely)
 		v.Variant = winner.primary.Variant
 		return v
 	}

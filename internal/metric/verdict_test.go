@@ -39,7 +39,7 @@ func TestVerdict(t *testing.T) {
 		variant   string
 		reason    string // Part of the first one.
 	}{
-		{"winner", always, 0, nil, DirectionIncrease, SampleRatioOK, win, open, ActionShip, "a", "a wins on revenue"},
+		{"winner", always, 0, nil, DirectionIncrease, SampleRatioOK, win, open, ActionShip, "a", "a wins on revenue and keeps within every guardrail."},
 		{"best of winners", always, 0, nil, DirectionIncrease, SampleRatioOK, win, better, ActionShip, "b", "b wins on revenue"},
 		{"of equal winners the first", always, 0, nil, DirectionIncrease, SampleRatioOK, win, win, ActionShip, "a", "a wins"},
 		{"the better winner is not safe", always, 0, nil, DirectionIncrease, SampleRatioOK, win,
@@ -123,6 +123,18 @@ func TestVerdictWithoutPrimary(t *testing.T) {
 		if a.Verdict.Action != ActionInconclusive || len(a.Verdict.Reasons) != 1 {
 			t.Errorf("verdict %+v", a.Verdict)
 		}
+	}
+}
+
+func TestVerdictWithoutGuardrails(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	var rows []Row
+	for i := range 100 {
+		rows = append(rows, row("control", float64(i%5)), row("short", 2+float64(i%5)))
+	}
+	v := mustAnalyze(t, s, fold(s, rows...), 0).Verdict
+	if v.Action != ActionShip || v.Variant != "short" || v.Reasons[0] != "short wins on revenue." {
+		t.Errorf("verdict %+v", v)
 	}
 }
 
