@@ -1,0 +1,292 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+)
+
+// printAnalysis writes an analysis for people: the sample ratio, each metric
+// with its arms and comparisons, and the verdict. It leaves out nothing that a
+// reader must know before trusting a figure; a figure that is absent shows as
+// "–", with its note below.
+func printAnalysis(w io.Writer, a *assayv1.AnalyzeExperimentResponse) {
+	r := report{w: w, level: a.GetPlan().GetConfidenceLevel()}
+	r.heading(a)
+	r.sampleRatio(a)
+	for _, m := range a.GetMetrics() {
+		r.metric(m)
+	}
+	r.verdict(a)
+}
+
+// report is an analysis being written.
+type report struct {
+	w     io.Writer
+	level float64
+}
+
+func (r *report) printf(format string, args ...any) { fmt.Fprintf(r.w, format+"\n", args...) }
+
+func (r *report) heading(a *assayv1.AnalyzeExperimentResponse) {
+	r.printf("Experiment %s, revision %d, as recorded up to %s", a.GetExperiment(), a.GetRevision(),
+		a.GetAsOfTime().AsTime().Format(time.RFC3339))
+	plan := a.GetPlan()
+	words := []string{
+		enumWords(plan.GetMethod().String(), "METHOD_"),
+		"confidence " + percent(r.level),
+		"correction " + enumWords(plan.GetCorrection().String(), "CORRECTION_"),
+	}
+	if n := plan.GetPlannedSubjects(); n > 0 {
+		words = append(words, thousands(n)+" planned subjects")
+	}
+	if hash := a.GetPlanHash(); hash != "" {
+		words = append(words, "sealed as "+hash[:min(12, len(hash))])
+	}
+	r.printf("Plan: %s", strings.Join(words, ", "))
+	r.printf("Stored as analysis %s", a.GetAnalysisId())
+}
+
+func (r *report) sampleRatio(a *assayv1.AnalyzeExperimentResponse) {
+	s := a.GetSampleRatio()
+	if s == nil {
+		s = &assayv1.SampleRatio{}
+	}
+	r.printf("\nSample ratio: %s (p %s)", enumWords(s.GetVerdict().String(), "SAMPLE_RATIO_VERDICT_"), pValue(s.PValue))
+	var t table
+	t.row("", "subjects", "expected")
+	for _, variant := range variants(a) {
+		t.row(variant, thousands(s.GetObserved()[variant]), figure(new(s.GetExpected()[variant])))
+	}
+	t.print(r.w, "  ")
+	if e := a.GetExclusions(); e.GetCrossovers() > 0 || e.GetOverridden() > 0 {
+		r.printf("  left out: %s seen in two variants, %s overridden", thousands(e.GetCrossovers()), thousands(e.GetOverridden()))
+	}
+}
+
+// variants lists the variants in the experiment's order, as the metrics do.
+func variants(a *assayv1.AnalyzeExperimentResponse) []string {
+	var names []string
+	for _, m := range a.GetMetrics() {
+		for _, arm := range m.GetArms() {
+			if !slices.Contains(names, arm.GetVariant()) {
+				names = append(names, arm.GetVariant())
+			}
+		}
+	}
+	for _, name := range sortedKeys(a.GetSampleRatio().GetObserved()) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (r *report) metric(m *assayv1.MetricAnalysis) {
+	words := []string{"asked for"}
+	if m.GetRole() != assayv1.MetricRole_METRIC_ROLE_UNSPECIFIED {
+		words = []string{enumWords(m.GetRole().String(), "METRIC_ROLE_")}
+	}
+	if !m.GetConfirmatory() {
+		words = append(words, "exploratory")
+	}
+	if !m.GetPeekingProtected() {
+		words = append(words, "not protected against peeking")
+	}
+	r.printf("\nMetric %s (%s)", m.GetMetric(), strings.Join(words, ", "))
+	r.arms(m.GetArms(), "  ")
+	r.comparisons(m.GetComparisons(), "  ")
+	if n := m.GetOpenWindowSubjects(); n > 0 {
+		r.printf("  %s exposed subjects do not count yet: their window is open", thousands(n))
+	}
+	for _, s := range m.GetSegments() {
+		value := s.GetValue()
+		if value == "" {
+			value = "(none)"
+		}
+		r.printf("\n  where %s is %s (exploratory)", s.GetAttribute(), value)
+		r.arms(s.GetArms(), "    ")
+		r.comparisons(s.GetComparisons(), "    ")
+	}
+}
+
+func (r *report) arms(arms []*assayv1.ArmResult, indent string) {
+	var t table
+	t.row("", "subjects", "mean", "std. error", "total")
+	for _, a := range arms {
+		t.row(a.GetVariant(), thousands(a.GetSubjects()), figure(a.Mean), figure(a.StandardError), figure(a.Total))
+	}
+	t.print(r.w, indent)
+	for _, a := range arms {
+		r.notes(a.GetVariant(), a.GetNotes(), indent)
+	}
+}
+
+// comparisonsAbreast is how many comparisons stand side by side, so that a
+// terminal of 80 columns holds them.
+const comparisonsAbreast = 4
+
+// comparisons writes a column for each comparison, and beside it one for the
+// same without covariates.
+func (r *report) comparisons(comparisons []*assayv1.Comparison, indent string) {
+	var abreast []column
+	for _, c := range comparisons {
+		columns := []column{r.column(c.GetVariant(), c)}
+		if u := c.GetUnadjusted(); u != nil {
+			columns = append(columns, r.column("unadjusted", u))
+		}
+		if len(abreast) > 0 && len(abreast)+len(columns) > comparisonsAbreast {
+			r.columns(abreast, c.GetBaseline(), indent)
+			abreast = nil
+		}
+		abreast = append(abreast, columns...)
+	}
+	if len(comparisons) > 0 {
+		r.columns(abreast, comparisons[0].GetBaseline(), indent)
+	}
+	for _, c := range comparisons {
+		r.notes(c.GetVariant(), c.GetNotes(), indent)
+	}
+}
+
+// column is one comparison as labels and what stands beside them.
+type column struct {
+	name  string
+	cells [][2]string
+}
+
+func (r *report) column(name string, c *assayv1.Comparison) column {
+	yes := map[bool]string{true: "yes", false: "no"}
+	from, to := "  "+percent(r.level)+" from", "  "+percent(r.level)+" to"
+	d, l := c.GetDifference(), c.GetLift()
+	if d == nil {
+		d = &assayv1.Interval{}
+	}
+	if l == nil {
+		l = &assayv1.Interval{}
+	}
+	col := column{name, [][2]string{
+		{"difference", figure(d.Estimate)}, {from, figure(d.Lower)}, {to, figure(d.Upper)},
+		{"standard error", figure(c.StandardError)},
+		{"lift", share(l.Estimate)}, {from, share(l.Lower)}, {to, share(l.Upper)},
+		{"p", pValue(c.PValue)}, {"adjusted p", ""}, {"significant", yes[c.GetSignificant()]},
+		{"variance removed", ""}, {"guardrail", guardrail(c)},
+	}}
+	if c.AdjustedPValue != nil {
+		col.cells[8][1] = pValue(c.AdjustedPValue)
+	}
+	if c.VarianceReduction != nil {
+		col.cells[10][1] = percent(c.GetVarianceReduction())
+	}
+	return col
+}
+
+// columns writes comparisons side by side, without the lines that are empty in
+// all of them.
+func (r *report) columns(columns []column, baseline, indent string) {
+	var t table
+	head := []string{"against " + baseline}
+	for _, c := range columns {
+		head = append(head, c.name)
+	}
+	t.row(head...)
+	for i, label := range columns[0].cells {
+		cells, empty := []string{label[0]}, true
+		for _, c := range columns {
+			cells = append(cells, c.cells[i][1])
+			empty = empty && c.cells[i][1] == ""
+		}
+		if !empty {
+			t.row(cells...)
+		}
+	}
+	r.printf("")
+	t.print(r.w, indent)
+}
+
+func guardrail(c *assayv1.Comparison) string {
+	if c.GetGuardrail() == assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_UNSPECIFIED {
+		return ""
+	}
+	return enumWords(c.GetGuardrail().String(), "GUARDRAIL_VERDICT_")
+}
+
+func (r *report) notes(name string, notes []string, indent string) {
+	for _, note := range notes {
+		r.printf("%snote on %s: %s", indent, name, note)
+	}
+}
+
+func (r *report) verdict(a *assayv1.AnalyzeExperimentResponse) {
+	v := a.GetVerdict()
+	action := strings.ToUpper(enumWords(v.GetAction().String(), "VERDICT_ACTION_"))
+	r.printf("\nVerdict: %s", strings.TrimSpace(action+" "+v.GetVariant()))
+	for _, reason := range v.GetReasons() {
+		r.printf("  %s", reason)
+	}
+	for _, warning := range a.GetWarnings() {
+		r.printf("Warning: %s", warning)
+	}
+}
+
+// enumWords turns an enum value's name into words.
+func enumWords(name, prefix string) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, prefix)), "_", " ")
+}
+
+const absent = "–"
+
+// figure writes a number with seven decimals, with fewer the larger it is.
+func figure(x *float64) string {
+	if x == nil {
+		return absent
+	}
+	size := math.Abs(*x)
+	if size != 0 && (size < 1e-5 || size >= 1e15) {
+		return strconv.FormatFloat(*x, 'e', 6, 64)
+	}
+	decimals := 7
+	for ; size >= 10 && decimals > 1; size /= 10 {
+		decimals--
+	}
+	whole, fraction, _ := strings.Cut(strconv.FormatFloat(*x, 'f', decimals, 64), ".")
+	sign := strings.HasPrefix(whole, "-")
+	n, err := strconv.ParseInt(strings.TrimPrefix(whole, "-"), 10, 64)
+	if err != nil {
+		return whole + "." + fraction
+	}
+	whole = thousands(n)
+	if sign {
+		whole = "-" + whole
+	}
+	return whole + "." + fraction
+}
+
+// share writes a lift as a percentage.
+func share(x *float64) string {
+	if x == nil {
+		return absent
+	}
+	return strconv.FormatFloat(*x*100, 'f', 2, 64) + " %"
+}
+
+func percent(x float64) string {
+	return strconv.FormatFloat(math.Round(x*1e4)/100, 'f', -1, 64) + " %"
+}
+
+func pValue(p *float64) string {
+	switch {
+	case p == nil:
+		return absent
+	case *p != 0 && *p < 0.0001:
+		return strconv.FormatFloat(*p, 'e', 1, 64)
+	default:
+		return strconv.FormatFloat(*p, 'f', 4, 64)
+	}
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestRunCommands(t *testing.T) {
+	tests := []struct {
+		name   string
+		args   []string
+		stdout string // A part of it.
+		err    string
+	}{
+		{"nothing", nil, "", "no command given; 'assayd help' lists them"},
+		{"an unknown command", []string{"sevre"}, "", `unknown command "sevre"; 'assayd help' lists them`},
+		{"help", []string{"help"}, "  import   send the rows of a CSV file to a server\n", ""},
+		{"help as a flag", []string{"--help"}, "  demo ", ""},
+		{"help of a command", []string{"import", "--help"}, "-mapping", ""},
+		{"version", []string{"version"}, "assayd ", ""},
+		{"an unknown flag", []string{"import", "--maping", "x"}, "", "import: flag provided but not defined: -maping"},
+		{"a missing flag", []string{"import", "x.csv"}, "", "import: needs --mapping and one CSV file; see 'assayd import --help'"},
+		{"a missing file", []string{"import", "--mapping", "testdata/none.yaml", "x.csv"}, "",
+			"import: open testdata/none.yaml: no such file or directory"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			err := run(t.Context(), tt.args, env{func(string) string { return "" }, &stdout, &stderr})
+			if got := message(err); got != tt.err {
+				t.Errorf("error %q, want %q", got, tt.err)
+			}
+			if !strings.Contains(stdout.String(), tt.stdout) || tt.stdout == "" && stdout.Len() > 0 {
+				t.Errorf("stdout %q, want a part %q", stdout.String(), tt.stdout)
+			}
+			if stderr.Len() > 0 {
+				t.Errorf("stderr %q: errors are printed once, by main", stderr.String())
+			}
+		})
+	}
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
