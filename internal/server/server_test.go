@@ -1,0 +1,95 @@
+package server_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/catalog"
+	"github.com/assayhq/assay/internal/event"
+	"github.com/assayhq/assay/internal/postgres/postgrestest"
+	"github.com/assayhq/assay/internal/server"
+)
+
+func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
+
+// api is a real client of a real server with a database of its own.
+type api struct {
+	assign      assayv1.AssignmentServiceClient
+	events      assayv1.EventServiceClient
+	experiments assayv1.ExperimentServiceClient
+	metrics     assayv1.MetricServiceClient
+	analysis    assayv1.AnalysisServiceClient
+	conn        *grpc.ClientConn
+	internal    *atomic.Int64 // INTERNAL errors that the server logged.
+}
+
+// newAPI starts a server on a loopback port, and stops it with the test.
+func newAPI(tb testing.TB) *api {
+	tb.Helper()
+	db := postgrestest.Open(tb)
+	a := &api{internal: new(atomic.Int64)}
+	log := slog.New(&errorCounter{Handler: slog.NewTextHandler(tb.Output(), nil), count: a.internal})
+	store := catalog.New(postgrestest.Pepper, db.Histories, db.ListenCatalog, time.Second, log)
+	exposures := event.NewWriter(db.RecordExposures, func(int) {})
+	outcomes := event.NewWriter(db.RecordOutcomes, func(int) {})
+	srv, _, err := server.New(server.Config{
+		DB: db, Catalog: store, Exposures: exposures, Outcomes: outcomes, Pepper: postgrestest.Pepper,
+		Lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"}),
+		Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error { return store.Run(ctx) })
+	g.Go(func() error { return exposures.Run(ctx) })
+	g.Go(func() error { return outcomes.Run(ctx) })
+	g.Go(func() error { return srv.Serve(listener) })
+	if a.conn, err = grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		a.conn.Close()
+		srv.GracefulStop()
+		cancel()
+		if err := g.Wait(); err != nil {
+			tb.Error(err)
+		}
+	})
+	a.assign = assayv1.NewAssignmentServiceClient(a.conn)
+	a.events = assayv1.NewEventServiceClient(a.conn)
+	a.experiments = assayv1.NewExperimentServiceClient(a.conn)
+	a.metrics = assayv1.NewMetricServiceClient(a.conn)
+	a.analysis = assayv1.NewAnalysisServiceClient(a.conn)
+	return a
+}
+
+// errorCounter counts what is logged as an error, which is what the server
+// does with each INTERNAL.
+type errorCounter struct {
+	slog.Handler
+	count *atomic.Int64
+}
+
+func (h *errorCounter) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		h.count.Add(1)
+	}
+	return h.Handler.Handle(ctx, r)
+}
