@@ -211,7 +211,7 @@ func attributeOfCall(call ast.CallExpr) (string, bool) {
 }
 
 func isAttributes(e ast.Expr) bool {
-	return e.Kind() == ast.IdentKind && strings.TrimPrefix(e.AsIdent(), ".") == attributesVariable
+	return e.Kind() == ast.IdentKind && e.AsIdent() == attributesVariable
 }
 
 // inputLimits is the largest input for which costs are estimated.

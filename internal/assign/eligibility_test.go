@@ -107,12 +107,13 @@ func TestEligibilityWithoutAttributes(t *testing.T) {
 func TestCheckEligibility(t *testing.T) {
 	// 400 constants fill most of the 4,096 bytes that a predicate may have.
 	countries := "attributes.country in ['" + strings.Repeat("PL','", 400) + "DE']"
+	const forEach = "attributes.exists(k, %s)"
 	const loop = "attributes.tags.exists(t, attributes.tags.exists(u, %s))"
 	for _, c := range []struct{ name, predicate, want string }{
 		{"empty", "", ""},
 		{"list", countries, ""},
 		{"list in a loop", "attributes.tags.exists(tag, " + strings.ReplaceAll(countries, "attributes.country", "tag") + ")", ""},
-		{"one pass", "attributes.exists(k, attributes[k] == 'x')", ""},
+		{"one pass", fmt.Sprintf(forEach, "attributes[k] == 'x'"), ""},
 		{"many alternatives", "unit == 'a'" + strings.Repeat(" || unit == 'b'", 250), ""},
 		{"no parse", "unit ==", "it does not parse: "},
 		{"unknown variable", "country == 'PL'", "its types do not check: ERROR: <input>:1:1: undeclared reference to 'country'"},
@@ -121,7 +122,8 @@ func TestCheckEligibility(t *testing.T) {
 		{"number", "1 + 1", "its result must be a bool, not int"},
 		{"string", "unit", "its result must be a bool, not string"},
 		{"loop in a loop", fmt.Sprintf(loop, "t == u"), "it is too costly: up to "},
-		{"loop over attributes in itself", "attributes.exists(k, attributes.exists(l, k > l))", "it is too costly: up to "},
+		{"loop over attributes in itself", fmt.Sprintf(forEach, "attributes.exists(l, k > l)"), "it is too costly: up to "},
+		{"list in a loop over attributes", fmt.Sprintf(forEach, strings.ReplaceAll(countries, "attributes.country", "k")), "it is too costly: up to "},
 		{"regular expression in a loop", "attributes.tags.all(t, attributes.s.matches(t))", "it is too costly: up to "},
 		{"loops over constants", nestedLoops(7), "it is too costly: up to "},
 		{"parentheses", strings.Repeat("(", 70) + "true" + strings.Repeat(")", 70), "it is too deep: more than 64 levels"},

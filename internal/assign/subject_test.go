@@ -98,6 +98,33 @@ func TestAssignFrozen(t *testing.T) {
 	}
 }
 
+// TestBoundaries puts u-1, whose traffic bucket is 45,699 and whose split bucket
+// is 545,614, on either side of each boundary.
+func TestBoundaries(t *testing.T) {
+	base := running("checkout-copy", 1, 1)
+	for _, c := range []struct {
+		traffic  float64
+		boundary int32 // Between the two variants.
+		want     answer
+	}{
+		{0.045699, 500_000, answer{-1, 1, ReasonNoTraffic, false}},
+		{0.0456994, 500_000, answer{-1, 1, ReasonNoTraffic, false}}, // Rounded down.
+		{0.0456996, 500_000, answer{1, 1, ReasonSplit, false}},      // Rounded up.
+		{0.0457, 500_000, answer{1, 1, ReasonSplit, false}},
+		{1, 545_614, answer{1, 1, ReasonSplit, false}},
+		{1, 545_615, answer{0, 1, ReasonSplit, false}},
+	} {
+		h := base.with(func(d *experiment.Definition) { d.Traffic = c.traffic })
+		h.Experiment.Current.Allocation = []experiment.Range{
+			{From: 0, To: c.boundary, Variant: "v0"}, {From: c.boundary, To: experiment.Buckets, Variant: "v1"},
+		}
+		got := answerOf(catalogOf(t, h).Subject("user", "u-1", nil).Assign("checkout-copy"))
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("traffic %v, boundary %d: %s", c.traffic, c.boundary, diff)
+		}
+	}
+}
+
 func TestExplain(t *testing.T) {
 	s := running("checkout-copy", 1, 1).with(func(d *experiment.Definition) {
 		d.Traffic, d.Eligibility = 0.5, "attributes.country == 'PL' && attributes.age >= 18 || has(attributes.vip)"

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -272,15 +273,13 @@ func TestRefreshSeesEarlierCommits(t *testing.T) {
 	})
 }
 
-// TestRefreshOutlivesItsLeader: a caller who is cancelled while it loads takes
-// nobody with it.
+// TestRefreshOutlivesItsLeader: a caller who is cancelled while it loads for
+// others takes nobody with it.
 func TestRefreshOutlivesItsLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage()
 		s.slowness = time.Second
 		store, _ := open(s)
-		s.put("x", 1, 0)
-
 		ctx, cancel := context.WithCancel(t.Context())
 		var group sync.WaitGroup
 		refresh := func(ctx context.Context, want error) {
@@ -291,38 +290,71 @@ func TestRefreshOutlivesItsLeader(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		refresh(t.Context(), nil)           // The first round.
-		refresh(ctx, context.Canceled)      // The second one's only caller so far,
-		time.Sleep(1500 * time.Millisecond) // who leads it now.
-		refresh(ctx, context.Canceled)      // These two wait for the third.
+		refresh(t.Context(), nil)      // Loads from 0 s to 1 s.
+		refresh(ctx, context.Canceled) // Leads the next round, for both.
 		refresh(t.Context(), nil)
+		time.Sleep(1500 * time.Millisecond)
+		s.put("x", 1, 0)
 		cancel()
 		group.Wait()
-		if variantOf(store, "x") != 0 {
-			t.Error("not loaded")
+		if n := s.loads(); n != 3 || variantOf(store, "x") != 0 {
+			t.Errorf("%d loads, variant %d", n, variantOf(store, "x"))
 		}
 	})
 }
 
-func TestRefreshAfterPanic(t *testing.T) {
-	s := newStorage()
-	s.put("x", 1, 0)
-	failing := true
-	load := func(ctx context.Context, known map[string]int64) ([]experiment.History, error) {
-		if failing {
-			panic("once")
+// TestRefreshIsCancelledWhileItWaits: who waits for another's load need not.
+func TestRefreshIsCancelledWhileItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage()
+		s.slowness = time.Hour
+		store, _ := open(s)
+		var slow sync.WaitGroup
+		slow.Go(func() { store.Refresh(t.Context()) })
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := store.Refresh(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+			t.Errorf("got %v after %v", err, time.Since(began))
 		}
-		return s.load(ctx, known)
-	}
-	store := New(nil, load, s.listen, poll, slog.New(slog.DiscardHandler))
-	func() {
-		defer func() { recover() }()
-		store.Refresh(t.Context())
-	}()
-	failing = false
-	if err := store.Refresh(t.Context()); err != nil || variantOf(store, "x") != 0 {
-		t.Errorf("the store is stuck: %v", err)
-	}
+		slow.Wait()
+	})
+}
+
+// TestRefreshAfterPanic: a load that panics is no success for those who share
+// it, and leaves the store usable.
+func TestRefreshAfterPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage()
+		s.slowness = time.Second
+		load := func(ctx context.Context, known map[string]int64) ([]experiment.History, error) {
+			histories, err := s.load(ctx, known)
+			if s.loads() == 2 {
+				panic("once")
+			}
+			return histories, err
+		}
+		store := New(nil, load, s.listen, poll, slog.New(slog.DiscardHandler))
+		var group sync.WaitGroup
+		refresh := func() {
+			group.Go(func() {
+				defer func() { recover() }()
+				if err := store.Refresh(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		refresh() // Loads from 0 s to 1 s.
+		s.put("x", 1, 0)
+		refresh() // Leads the next round, for both, and panics.
+		refresh()
+		group.Wait()
+		if n := s.loads(); n != 3 || variantOf(store, "x") != 0 {
+			t.Errorf("%d loads, variant %d", n, variantOf(store, "x"))
+		}
+	})
 }
 
 func TestRunPolls(t *testing.T) {
@@ -399,12 +431,13 @@ func TestRunListensAgain(t *testing.T) {
 func TestRunSurvivesFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage()
+		s.slowness = time.Second
 		store, log := open(s)
 		s.put("x", 1, 0)
 		stop := run(t, store)
 		s.put("x", 2, 1)
 		s.fail(errors.New("down"))
-		time.Sleep(3*poll + time.Second)
+		time.Sleep(3*poll + 2*time.Second)
 		if variantOf(store, "x") != 0 {
 			t.Error("the last good catalog is gone")
 		}
@@ -416,9 +449,30 @@ func TestRunSurvivesFailures(t *testing.T) {
 		if variantOf(store, "x") != 1 {
 			t.Error("did not try again")
 		}
-		stop()
+		s.notices <- struct{}{}
+		synctest.Wait()
+		stop() // While it loads.
 		if log.count("canceled") != 0 {
 			t.Errorf("stopping was logged as a failure: %v", log.lines)
+		}
+	})
+}
+
+// TestRunWaitsForListener: nothing that Run has started outlives it.
+func TestRunWaitsForListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage()
+		var returned atomic.Bool
+		listen := func(ctx context.Context, notify func()) error {
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			returned.Store(true)
+			return ctx.Err()
+		}
+		stop := run(t, New(nil, s.load, listen, poll, slog.New(slog.DiscardHandler)))
+		stop()
+		if !returned.Load() {
+			t.Error("Run returned before its listener")
 		}
 	})
 }
