@@ -271,11 +271,9 @@ func (c *cluster) command(name string, onDeath syscall.Signal, dir handedDir, ar
 	if dir.file != nil {
 		cmd.ExtraFiles = []*os.File{dir.file}
 	}
-	// PGPORT and its like would change what the programs do, and the locale
-	// their messages.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "LC_") || strings.HasPrefix(v, "LANG")
-	})
+	// PGCLIENTENCODING and its like are meant for clients, but change the
+	// server's defaults too. The locale is that of its messages.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PG") })
 	cmd.Env = append(cmd.Env, "LC_ALL=C")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if c.owner.other {

@@ -74,12 +74,12 @@ func (c *cluster) endAll(ctx context.Context, match func(process) bool, signals 
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("Postgres process %d, left over on %s, did not end: %w", found[0].pid, c.dir(), ctx.Err())
+				return fmt.Errorf("the Postgres process %d, left over on %s, did not end: %w", found[0].pid, c.dir(), ctx.Err())
 			case <-time.After(pollInterval):
 			}
 		}
 	}
-	return fmt.Errorf("Postgres process %d, left over on %s, does not end", found[0].pid, c.dir())
+	return fmt.Errorf("the Postgres process %d, left over on %s, does not end", found[0].pid, c.dir())
 }
 
 // clearPIDFile removes a stale pid file whose number is taken all the same:

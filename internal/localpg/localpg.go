@@ -198,7 +198,7 @@ func (s *Server) launch() error {
 		}
 		err = s.cmd.Wait()
 		if !s.stopping.Load() {
-			s.err = fmt.Errorf("Postgres ended unexpectedly (%s)%s", describeExit(err), c.logTail())
+			s.err = fmt.Errorf("the Postgres server ended unexpectedly (%s)%s", describeExit(err), c.logTail())
 		}
 		close(s.done)
 	}()
@@ -218,7 +218,7 @@ func (s *Server) ready(ctx context.Context) error {
 		case <-s.done:
 			return s.err
 		case <-ctx.Done():
-			return fmt.Errorf("Postgres did not get ready: %w%s", ctx.Err(), s.cluster.logTail())
+			return fmt.Errorf("the Postgres server did not get ready: %w%s", ctx.Err(), s.cluster.logTail())
 		case <-tick.C:
 			if pid, status := s.cluster.pidFile(); pid == s.PID() && status == "ready" {
 				return nil
@@ -264,13 +264,13 @@ func (s *Server) end() error {
 		select {
 		case <-s.done:
 			if i > 0 {
-				return fmt.Errorf("Postgres did not shut down in time and was ended by %v; it will recover when it next starts", step.signal)
+				return fmt.Errorf("the Postgres server did not shut down in time and was ended by %v; it will recover when it next starts", step.signal)
 			}
 			return nil
 		case <-timer.C:
 		}
 	}
-	return errors.New("Postgres did not end after SIGKILL")
+	return errors.New("the Postgres server did not end after SIGKILL")
 }
 
 func describeExit(err error) string {

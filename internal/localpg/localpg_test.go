@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,12 +68,14 @@ func TestRestartKeepsData(t *testing.T) {
 func TestSettings(t *testing.T) {
 	t.Setenv("PGPORT", "6543")
 	t.Setenv("PGDATA", "/nowhere")
+	t.Setenv("PGCLIENTENCODING", "LATIN1")
 	durable := start(t, Config{DataDir: t.TempDir()}).URL()
 	ephemeral := start(t, Config{Ephemeral: true}).URL()
 	for _, test := range []struct{ name, durable, ephemeral string }{
 		{"listen_addresses", "", ""},
 		{"data_checksums", "on", "on"},
 		{"server_encoding", "UTF8", "UTF8"},
+		{"client_encoding", "UTF8", "UTF8"},
 		{"timezone", "UTC", "UTC"},
 		{"fsync", "on", "off"},
 		{"full_page_writes", "on", "off"},
@@ -181,6 +184,42 @@ func TestCanceledStartLeavesNothing(t *testing.T) {
 		t.Errorf("left: %v", found)
 	}
 	stop(t, start(t, Config{DataDir: dataDir}))
+}
+
+// Canceling ends a program that hangs, and the children it made.
+func TestCanceledStartKillsWhatHangs(t *testing.T) {
+	bin := openDir(t)
+	const hang = "98765.4321" // seconds; marks the process
+	for name, script := range map[string]string{
+		"postgres": "echo 'postgres (PostgreSQL) 15.1'",
+		"initdb":   "sleep " + hang + "; true",
+	} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	dataDir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	result := make(chan error, 1)
+	go func() {
+		_, err := Start(ctx, Config{DataDir: dataDir})
+		result <- err
+	}()
+	hanging := func() bool {
+		all, err := processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(all, func(p process) bool { return p.args == "sleep "+hang })
+	}
+	eventually(t, "initdb hangs", hanging)
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, "the child ends", func() bool { return !hanging() })
 }
 
 func TestErrorQuotesTheLog(t *testing.T) {

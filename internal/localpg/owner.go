@@ -53,7 +53,7 @@ func findOwner(dir string) (owner, error) {
 		}
 		return owner{uid: uid, gid: gid, name: name, other: true}, nil
 	}
-	return owner{}, errors.New("Postgres refuses to run as root, and there is no user postgres or nobody to run it as")
+	return owner{}, errors.New("as root, Postgres must be run as another user, and there is neither a user postgres nor nobody")
 }
 
 func ownerOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
