@@ -21,7 +21,12 @@ import (
 	"github.com/assayhq/assay/internal/server"
 )
 
-func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(benchVariable); kind != "" {
+		os.Exit(runBenchServer(kind))
+	}
+	os.Exit(postgrestest.Main(m))
+}
 
 // api is a real client of a real server with a database of its own.
 type api struct {

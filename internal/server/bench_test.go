@@ -1,0 +1,266 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/catalog"
+	"github.com/assayhq/assay/internal/event"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/postgres/postgrestest"
+	"github.com/assayhq/assay/internal/server"
+)
+
+// The benchmark runs two servers in processes of their own, so that their CPU
+// time can be told from the client's: this one, with all interceptors of the
+// default server, and a bare grpc-go handler that answers the same message
+// without looking at the request. They take turns; the ratio of a round is
+// that of their CPU time for the same number of calls, and the median of the
+// rounds is reported.
+
+const (
+	benchVariable = "ASSAY_BENCH_SERVER" // Holds benchAssay or benchBare in a child.
+	benchAssay    = "assay"
+	benchBare     = "bare"
+
+	benchCallers = 64
+	benchCalls   = 20_000 // Of each server in a round.
+)
+
+// BenchmarkAssign asks for one experiment with one rule, with three attributes
+// of the subject. One iteration is a round.
+func BenchmarkAssign(b *testing.B) {
+	call := func(ctx context.Context, c assayv1.AssignmentServiceClient) error {
+		resp, err := c.Assign(ctx, &assayv1.AssignRequest{Subject: benchSubject(), Experiments: []string{"checkout-copy"}})
+		if err == nil && resp.Assignments[0].Variant != "short" {
+			err = fmt.Errorf("unexpected answer %v", resp)
+		}
+		return err
+	}
+	compareCPU(b, benchCalls, call)
+}
+
+// BenchmarkBatchAssign is BenchmarkAssign with 100 subjects in each call.
+func BenchmarkBatchAssign(b *testing.B) {
+	req := &assayv1.BatchAssignRequest{Experiments: []string{"checkout-copy"}}
+	for range 100 {
+		req.Subjects = append(req.Subjects, benchSubject())
+	}
+	compareCPU(b, benchCalls/50, func(ctx context.Context, c assayv1.AssignmentServiceClient) error {
+		resp, err := c.BatchAssign(ctx, req)
+		if err == nil && resp.Results[99].Assignments[0].Variant != "short" {
+			err = fmt.Errorf("unexpected answer %v", resp.Results[99])
+		}
+		return err
+	})
+}
+
+type benchCall func(context.Context, assayv1.AssignmentServiceClient) error
+
+func compareCPU(b *testing.B, calls int, call benchCall) {
+	assay, bare := startBenchServer(b, benchAssay), startBenchServer(b, benchBare)
+	for _, s := range []*benchServer{assay, bare} {
+		s.round(b, calls/4, call) // Warm up.
+	}
+	var ratios, ours, theirs []float64
+	for b.Loop() {
+		x, y := s2us(assay.round(b, calls, call), calls), s2us(bare.round(b, calls, call), calls)
+		ratios, ours, theirs = append(ratios, x/y), append(ours, x), append(theirs, y)
+	}
+	b.ReportMetric(0, "ns/op") // A round's wall time says nothing.
+	b.ReportMetric(median(ours), "assay-cpu-µs/call")
+	b.ReportMetric(median(theirs), "bare-cpu-µs/call")
+	b.ReportMetric(median(ratios), "ratio")
+}
+
+func s2us(d time.Duration, calls int) float64 {
+	return float64(d.Nanoseconds()) / 1000 / float64(calls)
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return x[len(x)/2]
+}
+
+// benchServer is a server in another process.
+type benchServer struct {
+	conn   *grpc.ClientConn
+	stdin  io.Writer
+	stdout *bufio.Scanner
+}
+
+func startBenchServer(b *testing.B, kind string) *benchServer {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), benchVariable+"="+kind)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	s := &benchServer{stdin: stdin, stdout: bufio.NewScanner(stdout)}
+	s.stdout.Scan() // Its address.
+	if s.conn, err = grpc.NewClient(s.stdout.Text(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		s.conn.Close()
+		stdin.Close() // Which ends it.
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
+		}
+	})
+	return s
+}
+
+// cpu returns the CPU time that the server has taken.
+func (s *benchServer) cpu(b *testing.B) time.Duration {
+	fmt.Fprintln(s.stdin)
+	var nanoseconds int64
+	if !s.stdout.Scan() {
+		b.Fatal("the server ended")
+	}
+	if _, err := fmt.Sscan(s.stdout.Text(), &nanoseconds); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(nanoseconds)
+}
+
+// round makes the calls and returns the CPU time that they took the server.
+func (s *benchServer) round(b *testing.B, calls int, call benchCall) time.Duration {
+	client := assayv1.NewAssignmentServiceClient(s.conn)
+	before := s.cpu(b)
+	var left atomic.Int64
+	left.Store(int64(calls))
+	var callers sync.WaitGroup
+	for range benchCallers {
+		callers.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := call(context.Background(), client); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
+	return s.cpu(b) - before
+}
+
+// runBenchServer is the child: it prints its address, then its CPU time for
+// each line it reads, and ends with its input.
+func runBenchServer(kind string) int {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	srv := grpc.NewServer()
+	if kind == benchBare {
+		assayv1.RegisterAssignmentServiceServer(srv, newBare())
+	} else if srv, err = newBenchAssay(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	go srv.Serve(listener)
+	fmt.Println(listener.Addr())
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var usage syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Println(usage.Utime.Nano() + usage.Stime.Nano())
+	}
+	srv.Stop()
+	return 0
+}
+
+// bare answers every request with the same message.
+type bare struct {
+	assayv1.UnimplementedAssignmentServiceServer
+	one   *assayv1.AssignResponse
+	batch *assayv1.BatchAssignResponse
+}
+
+func newBare() *bare {
+	payload, _ := structpb.NewStruct(map[string]any{"title": "Pay now"})
+	one := &assayv1.AssignResponse{Assignments: []*assayv1.Assignment{{
+		Experiment: "checkout-copy", Variant: "short", Reason: assayv1.Reason_REASON_SPLIT, Payload: payload, Revision: 1,
+	}}}
+	batch := &assayv1.BatchAssignResponse{}
+	for range 100 {
+		batch.Results = append(batch.Results, &assayv1.BatchAssignResult{Assignments: one.Assignments})
+	}
+	return &bare{one: one, batch: batch}
+}
+
+func (s *bare) Assign(context.Context, *assayv1.AssignRequest) (*assayv1.AssignResponse, error) {
+	return s.one, nil
+}
+
+func (s *bare) BatchAssign(context.Context, *assayv1.BatchAssignRequest) (*assayv1.BatchAssignResponse, error) {
+	return s.batch, nil
+}
+
+// newBenchAssay is the default server around a catalog of one experiment.
+// Assignment needs no database, so there is none.
+func newBenchAssay() (*grpc.Server, error) {
+	def := experiment.Definition{
+		Unit: "user", Traffic: 0.5, Salt: "checkout-copy",
+		Eligibility: "attributes.country == 'PL' && attributes.age >= 18",
+		Variants: []experiment.Variant{
+			{Key: "control", Control: true, Weight: 1},
+			{Key: "short", Weight: 1, Payload: []byte(`{"title":"Pay now"}`)},
+		},
+	}
+	revision := experiment.Revision{Number: 1, Phase: 1, Definition: def, Allocation: experiment.FirstAllocation(def.Variants)}
+	history := experiment.History{
+		Experiment:  experiment.Experiment{ID: 1, Key: "checkout-copy", State: experiment.StateRunning, Version: 1, Current: revision},
+		Revisions:   []experiment.Revision{revision},
+		Transitions: []experiment.Transition{{State: experiment.StateRunning}},
+	}
+	load := func(context.Context, map[string]int64) ([]experiment.History, error) {
+		return []experiment.History{history}, nil
+	}
+	log := slog.New(slog.DiscardHandler)
+	store := catalog.New(postgrestest.Pepper, load, nil, time.Hour, log)
+	if err := store.Refresh(context.Background()); err != nil {
+		return nil, err
+	}
+	srv, _, err := server.New(server.Config{
+		Catalog: store, Pepper: postgrestest.Pepper, Exposures: event.NewWriter[experiment.Exposure](nil, nil),
+		Lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"}),
+		Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,
+	})
+	return srv, err
+}
+
+func benchSubject() *assayv1.Subject {
+	attributes, _ := structpb.NewStruct(map[string]any{"country": "PL", "age": 31, "plan": "pro"})
+	return &assayv1.Subject{Key: "u-1", Attributes: attributes}
+}
