@@ -61,7 +61,8 @@ func (c *Catalog) Versions() map[string]int64 {
 	return versions
 }
 
-// Running lists the running experiments of a unit that carry all of the labels,
+// Running lists the running experiments of a unit that are assigned here and
+// carry all of the labels,
 // in the order of their keys, and says whether there are more than the MaxListed
 // that it returns. The list is for reading only.
 func (c *Catalog) Running(unit string, labels map[string]string) (list []*Experiment, truncated bool) {
@@ -91,6 +92,7 @@ func (e *Experiment) carries(labels map[string]string) bool {
 	return true
 }
 
+// running says whether the experiment assigns by itself at present.
 func (e *Experiment) running() bool {
-	return e.State == experiment.StateRunning && e.failure == nil
+	return e.State == experiment.StateRunning && e.failure == nil && !e.Current.Definition.External
 }

@@ -28,6 +28,7 @@ func TestRunning(t *testing.T) {
 		labelled("c", map[string]string{"team": "growth", "area": "cart"}), labelled("a", nil),
 		labelled("b", map[string]string{"team": "growth"}), labelled("d", map[string]string{"team": "", "area": "cart"}),
 		running("paused", 1).in(experiment.StatePaused, day(3)), device,
+		running("external", 1, 1).with(func(d *experiment.Definition) { d.External = true }),
 	)
 	for _, q := range []struct {
 		unit   string
