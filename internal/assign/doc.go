@@ -13,4 +13,21 @@
 // gives the same answer, and anyone can repeat it by hand with the hashes that
 // [Subject.Explain] lists. Assignment and explanation run through the same
 // gates, so that they cannot differ.
+//
+// # Bucketing
+//
+// The hashes are specified here so exactly that any language can repeat them;
+// testdata/bucketing.jsonl holds golden vectors. ‖ joins bytes.
+//
+//	subject_hash = XXH64(seed 0, utf8(unit) ‖ 0x00 ‖ utf8(key))
+//	gate_hash    = XXH64(seed 0, utf8(purpose) ‖ 0x00 ‖ utf8(salt))
+//	mixed        = fmix64(subject_hash XOR gate_hash)
+//	bucket       = ((mixed >> 32) × 1,000,000) >> 32
+//
+// fmix64 is MurmurHash3's 64-bit finaliser; buckets are 0 to 999,999. The
+// purposes are "traffic" and "split"; the salt is the experiment's, by default
+// its key. A subject takes part if its traffic bucket is below
+// floor(traffic × 10⁶ + ½). The first split lays the variants out in their
+// listed order, the i-th boundary at floor(10⁶ × cumulative weight ÷ total
+// weight); the ranges are half-open.
 package assign
