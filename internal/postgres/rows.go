@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -195,11 +196,11 @@ func (q *subjectQuery) condition(c experiment.Condition) string {
 	if c.Field == experiment.FieldValue {
 		switch c.Op {
 		case experiment.OpEqual:
-			return "o.value = ANY(" + q.arg(c.Values) + "::text[]::float8[])"
+			return "o.value = ANY(" + q.arg(numbers(c.Values)) + "::float8[])"
 		case experiment.OpNotEqual:
-			return "o.value <> ALL(" + q.arg(c.Values) + "::text[]::float8[])"
+			return "o.value <> ALL(" + q.arg(numbers(c.Values)) + "::float8[])"
 		}
-		return "o.value " + sqlOps[c.Op] + " " + q.arg(c.Values[0]) + "::text::float8"
+		return "o.value " + sqlOps[c.Op] + " " + q.arg(numbers(c.Values)[0]) + "::float8"
 	}
 	field := q.arg(c.Field)
 	switch c.Op {
@@ -208,8 +209,19 @@ func (q *subjectQuery) condition(c experiment.Condition) string {
 	case experiment.OpNotEqual:
 		return "o.properties->>" + field + "::text <> ALL(" + q.arg(c.Values) + "::text[])"
 	}
-	return fmt.Sprintf("CASE jsonb_typeof(o.properties->%[1]s::text) WHEN 'number' THEN (o.properties->>%[1]s::text)::float8 %[2]s %[3]s::text::float8 END",
-		field, sqlOps[c.Op], q.arg(c.Values[0]))
+	return fmt.Sprintf("CASE jsonb_typeof(o.properties->%[1]s::text) WHEN 'number' THEN (o.properties->>%[1]s::text)::float8 %[2]s %[3]s::float8 END",
+		field, sqlOps[c.Op], q.arg(numbers(c.Values)[0]))
+}
+
+// numbers returns the values as creation checked them. Go and Postgres read
+// different things as numbers, such as 1_000 and 1e-400, so one of them reads
+// for both.
+func numbers(values []string) []float64 {
+	list := make([]float64, len(values))
+	for i, v := range values {
+		list[i], _ = strconv.ParseFloat(v, 64) // No definition holds one that does not parse.
+	}
+	return list
 }
 
 func (q *subjectQuery) aggregate(a experiment.Aggregate, filter string) string {
