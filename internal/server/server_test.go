@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -17,6 +19,8 @@ import (
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/catalog"
 	"github.com/assayhq/assay/internal/event"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/postgres"
 	"github.com/assayhq/assay/internal/postgres/postgrestest"
 	"github.com/assayhq/assay/internal/server"
 )
@@ -36,22 +40,33 @@ type api struct {
 	metrics     assayv1.MetricServiceClient
 	analysis    assayv1.AnalysisServiceClient
 	conn        *grpc.ClientConn
-	internal    *atomic.Int64 // INTERNAL errors that the server logged.
+	internal    *atomic.Int64      // INTERNAL errors that the server logged.
+	lost        prometheus.Counter // Exposures that it gave up.
 }
 
-// newAPI starts a server on a loopback port, and stops it with the test.
+// newAPI starts a server with a database of its own.
 func newAPI(tb testing.TB) *api {
 	tb.Helper()
-	db := postgrestest.Open(tb)
-	a := &api{internal: new(atomic.Int64)}
+	return serve(tb, postgrestest.Open(tb), true)
+}
+
+// serve starts a server on a loopback port, and stops it with the test. One
+// that is not attentive learns of changes by others only when it asks.
+func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
+	tb.Helper()
+	a := &api{internal: new(atomic.Int64), lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"})}
 	log := slog.New(&errorCounter{Handler: slog.NewTextHandler(tb.Output(), nil), count: a.internal})
-	store := catalog.New(postgrestest.Pepper, db.Histories, db.ListenCatalog, time.Second, log)
-	exposures := event.NewWriter(db.RecordExposures, func(int) {})
-	outcomes := event.NewWriter(db.RecordOutcomes, func(int) {})
+	listen, poll := db.ListenCatalog, time.Second
+	if !attentive {
+		listen = func(ctx context.Context, _ func()) error { <-ctx.Done(); return ctx.Err() }
+		poll = time.Hour
+	}
+	store := catalog.New(postgrestest.Pepper, db.Histories, listen, poll, log)
+	exposures := event.NewWriter(flushOf(db.RecordExposures), func(n int) { a.lost.Add(float64(n)) })
+	outcomes := event.NewWriter(flushOf(db.RecordOutcomes), func(int) {})
 	srv, _, err := server.New(server.Config{
 		DB: db, Catalog: store, Exposures: exposures, Outcomes: outcomes, Pepper: postgrestest.Pepper,
-		Lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"}),
-		Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,
+		Lost: a.lost, Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -83,6 +98,17 @@ func newAPI(tb testing.TB) *api {
 	a.metrics = assayv1.NewMetricServiceClient(a.conn)
 	a.analysis = assayv1.NewAnalysisServiceClient(a.conn)
 	return a
+}
+
+// flushOf is the wiring of the real binary.
+func flushOf[T any](record func(context.Context, []T) ([]experiment.Result, error)) event.Flush[T] {
+	return func(ctx context.Context, items []T) ([]experiment.Result, error) {
+		results, err := record(ctx, items)
+		if errors.Is(err, postgres.ErrBadData) {
+			err = fmt.Errorf("%w: %w", event.ErrPoison, err)
+		}
+		return results, err
+	}
 }
 
 // errorCounter counts what is logged as an error, which is what the server
