@@ -1,0 +1,552 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+)
+
+// The tests of this file run the real binary in a process of its own, and talk
+// to it over a real connection.
+
+// binary builds assayd once for all tests.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "assayd-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "assayd")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// process is a running assayd.
+type process struct {
+	cmd    *exec.Cmd
+	output *lines
+	ended  chan struct{}
+	err    error // How it ended; read after ended.
+}
+
+// lines is the output of a process.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// start runs assayd with the arguments. A process that still runs at the end
+// of the test is asked to stop, and must.
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(path, args...), output: &lines{}, ended: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		p.cmd.Process.Signal(syscall.SIGTERM)
+		p.waitEnd(t)
+		if t.Failed() {
+			t.Logf("assayd %s printed:\n%s", args[0], p.output)
+		}
+	})
+	return p
+}
+
+func (p *process) waitEnd(t *testing.T) {
+	t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(2 * time.Minute):
+		p.cmd.Process.Kill()
+		t.Errorf("assayd did not end; it printed:\n%s", p.output)
+	}
+}
+
+// waitFor returns the first match of the pattern in the process's output.
+func (p *process) waitFor(t *testing.T, pattern string) []string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if m := re.FindStringSubmatch(p.output.String()); m != nil {
+			return m
+		}
+		select {
+		case <-p.ended:
+			t.Fatalf("assayd ended (%v) without printing %q:\n%s", p.err, pattern, p.output)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("assayd did not print %q:\n%s", pattern, p.output)
+		}
+	}
+}
+
+// serveIn starts a server on a data directory and returns it with its address.
+// An address of "" asks for any port.
+func serveIn(t *testing.T, dir, addr string) (*process, string) {
+	t.Helper()
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	p := start(t, "serve", "--listen", addr, "--data-dir", dir)
+	return p, p.waitFor(t, `serving address=(\S+)`)[1]
+}
+
+func connect(t *testing.T, addr string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// dataDir is a directory that the user of the private Postgres can enter.
+func dataDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "assayd-data-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// define creates and starts the demonstration's experiments.
+func define(t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
+	d := demo{
+		metrics:     assayv1.NewMetricServiceClient(conn),
+		experiments: assayv1.NewExperimentServiceClient(conn),
+		assignment:  assayv1.NewAssignmentServiceClient(conn),
+		analysis:    assayv1.NewAnalysisServiceClient(conn),
+	}
+	if err := errors.Join(d.createMetrics(t.Context()), d.startExperiments(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func analyze(t *testing.T, conn *grpc.ClientConn) *assayv1.AnalyzeExperimentResponse {
+	t.Helper()
+	a, err := assayv1.NewAnalysisServiceClient(conn).AnalyzeExperiment(t.Context(), &assayv1.AnalyzeExperimentRequest{
+		Experiment: pastExperiment, Segments: []string{"newbie", "zip_code"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// importFile runs the import command, which must succeed, and returns what it
+// printed.
+func importFile(t *testing.T, addr string) string {
+	t.Helper()
+	p := start(t, "import", "--target", addr, "--mapping", "demo/hillstrom.yaml", "demo/hillstrom.csv.gz")
+	p.waitEnd(t)
+	if p.err != nil {
+		t.Fatalf("import: %v\n%s", p.err, p.output)
+	}
+	return p.output.String()
+}
+
+// TestMainJob takes 64,000 real customers through the API: imported, imported
+// again, cut off by a killed server, and imported after that. The figures are
+// those of the raw file, computed apart from this project, to 6 digits.
+func TestMainJob(t *testing.T) {
+	_, addr := serveIn(t, dataDir(t), "")
+	conn := connect(t, addr)
+	define(t, conn)
+	importFile(t, addr)
+	undisturbed := analyze(t, conn)
+	checkHillstrom(t, undisturbed)
+
+	again := importFile(t, addr)
+	if !regexp.MustCompile(`exposures +0 +64,000 +0`).MatchString(again) || !regexp.MustCompile(`outcomes +0 +10,550 +0`).MatchString(again) {
+		t.Errorf("the second import recorded something:\n%s", again)
+	}
+	compareAnalyses(t, "after the second import", undisturbed, analyze(t, conn))
+
+	t.Run("killed", func(t *testing.T) { testKilledImport(t, undisturbed) })
+}
+
+// testKilledImport kills the server in the middle of an import.
+func testKilledImport(t *testing.T, undisturbed *assayv1.AnalyzeExperimentResponse) {
+	dir := dataDir(t)
+	server, addr := serveIn(t, dir, "")
+	conn := connect(t, addr)
+	define(t, conn)
+	cut := start(t, "import", "--target", addr, "--mapping", "demo/hillstrom.yaml", "demo/hillstrom.csv.gz")
+	for exposed(t, conn) < 4000 {
+		select {
+		case <-cut.ended:
+			t.Fatal("the import ended before the server could be killed")
+		default:
+		}
+	}
+	if err := server.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cut.cmd.Process.Kill()
+	<-server.ended
+	<-cut.ended
+
+	_, addr = serveIn(t, dir, addr)
+	conn = connect(t, addr)
+	if n := exposed(t, conn); n < 4000 || n >= 64000 {
+		t.Errorf("%d subjects after the restart: those acknowledged before it were at least 4,000, and the import was cut off", n)
+	}
+	importFile(t, addr)
+	compareAnalyses(t, "after a kill", undisturbed, analyze(t, conn))
+}
+
+// exposed returns how many subjects are recorded.
+func exposed(t *testing.T, conn *grpc.ClientConn) (n int64) {
+	t.Helper()
+	for _, count := range analyze(t, conn).SampleRatio.Observed {
+		n += count
+	}
+	return n
+}
+
+// compareAnalyses compares all but identity and time. The last digits of sums
+// depend on the order of the subjects, which depends on the pepper.
+func compareAnalyses(t *testing.T, when string, want, got *assayv1.AnalyzeExperimentResponse) {
+	t.Helper()
+	diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.EquateApprox(1e-9, 1e-12),
+		protocmp.IgnoreFields(&assayv1.AnalyzeExperimentResponse{}, "analysis_id", "as_of_time", "create_time"))
+	if diff != "" {
+		t.Errorf("the analysis %s differs (-undisturbed +now):\n%s", when, diff)
+	}
+}
+
+// checkHillstrom compares an analysis with figures computed from the raw file:
+// the means, sample variances and Welch's t of its columns by treatment.
+func checkHillstrom(t *testing.T, a *assayv1.AnalyzeExperimentResponse) {
+	t.Helper()
+	close := func(what string, got *float64, want float64) {
+		t.Helper()
+		if got == nil || math.Abs(*got-want) > 5.1e-7*math.Max(1, math.Abs(want)) {
+			t.Errorf("%s is %v, want %v", what, got, want)
+		}
+	}
+	subjects := map[string]int64{"none": 21306, "mens": 21307, "womens": 21387}
+	means := map[string]map[string]float64{
+		"visit":      {"none": 0.1061673, "mens": 0.1827568, "womens": 0.1514004},
+		"conversion": {"none": 0.0057261, "mens": 0.0125311, "womens": 0.0088371},
+		"spend":      {"none": 0.6527894, "mens": 1.4226165, "womens": 1.0772016},
+	}
+	for _, m := range a.Metrics {
+		for _, arm := range m.Arms {
+			if arm.Subjects != subjects[arm.Variant] {
+				t.Errorf("%s, %s: %d subjects, want %d", m.Metric, arm.Variant, arm.Subjects, subjects[arm.Variant])
+			}
+			close(m.Metric+" of "+arm.Variant, arm.Mean, means[m.Metric][arm.Variant])
+		}
+		for _, c := range m.Comparisons {
+			name := m.Metric + ", " + c.Variant
+			switch name {
+			case "spend, mens":
+				close(name+": difference", c.Unadjusted.Difference.Estimate, 0.7698272)
+				close(name+": standard error", c.Unadjusted.StandardError, 0.1452466)
+				close(name+": t", c.Unadjusted.Statistic, 5.30014)
+			case "spend, womens":
+				close(name+": difference", c.Unadjusted.Difference.Estimate, 0.4244122)
+				close(name+": standard error", c.Unadjusted.StandardError, 0.1303329)
+				close(name+": t", c.Unadjusted.Statistic, 3.25637)
+			case "visit, mens":
+				close(name+": difference", c.Difference.Estimate, 0.0765896)
+				close(name+": standard error", c.StandardError, 0.0033859)
+			}
+		}
+	}
+	if len(a.Metrics) != len(means) {
+		t.Errorf("%d metrics, want %d", len(a.Metrics), len(means))
+	}
+	if a.Verdict.Action != assayv1.VerdictAction_VERDICT_ACTION_SHIP || a.Verdict.Variant != "mens" {
+		t.Errorf("the verdict is %v", a.Verdict)
+	}
+	if a.SampleRatio.Verdict != assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_OK {
+		t.Errorf("the sample ratio is %v", a.SampleRatio)
+	}
+}
+
+// TestDemo runs the demonstration, and then every call that the README and the
+// demonstration itself tell a newcomer to make.
+func TestDemo(t *testing.T) {
+	addr := freeAddress(t)
+	dir := dataDir(t)
+	p := start(t, "demo", "--listen", addr, "--data-dir", dir)
+	p.waitFor(t, "Ctrl-C stops it")
+	printed := p.output.String()
+	for _, want := range []string{"0.6527894", "1.4226165", "1.0772016", "0.7698272", "0.1452466", "Verdict: SHIP mens"} {
+		if !strings.Contains(printed, want) {
+			t.Errorf("the demonstration does not print %s", want)
+		}
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := connect(t, addr)
+	if calls := runCalls(t, conn, printed); calls != 2 {
+		t.Errorf("the demonstration prints %d calls beside the list, want 2", calls)
+	}
+	if calls := runCalls(t, conn, string(readme)); calls < 10 {
+		t.Errorf("the README shows %d calls; did their form change?", calls)
+	}
+
+	p.cmd.Process.Signal(os.Interrupt)
+	p.waitEnd(t)
+	if p.err != nil {
+		t.Errorf("Ctrl-C ended the demonstration with %v", p.err)
+	}
+	second := start(t, "demo", "--listen", addr, "--data-dir", dir)
+	second.waitFor(t, "Ctrl-C stops it")
+	if !regexp.MustCompile(`exposures +0 +64,000 +0`).MatchString(second.output.String()) {
+		t.Error("the second demonstration imported something anew")
+	}
+}
+
+// runCalls makes the calls that a text shows as grpcurl commands, each of which
+// must succeed, and returns how many there were.
+func runCalls(t *testing.T, conn *grpc.ClientConn, text string) int {
+	t.Helper()
+	calls := 0
+	re := regexp.MustCompile(`(?s)grpcurl -plaintext -d '(.*?)'\s+\\?\s*\S+:8?\d+ (assay\.v1\.\w+)/(\w+)`)
+	for _, m := range re.FindAllStringSubmatch(text, -1) {
+		calls++
+		if reply, err := call(t.Context(), conn, m[2], m[3], m[1]); err != nil {
+			t.Errorf("%s/%s %s: %v", m[2], m[3], m[1], err)
+		} else {
+			checkRecorded(t, m[3], reply)
+		}
+	}
+	return calls
+}
+
+// checkRecorded refuses an answer that rejects what a document says to record.
+func checkRecorded(t *testing.T, method string, reply proto.Message) {
+	t.Helper()
+	if fd := reply.ProtoReflect().Descriptor().Fields().ByName("rejected"); fd != nil && reply.ProtoReflect().Get(fd).List().Len() > 0 {
+		t.Errorf("%s rejected something: %v", method, reply)
+	}
+}
+
+// call makes a unary call with a request in JSON.
+func call(ctx context.Context, conn *grpc.ClientConn, service, method, request string) (proto.Message, error) {
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
+	if err != nil {
+		return nil, err
+	}
+	m := d.(protoreflect.ServiceDescriptor).Methods().ByName(protoreflect.Name(method))
+	if m == nil {
+		return nil, fmt.Errorf("there is no method %s", method)
+	}
+	req, resp := dynamicpb.NewMessage(m.Input()), dynamicpb.NewMessage(m.Output())
+	if err := protojson.Unmarshal([]byte(request), req); err != nil {
+		return nil, err
+	}
+	return resp, conn.Invoke(ctx, "/"+service+"/"+method, req, resp)
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestServeSettings holds what serve refuses, and the table of the README.
+func TestServeSettings(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		err  string
+	}{
+		{[]string{"serve", "--database-url", "postgres:///x"}, "a database URL needs a pepper"},
+		{[]string{"serve", "--database-url", "postgres:///x", "--pepper-file", "/nonexistent"}, "the pepper: open /nonexistent"},
+		{[]string{"serve", "--catalog-poll", "0s"}, "--catalog-poll must be greater than 0"},
+		{[]string{"serve", "extra"}, `unexpected argument "extra"`},
+	} {
+		p := start(t, tt.args...)
+		p.waitEnd(t)
+		if p.err == nil || !strings.Contains(p.output.String(), tt.err) {
+			t.Errorf("assayd %v: %v, printed %q; want %q", tt.args, p.err, p.output, tt.err)
+		}
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	help := start(t, "serve", "--help")
+	help.waitEnd(t)
+	flags := regexp.MustCompile(`(?m)^  -([a-z-]+)`).FindAllStringSubmatch(help.output.String(), -1)
+	if len(flags) == 0 {
+		t.Errorf("no flags in %q", help.output)
+	}
+	for _, f := range flags {
+		if !strings.Contains(string(readme), "| `--"+f[1]+"` | `"+variable(f[1])+"` |") {
+			t.Errorf("the README's table lacks --%s", f[1])
+		}
+	}
+}
+
+// TestTwoServers runs two servers on one database: both may start at once, a
+// change made on one shows on the other, and another pepper is refused.
+func TestTwoServers(t *testing.T) {
+	dir := dataDir(t)
+	_, owner := serveIn(t, dir, "")
+	url := socketURL(t, dir)
+	pepper := filepath.Join(dir, "pepper")
+	second := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--pepper-file", pepper, "--catalog-poll", "1h")
+	third := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--pepper-file", pepper, "--catalog-poll", "1h")
+	a := connect(t, second.waitFor(t, `serving address=(\S+)`)[1])
+	b := connect(t, third.waitFor(t, `serving address=(\S+)`)[1])
+	health, err := grpc_health_v1.NewHealthClient(connect(t, owner)).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	if err != nil || health.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+		t.Errorf("health: %v, %v", health, err)
+	}
+
+	define(t, a)
+	req := &assayv1.AssignRequest{
+		Subject: &assayv1.Subject{Key: "u-1"}, Experiments: []string{liveExperiment},
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := assayv1.NewAssignmentServiceClient(b).Assign(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Assignments[0].Reason == assayv1.Reason_REASON_INELIGIBLE {
+			break // It runs: the subject has no country.
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the start on one server did not show on the other: %v", resp)
+		}
+	}
+
+	other := filepath.Join(t.TempDir(), "pepper")
+	if err := os.WriteFile(other, []byte("quite another pepper"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--pepper-file", other)
+	refused.waitEnd(t)
+	if refused.err == nil || !strings.Contains(refused.output.String(), "start with the pepper that it was made with") {
+		t.Errorf("another pepper: %v, %s", refused.err, refused.output)
+	}
+	same := start(t, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir)
+	same.waitEnd(t)
+	if same.err == nil || !strings.Contains(same.output.String(), "in use") {
+		t.Errorf("a second server on one data directory: %v, %s", same.err, same.output)
+	}
+}
+
+// socketURL is the connection string of a data directory's Postgres, from the
+// file in which it says where it listens.
+func socketURL(t *testing.T, dir string) string {
+	t.Helper()
+	f, err := os.Open(filepath.Join(dir, "postgres", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var fields []string
+	for s := bufio.NewScanner(f); s.Scan(); {
+		fields = append(fields, strings.TrimSpace(s.Text()))
+	}
+	if len(fields) < 5 { // Line 4 is the port, line 5 the socket's directory.
+		t.Fatalf("postmaster.pid: %q", fields)
+	}
+	return "host=" + fields[4] + " port=" + fields[3] + " user=assay dbname=assay"
+}
+
+// TestDatabaseDies ends the private Postgres under the server, which says so
+// and ends too: a supervisor starts both again.
+func TestDatabaseDies(t *testing.T) {
+	dir := dataDir(t)
+	p, _ := serveIn(t, dir, "")
+	f, err := os.Open(filepath.Join(dir, "postgres", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, err = fmt.Fscan(f, &pid)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.waitEnd(t)
+	if p.err == nil || !strings.Contains(p.output.String(), "the private Postgres ended") {
+		t.Errorf("the server ended with %v and printed:\n%s", p.err, p.output)
+	}
+	_, addr := serveIn(t, dir, "")
+	define(t, connect(t, addr))
+}
