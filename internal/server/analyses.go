@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -185,8 +184,8 @@ func decodeAnalysis(a *postgres.Analysis) (*assayv1.AnalyzeExperimentResponse, e
 }
 
 func (s *analysisService) GetAnalysis(ctx context.Context, req *assayv1.GetAnalysisRequest) (*assayv1.GetAnalysisResponse, error) {
-	var id [16]byte
-	if _, err := hex.Decode(id[:], []byte(strings.ReplaceAll(req.AnalysisId, "-", ""))); err != nil {
+	id, ok := readID(strings.ReplaceAll(req.AnalysisId, "-", ""))
+	if !ok {
 		return nil, experiment.Invalid("analysis_id", "is not a UUID")
 	}
 	a, err := s.DB.Analysis(ctx, id)
@@ -201,16 +200,8 @@ func (s *analysisService) GetAnalysis(ctx context.Context, req *assayv1.GetAnaly
 }
 
 func (s *analysisService) ListAnalyses(ctx context.Context, req *assayv1.ListAnalysesRequest) (*assayv1.ListAnalysesResponse, error) {
-	var created time.Time
-	var id [16]byte
-	if _, err := pagePosition(req.PageToken, func(s string) bool {
-		var micros int64
-		var digits string
-		n, err := fmt.Sscanf(s, "%d %32s", &micros, &digits)
-		created = time.UnixMicro(micros).UTC()
-		decoded, errID := hex.Decode(id[:], []byte(digits))
-		return err == nil && n == 2 && errID == nil && decoded == len(id)
-	}); err != nil {
+	after, err := pagePosition(req.PageToken, analysisPosition{}, readAnalysis)
+	if err != nil {
 		return nil, err
 	}
 	e, err := s.DB.Experiment(ctx, req.Experiment)
@@ -218,13 +209,13 @@ func (s *analysisService) ListAnalyses(ctx context.Context, req *assayv1.ListAna
 		return nil, err
 	}
 	limit := pageLimit(req.PageSize)
-	list, err := s.DB.Analyses(ctx, e.ID, created, id, limit)
+	list, err := s.DB.Analyses(ctx, e.ID, after.created, after.id, limit)
 	if err != nil {
 		return nil, err
 	}
 	resp := &assayv1.ListAnalysesResponse{}
 	list, resp.NextPageToken = cutPage(list, limit, func(a *postgres.Analysis) string {
-		return fmt.Sprintf("%d %x", a.CreateTime.UnixMicro(), a.ID)
+		return analysisPosition{a.CreateTime, a.ID}.String()
 	})
 	for _, a := range list {
 		full, err := decodeAnalysis(a)

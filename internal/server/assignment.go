@@ -2,9 +2,7 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"strconv"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -23,8 +21,7 @@ const maxAttributes = 10_000
 
 func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignRequest) (*assayv1.AssignResponse, error) {
 	if err := checkAttributes(req.Subject); err != nil {
-		var bad experiment.InvalidError
-		return nil, firstError(bad.Join("subject", err), bad.Err())
+		return nil, inField("subject", err)
 	}
 	var resp assayv1.AssignResponse
 	resp.Assignments, resp.Truncated = s.assign(s.Catalog.Current(), req.Subject, req)
@@ -35,6 +32,9 @@ func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchA
 	snapshot := s.Catalog.Current()
 	resp := &assayv1.BatchAssignResponse{Results: make([]*assayv1.BatchAssignResult, len(req.Subjects))}
 	for i, subject := range req.Subjects {
+		if err := ctx.Err(); err != nil { // A large batch of costly predicates takes a while.
+			return nil, err
+		}
 		var result assayv1.BatchAssignResult
 		err := checkRules(s.validator, subject)
 		if err == nil {
@@ -114,8 +114,7 @@ func (s *assignmentService) recordSplits(subject *assign.Subject, attributes *st
 
 func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.ExplainAssignmentRequest) (*assayv1.ExplainAssignmentResponse, error) {
 	if err := checkAttributes(req.Subject); err != nil {
-		var bad experiment.InvalidError
-		return nil, firstError(bad.Join("subject", err), bad.Err())
+		return nil, inField("subject", err)
 	}
 	snapshot := s.Catalog.Current()
 	e := snapshot.Experiment(req.Experiment)
@@ -161,7 +160,7 @@ func toAssignment(key string, d assign.Decision) *assayv1.Assignment {
 func payloads(e *assign.Experiment) any {
 	list := make([]*structpb.Struct, len(e.Current.Definition.Variants))
 	for i, v := range e.Current.Definition.Variants {
-		list[i] = structFromJSON(v.Payload)
+		list[i] = decodeStruct(v.Payload)
 	}
 	return list
 }
@@ -206,30 +205,7 @@ func unitOf(unit string) string {
 // checkAttributes refuses a subject with more attributes than are read.
 func checkAttributes(subject *assayv1.Subject) error {
 	if n := len(subject.GetAttributes().GetFields()); n > maxAttributes {
-		return experiment.Invalid("attributes", "has %s fields; at most %d are read", strconv.Itoa(n), maxAttributes)
-	}
-	return nil
-}
-
-// structFromJSON returns the message of a stored JSON object, nil if there is
-// none.
-func structFromJSON(raw json.RawMessage) *structpb.Struct {
-	if raw == nil {
-		return nil
-	}
-	var s structpb.Struct
-	if err := s.UnmarshalJSON(raw); err != nil {
-		panic(fmt.Sprintf("server: a stored object that is no object: %v", err)) // It was made from a Struct.
-	}
-	return &s
-}
-
-// firstError returns the first error that is not nil.
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
+		return experiment.Invalid("attributes", "has %d fields; at most %d are read", n, maxAttributes)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -44,12 +45,16 @@ func mapErrors(log *slog.Logger) grpc.UnaryServerInterceptor {
 }
 
 func toStatus(ctx context.Context, err error, method string, log *slog.Logger) error {
+	var crash *panicError
 	var invalid *experiment.InvalidError
-	if errors.As(err, &invalid) {
-		return invalidStatus(invalid)
-	}
 	var refusal *experiment.Error
-	if errors.As(err, &refusal) {
+	switch {
+	case errors.As(err, &crash):
+	case ctx.Err() != nil: // Whatever went wrong, the caller has gone or was too late.
+		return status.FromContextError(ctx.Err()).Err()
+	case errors.As(err, &invalid):
+		return invalidStatus(invalid)
+	case errors.As(err, &refusal):
 		for _, k := range kinds {
 			if errors.Is(refusal, k.kind) {
 				if k.code == codes.Unavailable {
@@ -58,23 +63,61 @@ func toStatus(ctx context.Context, err error, method string, log *slog.Logger) e
 				return refusalStatus(refusal, k.code, k.retry)
 			}
 		}
-	}
-	switch {
-	case ctx.Err() != nil:
-		return status.FromContextError(ctx.Err()).Err()
-	case status.Code(err) != codes.Unknown:
+	case status.Code(err) != codes.Unknown: // Of a handler that is not ours.
 		return err
 	}
 	log.ErrorContext(ctx, "internal error", "method", method, "error", err)
 	return status.Error(codes.Internal, "internal error")
 }
 
+// A status travels in headers, of which some clients accept 8 KiB in all, as
+// percent-encoded text and again in base64. These bounds keep it below; what
+// they cut off is counted at the end of the message.
+const (
+	maxFieldBytes       = 256
+	maxDescriptionBytes = 512
+	maxViolationsBytes  = 2560
+	maxStatusText       = 1024
+)
+
+// inField names the faults of err from a field of the request.
+func inField(field string, err error) error {
+	var bad experiment.InvalidError
+	if err := bad.Join(field, err); err != nil {
+		return err
+	}
+	return bad.Err()
+}
+
 func invalidStatus(invalid *experiment.InvalidError) error {
 	var bad errdetails.BadRequest
-	for _, v := range invalid.Violations {
-		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Message})
+	var text strings.Builder
+	size, told := 0, 0
+	for i, v := range invalid.Violations {
+		field, description := shorten(v.Field, maxFieldBytes), shorten(v.Message, maxDescriptionBytes)
+		if size += len(field) + len(description); size > maxViolationsBytes {
+			break
+		}
+		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: field, Description: description})
+		if told == i && text.Len()+len(field)+len(description) < maxStatusText {
+			fmt.Fprintf(&text, "%s: %s; ", field, description)
+			told++
+		}
 	}
-	return withDetails(status.New(codes.InvalidArgument, invalid.Error()), &bad)
+	message := strings.TrimSuffix(text.String(), "; ")
+	if more := len(invalid.Violations) - told; more > 0 {
+		message = fmt.Sprintf("%s; and %d more", message, more)
+	}
+	return withDetails(status.New(codes.InvalidArgument, message), &bad)
+}
+
+// shorten cuts text that is longer than n bytes.
+func shorten(text string, n int) string {
+	const ellipsis = "…"
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n-len(ellipsis)], "") + ellipsis
 }
 
 func refusalStatus(refusal *experiment.Error, code codes.Code, retry time.Duration) error {
@@ -92,7 +135,13 @@ func withDetails(st *status.Status, details ...protoadapt.MessageV1) error {
 	return st.Err()
 }
 
-// panicError keeps what a panic said for the log; the caller is told INTERNAL.
-func panicError(_ context.Context, p any) error {
-	return fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+// panicError is a panic of a handler. It is for the log; the caller is told
+// INTERNAL.
+type panicError struct {
+	value any
+	stack []byte
 }
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
+
+func recovered(_ context.Context, p any) error { return &panicError{p, debug.Stack()} }

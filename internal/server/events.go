@@ -1,10 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -19,104 +20,110 @@ type eventService struct {
 	*services
 }
 
-// What an event may hold, beside the rules of the schema.
-const (
-	timeResolution = time.Millisecond
-	maxAhead       = 5 * time.Minute // Of the server's clock.
-	maxJSONBytes   = 8 << 10
-	maxJSONDepth   = 8
-)
+// timeResolution is that of all events. It is the same for exposures and
+// outcomes: cut off more coarsely than its exposure, an outcome of the same
+// moment would come before it and not count.
+const timeResolution = time.Millisecond
+
+// maxAhead is how far the time of an event may be ahead of the server's clock.
+const maxAhead = 5 * time.Minute
+
+// eventLimits bound the properties and the kept attributes of an event.
+var eventLimits = structLimits{bytes: 8 << 10, depth: 8}
 
 func (s *eventService) RecordExposures(ctx context.Context, req *assayv1.RecordExposuresRequest) (*assayv1.RecordExposuresResponse, error) {
-	items, rejected := s.checkExposures(req.Exposures)
-	if mayBeStale(rejected) {
-		// The catalog may be older than the start that makes these valid.
-		s.refreshed(ctx)
-		items, rejected = s.checkExposures(req.Exposures)
+	b := s.checkExposures(req.Exposures)
+	if b.mayBeStale() {
+		// The catalog may be older than the start that makes these valid. If
+		// that cannot be known, nothing may be rejected for good.
+		if err := s.Catalog.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		b = s.checkExposures(req.Exposures)
 	}
-	results, err := write(ctx, s.Exposures, items)
-	if err != nil {
+	if err := b.store(ctx, s.Exposures); err != nil {
 		return nil, err
 	}
-	resp := &assayv1.RecordExposuresResponse{}
-	resp.Recorded, resp.Duplicates, resp.Rejected = tally(items, results, rejected)
-	return resp, nil
+	return &assayv1.RecordExposuresResponse{Recorded: b.recorded, Duplicates: b.duplicates, Rejected: b.rejected}, nil
 }
 
 func (s *eventService) RecordOutcomes(ctx context.Context, req *assayv1.RecordOutcomesRequest) (*assayv1.RecordOutcomesResponse, error) {
-	var items []item[experiment.Outcome]
-	var rejected []*assayv1.Rejection
 	now := s.Now()
-	for i, from := range req.Outcomes {
-		outcome, r := s.checkOutcome(from, now)
-		if r != nil {
-			r.Index = int32(i)
-			rejected = append(rejected, r)
-			continue
-		}
-		items = append(items, item[experiment.Outcome]{i, *outcome})
-	}
-	results, err := write(ctx, s.Outcomes, items)
-	if err != nil {
+	b := checkBatch(req.Outcomes, func(o *assayv1.Outcome) (experiment.Outcome, *assayv1.Rejection) { return s.checkOutcome(o, now) })
+	if err := b.store(ctx, s.Outcomes); err != nil {
 		return nil, err
 	}
-	resp := &assayv1.RecordOutcomesResponse{}
-	resp.Recorded, resp.Duplicates, resp.Rejected = tally(items, results, rejected)
-	return resp, nil
+	return &assayv1.RecordOutcomesResponse{Recorded: b.recorded, Duplicates: b.duplicates, Rejected: b.rejected}, nil
 }
 
-// item is an accepted item with its place in the request.
-type item[T any] struct {
-	index int
-	event T
+// batch is the items of a request and what became of them.
+type batch[T any] struct {
+	accepted             []T
+	indices              []int32 // Of the accepted ones in the request.
+	recorded, duplicates int32
+	rejected             []*assayv1.Rejection
 }
 
-func write[T any](ctx context.Context, w *event.Writer[T], items []item[T]) ([]experiment.Result, error) {
-	if len(items) == 0 {
-		return nil, nil
-	}
-	events := make([]T, len(items))
-	for i := range items {
-		events[i] = items[i].event
-	}
-	return w.Write(ctx, events)
-}
-
-// tally counts the results, and adds what the store refused to the rejected.
-func tally[T any](items []item[T], results []experiment.Result, rejected []*assayv1.Rejection) (recorded, duplicates int32, all []*assayv1.Rejection) {
-	for i, r := range results {
-		index := int32(items[i].index)
-		switch r {
-		case experiment.Recorded:
-			recorded++
-		case experiment.Duplicate:
-			duplicates++
-		case experiment.Conflict:
-			rejected = append(rejected, &assayv1.Rejection{Index: index, Reason: assayv1.RejectionReason_REJECTION_REASON_CONFLICT, Field: "event_id",
-				Message: "an outcome of this identity is recorded with another name, value or properties"})
-		case experiment.Limited:
-			rejected = append(rejected, &assayv1.Rejection{Index: index, Reason: assayv1.RejectionReason_REJECTION_REASON_LIMIT, Field: "name",
-				Message: "the number of distinct outcome names has reached its limit"})
-		case experiment.Refused:
-			rejected = append(rejected, &assayv1.Rejection{Index: index, Reason: assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD,
-				Message: "the database refused this item's data"})
-		}
-	}
-	return recorded, duplicates, rejected
-}
-
-func (s *eventService) checkExposures(exposures []*assayv1.Exposure) (items []item[experiment.Exposure], rejected []*assayv1.Rejection) {
-	snapshot, now := s.Catalog.Current(), s.Now()
-	for i, from := range exposures {
-		exposure, r := s.checkExposure(snapshot, from, now)
-		if r != nil {
-			r.Index = int32(i)
-			rejected = append(rejected, r)
+func checkBatch[P, T any](items []P, check func(P) (T, *assayv1.Rejection)) *batch[T] {
+	var b batch[T]
+	for i, from := range items {
+		item, rejection := check(from)
+		if rejection == nil {
+			b.accepted, b.indices = append(b.accepted, item), append(b.indices, int32(i))
 			continue
 		}
-		items = append(items, item[experiment.Exposure]{i, *exposure})
+		rejection.Index = int32(i)
+		b.rejected = append(b.rejected, rejection)
 	}
-	return items, rejected
+	return &b
+}
+
+// store writes the accepted items, and adds what the store refuses to the
+// rejected ones.
+func (b *batch[T]) store(ctx context.Context, w *event.Writer[T]) error {
+	results, err := w.Write(ctx, b.accepted)
+	if err != nil {
+		return err
+	}
+	for i, result := range results {
+		switch result {
+		case experiment.Recorded:
+			b.recorded++
+		case experiment.Duplicate:
+			b.duplicates++
+		default:
+			rejection := refusals[result]
+			b.rejected = append(b.rejected, &assayv1.Rejection{
+				Index: b.indices[i], Reason: rejection.reason, Field: rejection.field, Message: rejection.message,
+			})
+		}
+	}
+	slices.SortFunc(b.rejected, func(x, y *assayv1.Rejection) int { return cmp.Compare(x.Index, y.Index) })
+	return nil
+}
+
+// refusals are the results by which the store refuses an item.
+var refusals = map[experiment.Result]struct {
+	reason         assayv1.RejectionReason
+	field, message string
+}{
+	experiment.Conflict: {assayv1.RejectionReason_REJECTION_REASON_CONFLICT, "event_id", "an outcome of this identity is recorded with another name, value or properties"},
+	experiment.Limited:  {assayv1.RejectionReason_REJECTION_REASON_LIMIT, "name", "the number of distinct outcome names has reached its limit"},
+	experiment.Refused:  {assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, "", "the database refused this item's data"},
+}
+
+// mayBeStale says whether a newer catalog could accept what was rejected.
+func (b *batch[T]) mayBeStale() bool {
+	return slices.ContainsFunc(b.rejected, func(r *assayv1.Rejection) bool {
+		return r.Reason != assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD
+	})
+}
+
+func (s *eventService) checkExposures(exposures []*assayv1.Exposure) *batch[experiment.Exposure] {
+	snapshot, now := s.Catalog.Current(), s.Now()
+	return checkBatch(exposures, func(x *assayv1.Exposure) (experiment.Exposure, *assayv1.Rejection) {
+		return s.checkExposure(snapshot, x, now)
+	})
 }
 
 var rejections = map[assign.RejectionReason]assayv1.RejectionReason{
@@ -127,42 +134,32 @@ var rejections = map[assign.RejectionReason]assayv1.RejectionReason{
 	assign.RejectVariantMismatch:  assayv1.RejectionReason_REJECTION_REASON_VARIANT_MISMATCH,
 }
 
-// mayBeStale says whether a newer catalog could accept what was rejected.
-func mayBeStale(rejected []*assayv1.Rejection) bool {
-	for _, r := range rejected {
-		if r.Reason != assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD && r.Reason != assayv1.RejectionReason_REJECTION_REASON_UNIT_MISMATCH {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *eventService) checkExposure(snapshot *assign.Catalog, from *assayv1.Exposure, now time.Time) (*experiment.Exposure, *assayv1.Rejection) {
-	if r := s.checkItem(from); r != nil {
-		return nil, r
+func (s *eventService) checkExposure(snapshot *assign.Catalog, from *assayv1.Exposure, now time.Time) (x experiment.Exposure, r *assayv1.Rejection) {
+	if err := checkRules(s.validator, from); err != nil {
+		return x, invalidItem(err)
 	}
 	exposed := now
 	if from.ExposedTime != nil {
-		var r *assayv1.Rejection
-		if exposed, r = eventTime("exposed_time", from.ExposedTime, now); r != nil {
-			return nil, r
+		var err error
+		if exposed, err = eventTime("exposed_time", from.ExposedTime, now); err != nil {
+			return x, invalidItem(err)
 		}
 	}
 	e := snapshot.Experiment(from.Experiment)
 	if e == nil {
-		return nil, &assayv1.Rejection{Reason: assayv1.RejectionReason_REJECTION_REASON_EXPERIMENT_NOT_FOUND, Field: "experiment",
+		return x, &assayv1.Rejection{Reason: assayv1.RejectionReason_REJECTION_REASON_EXPERIMENT_NOT_FOUND, Field: "experiment",
 			Message: "there is no experiment " + from.Experiment}
 	}
 	subject := snapshot.Subject(unitOf(from.Subject.Unit), from.Subject.Key, nil)
 	revision, refusal := subject.CheckExposure(e, from.Variant, exposed, from.GetRevision())
 	if refusal != nil {
-		return nil, &assayv1.Rejection{Reason: rejections[refusal.Reason], Field: refusal.Field, Message: refusal.Message}
+		return x, &assayv1.Rejection{Reason: rejections[refusal.Reason], Field: refusal.Field, Message: refusal.Message}
 	}
 	attributes, err := keptAttributes(&revision.Definition, from.Subject.Attributes)
 	if err != nil {
-		return nil, invalidItem("subject.attributes", err.Error())
+		return x, invalidItem(experiment.Invalid("subject.attributes", "what the experiment keeps of them %s", err))
 	}
-	return &experiment.Exposure{
+	return experiment.Exposure{
 		ExperimentID: e.ID,
 		Phase:        revision.Phase,
 		SubjectID:    subject.ID(),
@@ -172,20 +169,20 @@ func (s *eventService) checkExposure(snapshot *assign.Catalog, from *assayv1.Exp
 	}, nil
 }
 
-func (s *eventService) checkOutcome(from *assayv1.Outcome, now time.Time) (*experiment.Outcome, *assayv1.Rejection) {
-	if r := s.checkItem(from); r != nil {
-		return nil, r
+func (s *eventService) checkOutcome(from *assayv1.Outcome, now time.Time) (o experiment.Outcome, r *assayv1.Rejection) {
+	if err := checkRules(s.validator, from); err != nil {
+		return o, invalidItem(err)
 	}
-	occurred, r := eventTime("occurred_time", from.OccurredTime, now)
-	if r != nil {
-		return nil, r
-	}
-	properties, err := canonicalJSON(from.Properties)
+	occurred, err := eventTime("occurred_time", from.OccurredTime, now)
 	if err != nil {
-		return nil, invalidItem("properties", err.Error())
+		return o, invalidItem(err)
+	}
+	properties, err := encodeStruct(from.Properties, eventLimits)
+	if err != nil {
+		return o, invalidItem(experiment.Invalid("properties", "%s", err))
 	}
 	occurred = occurred.UTC().Truncate(timeResolution)
-	return &experiment.Outcome{
+	return experiment.Outcome{
 		RowID:        experiment.NewRowID(occurred, from.EventId),
 		SubjectID:    s.Pepper.SubjectID(experiment.Subject{Unit: unitOf(from.Subject.Unit), Key: from.Subject.Key}),
 		Name:         from.Name,
@@ -195,33 +192,26 @@ func (s *eventService) checkOutcome(from *assayv1.Outcome, now time.Time) (*expe
 	}, nil
 }
 
-// checkItem checks an item against the rules of the schema.
-func (s *eventService) checkItem(m proto.Message) *assayv1.Rejection {
-	err := checkRules(s.validator, m)
-	if err == nil {
-		return nil
-	}
+// invalidItem rejects an item for what is wrong with its fields: it names the
+// first and tells of all.
+func invalidItem(err error) *assayv1.Rejection {
+	r := &assayv1.Rejection{Reason: assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, Message: err.Error()}
 	if invalid, ok := err.(*experiment.InvalidError); ok {
-		return invalidItem(invalid.Violations[0].Field, invalid.Error())
+		r.Field = invalid.Violations[0].Field
 	}
-	return invalidItem("", err.Error())
-}
-
-func invalidItem(field, message string) *assayv1.Rejection {
-	return &assayv1.Rejection{Reason: assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, Field: field, Message: message}
+	return r
 }
 
 // eventTime checks the time of an event.
-func eventTime(field string, ts *timestamppb.Timestamp, now time.Time) (time.Time, *assayv1.Rejection) {
+func eventTime(field string, ts *timestamppb.Timestamp, now time.Time) (t time.Time, err error) {
 	if err := ts.CheckValid(); err != nil {
-		return time.Time{}, invalidItem(field, field+": is not a valid timestamp")
+		return t, experiment.Invalid(field, "is not a valid timestamp")
 	}
-	t := ts.AsTime()
-	switch {
+	switch t = ts.AsTime(); {
 	case t.Before(time.Unix(0, 0)):
-		return time.Time{}, invalidItem(field, field+": is before 1970")
+		return t, experiment.Invalid(field, "is before 1970")
 	case t.After(now.Add(maxAhead)):
-		return time.Time{}, invalidItem(field, field+": is more than 5 minutes ahead of the server's clock")
+		return t, experiment.Invalid(field, "is more than 5 minutes ahead of the server's clock")
 	}
 	return t, nil
 }
@@ -238,5 +228,5 @@ func keptAttributes(def *experiment.Definition, attributes *structpb.Struct) ([]
 			kept.Fields[name] = v
 		}
 	}
-	return canonicalJSON(kept)
+	return encodeStruct(kept, eventLimits)
 }

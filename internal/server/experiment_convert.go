@@ -1,27 +1,23 @@
 package server
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// What a payload may be.
-const (
-	maxPayloadBytes = 16 << 10
-	maxPayloadDepth = 32
-)
+// payloadLimits bound a variant's payload.
+var payloadLimits = structLimits{bytes: 16 << 10, depth: 32}
 
 // fromExperiment returns the definition of an experiment that keeps the
-// schema's rules, with the defaults filled in.
+// schema's rules, with the defaults filled in. With an error, payloads are
+// missing in it.
 func fromExperiment(p *assayv1.Experiment) (*experiment.Definition, error) {
 	def := &experiment.Definition{
 		Unit:        unitOf(p.Unit),
@@ -44,7 +40,7 @@ func fromExperiment(p *assayv1.Experiment) (*experiment.Definition, error) {
 	}
 	var bad experiment.InvalidError
 	for i, v := range p.Variants {
-		payload, err := payloadJSON(v.Payload)
+		payload, err := encodeStruct(v.Payload, payloadLimits)
 		if err != nil {
 			bad.Add(fmt.Sprintf("variants[%d].payload", i), "%s", err)
 		}
@@ -65,23 +61,6 @@ func fromExperiment(p *assayv1.Experiment) (*experiment.Definition, error) {
 		})
 	}
 	return def, bad.Err()
-}
-
-func payloadJSON(payload *structpb.Struct) (json.RawMessage, error) {
-	if payload == nil {
-		return nil, nil
-	}
-	if err := checkStruct(payload, maxPayloadDepth); err != nil {
-		return nil, err
-	}
-	b, err := json.Marshal(payload.AsMap())
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxPayloadBytes {
-		return nil, fmt.Errorf("takes %d bytes as JSON; at most %d are stored", len(b), maxPayloadBytes)
-	}
-	return b, nil
 }
 
 func fromCovariate(c *assayv1.Covariate) experiment.Covariate {
@@ -153,7 +132,7 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 	}
 	for _, v := range def.Variants {
 		p.Variants = append(p.Variants, &assayv1.Variant{
-			Key: v.Key, Control: v.Control, Weight: proto.Int32(v.Weight), Payload: structFromJSON(v.Payload), Description: v.Description,
+			Key: v.Key, Control: v.Control, Weight: proto.Int32(v.Weight), Payload: decodeStruct(v.Payload), Description: v.Description,
 		})
 	}
 	for _, c := range def.Covariates {

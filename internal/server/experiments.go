@@ -19,9 +19,9 @@ type experimentService struct {
 }
 
 func (s *experimentService) CreateExperiment(ctx context.Context, req *assayv1.CreateExperimentRequest) (*assayv1.CreateExperimentResponse, error) {
-	def, err := checkedDefinition(req.Experiment)
+	def, err := definitionOf(req.Experiment)
 	if err != nil {
-		return nil, err
+		return nil, inField("experiment", err)
 	}
 	e, err := s.DB.CreateExperiment(ctx, req.Experiment.Key, req.RequestId, *def)
 	if err != nil {
@@ -31,30 +31,17 @@ func (s *experimentService) CreateExperiment(ctx context.Context, req *assayv1.C
 	return &assayv1.CreateExperimentResponse{Experiment: toExperiment(e)}, nil
 }
 
-// checkedDefinition converts an experiment that keeps the schema's rules, and
-// checks the rules across its fields; faults are named from the request, as
-// "experiment.variants".
-func checkedDefinition(p *assayv1.Experiment) (*experiment.Definition, error) {
-	var bad experiment.InvalidError
+// definitionOf converts an experiment that keeps the schema's rules, and checks
+// the rules across its fields.
+func definitionOf(p *assayv1.Experiment) (*experiment.Definition, error) {
 	def, err := fromExperiment(p)
-	if err := bad.Join("experiment", err); err != nil {
-		return nil, err
-	}
-	if def != nil {
-		if err := bad.Join("experiment", def.Validate()); err != nil {
-			return nil, err
-		}
-		if err := bad.Join("experiment", assign.CheckEligibility(def.Eligibility)); err != nil {
+	var bad experiment.InvalidError
+	for _, err := range []error{err, def.Validate(), assign.CheckEligibility(def.Eligibility)} {
+		if err := bad.Join("", err); err != nil {
 			return nil, err
 		}
 	}
 	return def, bad.Err()
-}
-
-// inField names the faults of err from a field of the request.
-func inField(field string, err error) error {
-	var bad experiment.InvalidError
-	return firstError(bad.Join(field, err), bad.Err())
 }
 
 func (s *experimentService) GetExperiment(ctx context.Context, req *assayv1.GetExperimentRequest) (*assayv1.GetExperimentResponse, error) {
@@ -76,7 +63,7 @@ func (s *experimentService) GetExperiment(ctx context.Context, req *assayv1.GetE
 }
 
 func (s *experimentService) ListExperiments(ctx context.Context, req *assayv1.ListExperimentsRequest) (*assayv1.ListExperimentsResponse, error) {
-	after, err := pagePosition(req.PageToken, experiment.ValidKey)
+	after, err := pagePosition(req.PageToken, "", readKey)
 	if err != nil {
 		return nil, err
 	}
@@ -108,31 +95,33 @@ func (s *experimentService) UpdateExperiment(ctx context.Context, req *assayv1.U
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.DB.UpdateExperiment(ctx, req.Experiment.Key, etag, func(now *experiment.Experiment) (experiment.Revision, error) {
-		return s.nextRevision(now, req)
-	})
+	fields, err := changedFields(req.Experiment, req.UpdateMask, experimentFields)
 	if err != nil {
 		return nil, err
+	}
+	e, err := s.DB.UpdateExperiment(ctx, req.Experiment.Key, etag, func(now *experiment.Experiment) (experiment.Revision, error) {
+		next := toExperiment(now)
+		replaceFields(next, req.Experiment, fields)
+		return s.nextRevision(now, next)
+	})
+	if err != nil {
+		return nil, inField("experiment", err)
 	}
 	s.refreshed(ctx)
 	return &assayv1.UpdateExperimentResponse{Experiment: toExperiment(e)}, nil
 }
 
-// nextRevision is the revision that the request makes of an experiment, or its
-// current one if nothing changes.
-func (s *experimentService) nextRevision(now *experiment.Experiment, req *assayv1.UpdateExperimentRequest) (experiment.Revision, error) {
+// nextRevision is the revision by which an experiment becomes the next one, or
+// its current one if nothing changes.
+func (s *experimentService) nextRevision(now *experiment.Experiment, next *assayv1.Experiment) (experiment.Revision, error) {
 	none := experiment.Revision{}
 	if now.State == experiment.StateConcluded || now.State == experiment.StateArchived {
 		return none, experiment.Errorf(experiment.ErrPrecondition, "STATE_FORBIDS", "an experiment that is %s does not change", now.State)
 	}
-	next := toExperiment(now)
-	if err := applyMask(next, req.Experiment, req.UpdateMask, experimentFields); err != nil {
+	if err := checkRules(s.validator, next); err != nil {
 		return none, err
 	}
-	if err := checkRules(s.validator, next); err != nil {
-		return none, inField("experiment", err)
-	}
-	def, err := checkedDefinition(next)
+	def, err := definitionOf(next)
 	if err != nil {
 		return none, err
 	}
@@ -191,23 +180,16 @@ func (s *experimentService) ArchiveExperiment(ctx context.Context, req *assayv1.
 }
 
 func (s *experimentService) ListExperimentRevisions(ctx context.Context, req *assayv1.ListExperimentRevisionsRequest) (*assayv1.ListExperimentRevisionsResponse, error) {
-	position, err := pagePosition(req.PageToken, func(s string) bool {
-		_, err := strconv.ParseInt(s, 10, 32)
-		return err == nil
-	})
+	before, err := pagePosition(req.PageToken, math.MaxInt32, readRevision)
 	if err != nil {
 		return nil, err
-	}
-	before := int64(math.MaxInt32)
-	if position != "" {
-		before, _ = strconv.ParseInt(position, 10, 32) // It was just parsed.
 	}
 	e, err := s.DB.Experiment(ctx, req.Key)
 	if err != nil {
 		return nil, err
 	}
 	limit := pageLimit(req.PageSize)
-	list, err := s.DB.ExperimentRevisions(ctx, e.ID, int32(before), limit)
+	list, err := s.DB.ExperimentRevisions(ctx, e.ID, before, limit)
 	if err != nil {
 		return nil, err
 	}

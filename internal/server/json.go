@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,24 +11,33 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// canonicalJSON returns the JSON of what an event brings, with sorted keys, so
+// structLimits bound a struct that is stored.
+type structLimits struct {
+	bytes int // As JSON.
+	depth int
+}
+
+// encodeStruct returns the JSON of what a client brings, with sorted keys, so
 // that equal content is equal bytes; nil for nil. It refuses what is too large
 // or too deep, and what Postgres cannot store.
-func canonicalJSON(s *structpb.Struct) ([]byte, error) {
+func encodeStruct(s *structpb.Struct, limits structLimits) (json.RawMessage, error) {
 	if s == nil {
 		return nil, nil
 	}
-	if err := checkStruct(s, maxJSONDepth); err != nil {
+	if err := checkStruct(s, limits.depth); err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(s.AsMap())
-	if err != nil {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false) // It would count "<" as six bytes.
+	if err := encoder.Encode(s.AsMap()); err != nil {
 		return nil, err
 	}
-	if len(b) > maxJSONBytes {
-		return nil, fmt.Errorf("takes %d bytes as JSON; at most %d are stored", len(b), maxJSONBytes)
+	text := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	if len(text) > limits.bytes {
+		return nil, fmt.Errorf("takes %d bytes as JSON; at most %d are stored", len(text), limits.bytes)
 	}
-	return b, nil
+	return text, nil
 }
 
 var (
@@ -77,4 +87,17 @@ func checkValue(v *structpb.Value, depth int) error {
 		}
 	}
 	return nil
+}
+
+// decodeStruct returns the message of a stored JSON object, nil if there is
+// none.
+func decodeStruct(raw json.RawMessage) *structpb.Struct {
+	if raw == nil {
+		return nil
+	}
+	var s structpb.Struct
+	if err := s.UnmarshalJSON(raw); err != nil {
+		panic(fmt.Sprintf("server: a stored object that is no object: %v", err)) // It was made from a Struct.
+	}
+	return &s
 }

@@ -12,38 +12,40 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// applyMask replaces in target the fields that the mask names by those of
-// from, each as a whole; fields lists those that may be named. Without a mask,
-// it takes those of them that from has set.
-func applyMask(target, from proto.Message, mask *fieldmaskpb.FieldMask, fields []string) error {
-	dst, src := target.ProtoReflect(), from.ProtoReflect()
-	descriptors := src.Descriptor().Fields()
+// changedFields returns the fields that an update replaces: those that the
+// mask names, which changeable lists, or without a mask those of them that
+// from has set. "*" names them all.
+func changedFields(from proto.Message, mask *fieldmaskpb.FieldMask, changeable []string) ([]protoreflect.FieldDescriptor, error) {
+	m := from.ProtoReflect()
 	paths := mask.GetPaths()
-	if mask == nil {
-		for _, name := range fields {
-			if src.Has(descriptors.ByName(protoreflect.Name(name))) {
-				paths = append(paths, name)
-			}
-		}
+	if len(paths) == 0 || slices.Equal(paths, []string{"*"}) {
+		paths = changeable
 	}
-	if len(paths) == 1 && paths[0] == "*" {
-		paths = fields
-	}
+	var fields []protoreflect.FieldDescriptor
 	var bad experiment.InvalidError
 	for i, path := range paths {
-		if !slices.Contains(fields, path) {
-			bad.Add(fmt.Sprintf("update_mask.paths[%d]", i), "%q cannot be changed; these can: %s", path, strings.Join(fields, ", "))
+		if !slices.Contains(changeable, path) {
+			bad.Add(fmt.Sprintf("update_mask.paths[%d]", i), "%q cannot be changed; these can: %s", path, strings.Join(changeable, ", "))
 			continue
 		}
-		fd := descriptors.ByName(protoreflect.Name(path))
-		if !src.Has(fd) {
-			// "*" names every member of a oneof; the one that is set stays.
-			if one := fd.ContainingOneof(); one == nil || src.WhichOneof(one) == nil {
-				dst.Clear(fd)
-			}
-			continue
+		field := m.Descriptor().Fields().ByName(protoreflect.Name(path))
+		if len(mask.GetPaths()) > 0 || m.Has(field) {
+			fields = append(fields, field)
 		}
-		dst.Set(fd, src.Get(fd))
 	}
-	return bad.Err()
+	return fields, bad.Err()
+}
+
+// replaceFields gives target the fields of from, each as a whole: one that
+// from has not set is cleared.
+func replaceFields(target, from proto.Message, fields []protoreflect.FieldDescriptor) {
+	dst, src := target.ProtoReflect(), from.ProtoReflect()
+	for _, field := range fields { // Before any is set: clearing one member of a oneof must not clear another.
+		dst.Clear(field)
+	}
+	for _, field := range fields {
+		if src.Has(field) {
+			dst.Set(field, src.Get(field))
+		}
+	}
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"strconv"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -20,7 +19,7 @@ type metricService struct {
 func (s *metricService) CreateMetric(ctx context.Context, req *assayv1.CreateMetricRequest) (*assayv1.CreateMetricResponse, error) {
 	def, err := fromMetric(req.Metric)
 	if err != nil {
-		return nil, err
+		return nil, inField("metric", err)
 	}
 	m, err := s.DB.CreateMetric(ctx, req.Metric.Key, req.RequestId, *def)
 	if err != nil {
@@ -38,7 +37,7 @@ func (s *metricService) GetMetric(ctx context.Context, req *assayv1.GetMetricReq
 }
 
 func (s *metricService) ListMetrics(ctx context.Context, req *assayv1.ListMetricsRequest) (*assayv1.ListMetricsResponse, error) {
-	after, err := pagePosition(req.PageToken, experiment.ValidKey)
+	after, err := pagePosition(req.PageToken, "", readKey)
 	if err != nil {
 		return nil, err
 	}
@@ -60,13 +59,14 @@ func (s *metricService) UpdateMetric(ctx context.Context, req *assayv1.UpdateMet
 	if err != nil {
 		return nil, err
 	}
+	fields, err := changedFields(req.Metric, req.UpdateMask, metricFields)
+	if err != nil {
+		return nil, err
+	}
 	m, err := s.DB.UpdateMetric(ctx, req.Metric.Key, etag, func(now *metric.Metric) (metric.Definition, error) {
 		next := toMetric(now)
-		if err := applyMask(next, req.Metric, req.UpdateMask, metricFields); err != nil {
-			return metric.Definition{}, err
-		}
-		var bad experiment.InvalidError
-		if err := firstError(bad.Join("metric", checkRules(s.validator, next)), bad.Err()); err != nil {
+		replaceFields(next, req.Metric, fields)
+		if err := checkRules(s.validator, next); err != nil {
 			return metric.Definition{}, err
 		}
 		def, err := fromMetric(next)
@@ -76,7 +76,7 @@ func (s *metricService) UpdateMetric(ctx context.Context, req *assayv1.UpdateMet
 		return *def, nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, inField("metric", err)
 	}
 	return &assayv1.UpdateMetricResponse{Metric: toMetric(m)}, nil
 }
@@ -96,8 +96,8 @@ func (s *metricService) ArchiveMetric(ctx context.Context, req *assayv1.ArchiveM
 	return &assayv1.ArchiveMetricResponse{Metric: toMetric(m)}, nil
 }
 
-// fromMetric returns the definition of a metric that keeps the schema's rules;
-// its faults are named from the request, as "metric.formula.expression".
+// fromMetric returns the definition of a metric that keeps the schema's rules,
+// after a check of the rules across its fields.
 func fromMetric(m *assayv1.Metric) (*metric.Definition, error) {
 	var def metric.Definition
 	switch d := m.Definition.(type) {
@@ -119,11 +119,7 @@ func fromMetric(m *assayv1.Metric) (*metric.Definition, error) {
 	def.Description = m.Description
 	def.Direction = directions.from(m.Direction)
 	def.Window = m.Window.AsDuration()
-	var bad experiment.InvalidError
-	if err := firstError(bad.Join("metric", def.Validate()), bad.Err()); err != nil {
-		return nil, err
-	}
-	return &def, nil
+	return &def, def.Validate()
 }
 
 func toMetric(m *metric.Metric) *assayv1.Metric {
@@ -183,26 +179,4 @@ func toConditions(conditions []experiment.Condition) []*assayv1.Condition {
 		list = append(list, &assayv1.Condition{Field: c.Field, Op: ops.to(c.Op), Values: c.Values})
 	}
 	return list
-}
-
-// formatEtag and parseEtag convert a version. 0 stands for no etag.
-func formatEtag(version int64) string { return strconv.FormatInt(version, 36) }
-
-func parseEtag(field, etag string) (int64, error) {
-	if etag == "" {
-		return 0, nil
-	}
-	version, err := strconv.ParseInt(etag, 36, 64)
-	if err != nil || version <= 0 {
-		return 0, experiment.Invalid(field, "is not an etag of this service")
-	}
-	return version, nil
-}
-
-// checkUpdate checks what an update needs whatever it changes.
-func checkUpdate(field, key, etag string) (int64, error) {
-	if !experiment.ValidKey(key) {
-		return 0, experiment.Invalid(field+".key", "must name the %s to change", field)
-	}
-	return parseEtag(field+".etag", etag)
 }

@@ -46,11 +46,8 @@ func (s *experimentService) SetOverrides(ctx context.Context, req *assayv1.SetOv
 }
 
 func (s *experimentService) ListOverrides(ctx context.Context, req *assayv1.ListOverridesRequest) (*assayv1.ListOverridesResponse, error) {
-	var after experiment.SubjectID
-	if _, err := pagePosition(req.PageToken, func(s string) bool {
-		n, err := hex.Decode(after[:], []byte(s[:min(len(s), 2*len(after))]))
-		return err == nil && n == len(after)
-	}); err != nil {
+	after, err := pagePosition(req.PageToken, [16]byte{}, readID)
+	if err != nil {
 		return nil, err
 	}
 	e, err := s.DB.Experiment(ctx, req.Experiment)

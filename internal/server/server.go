@@ -1,13 +1,14 @@
 // Package server speaks the API: it converts requests to the nouns of the
 // other packages, calls them, and converts the answers back.
 //
-// What it promises to every caller: a request that breaks a rule is told every
-// field at fault; an error's code follows from its kind in one table; nothing
-// of the inside leaves with an INTERNAL, which is logged once; a panic costs
-// one call and not the server.
+// What it promises to every caller: a request that breaks rules is told every
+// field at fault, as far as a status has room; an error's code follows from
+// its kind in one table; nothing of the inside leaves with an INTERNAL, which
+// is logged once; a panic costs one call and not the server.
 //
 // Rules on single fields stand in the API's schema and are checked by one
-// interceptor. Rules across fields are package experiment's and metric's.
+// interceptor. Rules across fields are package experiment's and metric's; they
+// are checked where the rules on fields hold, since they rely on them.
 package server
 
 import (
@@ -65,7 +66,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	if err := c.Metrics.Register(calls); err != nil {
 		return nil, nil, err
 	}
-	recoverer := recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(panicError))
+	recoverer := recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(recovered))
 	srv := grpc.NewServer(
 		grpc.ConnectionTimeout(connectionTimeout),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),

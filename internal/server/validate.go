@@ -22,8 +22,8 @@ func validate(v protovalidate.Validator) grpc.UnaryServerInterceptor {
 			if err := checkRules(v, m); err != nil {
 				return nil, err
 			}
-			if !checkedByItem(m) {
-				if path := findNUL(m.ProtoReflect(), ""); path != "" {
+			if !acceptsNUL(m) {
+				if path, found := findNUL(m.ProtoReflect()); found {
 					return nil, experiment.Invalid(path, "must not contain NUL")
 				}
 			}
@@ -32,11 +32,12 @@ func validate(v protovalidate.Validator) grpc.UnaryServerInterceptor {
 	}
 }
 
-// checkedByItem tells the requests whose strings are checked where they are
-// used: they are many, and little of them is stored.
-func checkedByItem(m proto.Message) bool {
+// acceptsNUL tells the requests of whose strings none is stored, or only after
+// a check of its own.
+func acceptsNUL(m proto.Message) bool {
 	switch m.(type) {
-	case *assayv1.AssignRequest, *assayv1.BatchAssignRequest, *assayv1.RecordExposuresRequest, *assayv1.RecordOutcomesRequest:
+	case *assayv1.AssignRequest, *assayv1.BatchAssignRequest, *assayv1.ExplainAssignmentRequest,
+		*assayv1.RecordExposuresRequest, *assayv1.RecordOutcomesRequest:
 		return true
 	}
 	return false
@@ -58,42 +59,46 @@ func checkRules(v protovalidate.Validator, m proto.Message) error {
 }
 
 // findNUL returns the path of a string in m that contains NUL, which Postgres
-// cannot store, or "".
-func findNUL(m protoreflect.Message, path string) (found string) {
-	check := func(path string, fd protoreflect.FieldDescriptor, v protoreflect.Value) {
-		switch fd.Kind() {
-		case protoreflect.StringKind:
-			if strings.ContainsRune(v.String(), 0) {
-				found = path
-			}
-		case protoreflect.MessageKind:
-			found = findNUL(v.Message(), path)
-		}
-	}
+// cannot store.
+func findNUL(m protoreflect.Message) (path string, found bool) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		at := string(fd.Name())
-		if path != "" {
-			at = path + "." + at
-		}
 		switch {
 		case fd.IsList():
-			for i := 0; i < v.List().Len() && found == ""; i++ {
-				check(fmt.Sprintf("%s[%d]", at, i), fd, v.List().Get(i))
+			for i := 0; i < v.List().Len() && !found; i++ {
+				if path, found = findNULIn(fd, v.List().Get(i)); found {
+					path = fmt.Sprintf("[%d]%s", i, path)
+				}
 			}
 		case fd.IsMap():
 			v.Map().Range(func(k protoreflect.MapKey, value protoreflect.Value) bool {
-				at := fmt.Sprintf("%s[%q]", at, k.String())
-				if strings.ContainsRune(k.String(), 0) {
-					found = at
-				} else {
-					check(at, fd.MapValue(), value)
+				if path, found = "", strings.ContainsRune(k.String(), 0); !found {
+					path, found = findNULIn(fd.MapValue(), value)
 				}
-				return found == ""
+				if found {
+					path = fmt.Sprintf("[%q]%s", k.String(), path)
+				}
+				return !found
 			})
 		default:
-			check(at, fd, v)
+			path, found = findNULIn(fd, v)
 		}
-		return found == ""
+		if found {
+			path = string(fd.Name()) + path
+		}
+		return !found
 	})
-	return found
+	return path, found
+}
+
+// findNULIn looks into one value. The path leads on from it.
+func findNULIn(fd protoreflect.FieldDescriptor, v protoreflect.Value) (path string, found bool) {
+	switch fd.Kind() {
+	case protoreflect.StringKind:
+		return "", strings.ContainsRune(v.String(), 0)
+	case protoreflect.MessageKind:
+		if path, found = findNUL(v.Message()); found {
+			path = "." + path
+		}
+	}
+	return path, found
 }
