@@ -16,7 +16,7 @@ type Analysis struct {
 	ExperimentID int32
 	Revision     int32
 	AsOfTime     time.Time
-	CreateTime   time.Time // Set by the database.
+	CreateTime   time.Time // To the microsecond.
 	RequestHash  []byte    // Of the request with its resolved moment.
 	Result       []byte
 	Moments      []byte // JSON.

@@ -87,7 +87,8 @@ func fillHistories(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*
 	return err
 }
 
-// ListenCatalog calls notify after every announced change of an experiment.
+// ListenCatalog calls notify once it is listening, and after every announced
+// change of an experiment.
 // It blocks until the context ends or the connection is lost; changes between
 // two calls are not announced to either.
 func (db *DB) ListenCatalog(ctx context.Context, notify func()) error {

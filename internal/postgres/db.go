@@ -18,7 +18,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,14 +62,14 @@ func Open(ctx context.Context, url string, pepper experiment.Pepper) (*DB, error
 	}
 	db := &DB{names: map[string]int32{}, partitions: map[time.Time]bool{}}
 	var err error
-	if db.definitions, err = newPool(ctx, url, "assay", 4, statementTimeout); err != nil {
+	if db.definitions, err = newPool(ctx, url, "assay", statementTimeout, nil); err != nil {
 		return nil, err
 	}
-	if db.recording, err = newPool(ctx, url, recorderName, 4, statementTimeout); err != nil {
+	if db.recording, err = newPool(ctx, url, recorderName, statementTimeout, byKey); err != nil {
 		db.Close()
 		return nil, err
 	}
-	if db.analysis, err = newPool(ctx, url, "assay-analyze", 4, 0); err != nil {
+	if db.analysis, err = newPool(ctx, url, "assay-analyze", 0, nil); err != nil {
 		db.Close()
 		return nil, err
 	}
@@ -86,16 +89,27 @@ func (db *DB) Close() {
 	}
 }
 
-func newPool(ctx context.Context, url, name string, size int32, timeout time.Duration) (*pgxpool.Pool, error) {
+// poolSize is the number of connections of each pool.
+const poolSize = 4
+
+// byKey are settings for statements that look rows up by key. Left to itself,
+// Postgres compares a large batch with the events recorded by reading all of
+// them.
+var byKey = map[string]string{"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
+func newPool(ctx context.Context, url, name string, timeout time.Duration, settings map[string]string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("the database URL: %w", err)
 	}
-	config.MaxConns = size
+	config.MaxConns = poolSize
 	params := config.ConnConfig.RuntimeParams
+	maps.Copy(params, settings)
 	params["application_name"] = name
 	params["timezone"] = "UTC"
 	params["synchronous_commit"] = "on"
+	params["default_transaction_isolation"] = "read committed"
+	params["jit"] = "off" // Compiling an analysis takes longer than running it.
 	if timeout > 0 {
 		params["statement_timeout"] = fmt.Sprint(timeout.Milliseconds())
 		params["idle_in_transaction_session_timeout"] = fmt.Sprint(timeout.Milliseconds())
@@ -115,7 +129,7 @@ func Migrate(ctx context.Context, url string) error {
 	}
 	sqlDB := stdlib.OpenDB(*config)
 	defer sqlDB.Close()
-	locker, err := lock.NewPostgresSessionLocker()
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // Every second for 5 minutes.
 	if err != nil {
 		return err
 	}
@@ -155,6 +169,19 @@ func (db *DB) checkPepper(ctx context.Context, pepper experiment.Pepper) error {
 // the same data would fail again.
 var ErrBadData = errors.New("the database refused the data")
 
+// unavailableCodes are the beginnings of the SQLSTATEs after which the same
+// statement may succeed later.
+var unavailableCodes = []string{
+	"08",    // Connection lost.
+	"25006", // A standby.
+	"25P03", // The transaction was idle for too long.
+	"40",    // Deadlock or serialisation failure, retries spent.
+	"53",    // Out of disk, memory or connections.
+	"55P03", // Lock timeout.
+	"57",    // Statement timeout, connection ended, shutting down.
+	"58",    // The system under Postgres failed.
+}
+
 // interpret turns a driver error into one of the kinds of package experiment
 // where the caller can act on it, by SQLSTATE alone.
 func interpret(err error) error {
@@ -164,16 +191,9 @@ func interpret(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		switch {
-		case pg.Code[:2] == "08", // Connection lost.
-			pg.Code[:2] == "53",  // Out of disk, memory or connections.
-			pg.Code[:3] == "57P", // Shutting down.
-			pg.Code[:2] == "40",  // Deadlock or serialisation failure, retries spent.
-			pg.Code == "57014",   // Statement timeout.
-			pg.Code == "55P03",   // Lock timeout.
-			pg.Code == "25006",   // A standby.
-			pg.Code[:2] == "58":  // The system under Postgres failed.
+		case slices.ContainsFunc(unavailableCodes, func(prefix string) bool { return strings.HasPrefix(pg.Code, prefix) }):
 			return unavailable(err)
-		case pg.Code[:2] == "22", pg.Code == "23514": // Data exception, check violation.
+		case strings.HasPrefix(pg.Code, "22"), pg.Code == "23514": // Data exception, check violation.
 			return fmt.Errorf("%w: %w", ErrBadData, err)
 		}
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -59,10 +60,10 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-func getExperiment(ctx context.Context, q querier, key, lock string) (*experiment.Experiment, error) {
+func getExperiment(ctx context.Context, q querier, key string) (*experiment.Experiment, error) {
 	rows, err := q.Query(ctx, `SELECT `+experimentColumns+`
 		FROM experiments e JOIN experiment_revisions r ON r.experiment_id = e.id AND r.revision = e.revision
-		WHERE e.key = $1 `+lock, key)
+		WHERE e.key = $1`, key)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func getExperiment(ctx context.Context, q querier, key, lock string) (*experimen
 
 // Experiment returns an experiment with its current revision.
 func (db *DB) Experiment(ctx context.Context, key string) (*experiment.Experiment, error) {
-	e, err := getExperiment(ctx, db.definitions, key, "")
+	e, err := getExperiment(ctx, db.definitions, key)
 	return e, interpret(err)
 }
 
@@ -95,7 +96,7 @@ func (db *DB) Experiments(ctx context.Context, f ExperimentFilter) ([]*experimen
 	}
 	rows, err := db.definitions.Query(ctx, `SELECT `+experimentColumns+`
 		FROM experiments e JOIN experiment_revisions r ON r.experiment_id = e.id AND r.revision = e.revision
-		WHERE e.key > $1 AND e.state = ANY($2)
+		WHERE e.key > $1 AND ($2::text[] IS NULL OR e.state = ANY($2))
 		AND ($3::text IN ('null', '{}') OR coalesce(r.definition->'labels', '{}')::jsonb @> $3::jsonb)
 		ORDER BY e.key LIMIT $4`, f.After, f.States, string(labels), f.Limit)
 	if err != nil {
@@ -110,7 +111,7 @@ func (db *DB) Experiments(ctx context.Context, f ExperimentFilter) ([]*experimen
 func (db *DB) CreateExperiment(ctx context.Context, key, requestID string, def experiment.Definition) (*experiment.Experiment, error) {
 	var created *experiment.Experiment
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
-		if err := checkMetrics(ctx, tx, &def); err != nil {
+		if err := checkMetrics(ctx, tx, &def, nil); err != nil {
 			return err
 		}
 		var id int32
@@ -135,7 +136,7 @@ func (db *DB) CreateExperiment(ctx context.Context, key, requestID string, def e
 		if err := announce(ctx, tx, key); err != nil {
 			return err
 		}
-		created, err = getExperiment(ctx, tx, key, "")
+		created, err = getExperiment(ctx, tx, key)
 		return err
 	})
 	return created, err
@@ -151,7 +152,7 @@ func existing(ctx context.Context, tx pgx.Tx, key, requestID string) (*experimen
 	if err != nil {
 		return nil, err
 	}
-	return getExperiment(ctx, tx, key, "")
+	return getExperiment(ctx, tx, key)
 }
 
 // UpdateExperiment stores the revision that change makes of the experiment as
@@ -172,28 +173,36 @@ func (db *DB) UpdateExperiment(ctx context.Context, key string, etag int64, chan
 			updated = e
 			return nil
 		}
-		if err := checkMetrics(ctx, tx, &next.Definition); err != nil {
+		if err := checkMetrics(ctx, tx, &next.Definition, e.Current.Definition.Metrics); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE experiments SET revision = $2, version = nextval('definition_version'), update_time = statement_timestamp()
+			WHERE id = $1`, e.ID, next.Number); err != nil {
 			return err
 		}
 		if err := insertRevision(ctx, tx, e.ID, &next); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE experiments SET revision = $2, version = nextval('definition_version'), update_time = now()
-			WHERE id = $1`, e.ID, next.Number); err != nil {
-			return err
-		}
 		if err := announce(ctx, tx, key); err != nil {
 			return err
 		}
-		updated, err = getExperiment(ctx, tx, key, "")
+		updated, err = getExperiment(ctx, tx, key)
 		return err
 	})
 	return updated, err
 }
 
-// lockExperiment reads an experiment under a lock on its row.
+// lockExperiment reads an experiment under a lock on its row. The lock is a
+// statement of its own: one that locked and joined would find no row if the
+// experiment got another revision while it waited.
+//
+// What is then written takes its time from a statement after the lock, not
+// from the start of the transaction, so that times follow the order of changes.
 func lockExperiment(ctx context.Context, tx pgx.Tx, key string, etag int64) (*experiment.Experiment, error) {
-	e, err := getExperiment(ctx, tx, key, "FOR UPDATE OF e")
+	if _, err := tx.Exec(ctx, `SELECT FROM experiments WHERE key = $1 FOR NO KEY UPDATE`, key); err != nil {
+		return nil, err
+	}
+	e, err := getExperiment(ctx, tx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -227,21 +236,17 @@ func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, 
 		if err := e.State.CheckTransition(to); err != nil {
 			return err
 		}
+		if _, err := tx.Exec(ctx, `UPDATE experiments SET state = $2, version = nextval('definition_version'), update_time = statement_timestamp()
+			WHERE id = $1`, e.ID, to); err != nil {
+			return err
+		}
 		switch {
 		case to == experiment.StateRunning && e.State == experiment.StateDraft:
 			err = start(ctx, tx, e)
 		case to == experiment.StateConcluded:
-			if change.Shipped != "" && e.Current.Definition.Variant(change.Shipped) < 0 {
-				return experiment.Invalid("shipped_variant", "the experiment has no variant %q", change.Shipped)
-			}
-			_, err = tx.Exec(ctx, `UPDATE experiments SET shipped_variant = $2, rationale = $3, conclude_time = now() WHERE id = $1`,
-				e.ID, change.Shipped, change.Rationale)
+			err = conclude(ctx, tx, e, change)
 		}
 		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `UPDATE experiments SET state = $2, version = nextval('definition_version'), update_time = now()
-			WHERE id = $1`, e.ID, to); err != nil {
 			return err
 		}
 		if err := insertTransition(ctx, tx, e.ID, to); err != nil {
@@ -250,7 +255,7 @@ func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, 
 		if err := announce(ctx, tx, key); err != nil {
 			return err
 		}
-		moved, err = getExperiment(ctx, tx, key, "")
+		moved, err = getExperiment(ctx, tx, key)
 		return err
 	})
 	return moved, err
@@ -274,33 +279,49 @@ func start(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `UPDATE experiments SET pins = $2, plan_hash = $3, start_time = now() WHERE id = $1`,
+	_, err = tx.Exec(ctx, `UPDATE experiments SET pins = $2, plan_hash = $3, start_time = update_time WHERE id = $1`,
 		e.ID, string(encoded), def.SealPlan(pins))
 	return err
 }
 
-// checkMetrics refuses a definition that names a metric that does not exist.
-func checkMetrics(ctx context.Context, tx pgx.Tx, def *experiment.Definition) error {
+func conclude(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, change StateChange) error {
+	if change.Shipped != "" && e.Current.Definition.Variant(change.Shipped) < 0 {
+		return experiment.Invalid("shipped_variant", "the experiment has no variant %q", change.Shipped)
+	}
+	_, err := tx.Exec(ctx, `UPDATE experiments SET shipped_variant = $2, rationale = $3, conclude_time = update_time WHERE id = $1`,
+		e.ID, change.Shipped, change.Rationale)
+	return err
+}
+
+// checkMetrics refuses a definition that names a metric that does not exist, or
+// one that is archived and not in use already.
+func checkMetrics(ctx context.Context, tx pgx.Tx, def *experiment.Definition, inUse []experiment.MetricUse) error {
 	keys := make([]string, len(def.Metrics))
 	for i, m := range def.Metrics {
 		keys[i] = m.Metric
 	}
-	rows, err := tx.Query(ctx, `SELECT key FROM metrics WHERE key = ANY($1)`, keys)
+	rows, err := tx.Query(ctx, `SELECT key, archived FROM metrics WHERE key = ANY($1)`, keys)
 	if err != nil {
 		return err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
+	isArchived := map[string]bool{}
+	var found string
+	var archived bool
+	if _, err := pgx.ForEachRow(rows, []any{&found, &archived}, func() error {
+		isArchived[found] = archived
+		return nil
+	}); err != nil {
 		return err
-	}
-	known := map[string]bool{}
-	for _, key := range found {
-		known[key] = true
 	}
 	var bad experiment.InvalidError
 	for i, key := range keys {
-		if !known[key] {
+		archived, known := isArchived[key]
+		used := slices.ContainsFunc(inUse, func(u experiment.MetricUse) bool { return u.Metric == key })
+		switch {
+		case !known:
 			bad.Add(fmt.Sprintf("metrics[%d].metric", i), "there is no metric %q", key)
+		case archived && !used:
+			bad.Add(fmt.Sprintf("metrics[%d].metric", i), "the metric %q is archived", key)
 		}
 	}
 	return bad.Err()
@@ -315,14 +336,14 @@ func insertRevision(ctx context.Context, tx pgx.Tx, id int32, r *experiment.Revi
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation)
-		VALUES ($1, $2, $3, $4, $5)`, id, r.Number, r.Phase, string(definition), string(allocation))
+	_, err = tx.Exec(ctx, `INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation, create_time)
+		SELECT id, $2, $3, $4, $5, update_time FROM experiments WHERE id = $1`, id, r.Number, r.Phase, string(definition), string(allocation))
 	return err
 }
 
 func insertTransition(ctx context.Context, tx pgx.Tx, id int32, state experiment.State) error {
-	_, err := tx.Exec(ctx, `INSERT INTO experiment_transitions (experiment_id, version, state)
-		SELECT id, version, $2 FROM experiments WHERE id = $1`, id, state)
+	_, err := tx.Exec(ctx, `INSERT INTO experiment_transitions (experiment_id, version, state, time)
+		SELECT id, version, $2, update_time FROM experiments WHERE id = $1`, id, state)
 	return err
 }
 

@@ -20,11 +20,11 @@ import (
 // take the earliest row, so that a row too many changes nothing.
 func (db *DB) RecordExposures(ctx context.Context, items []experiment.Exposure) ([]experiment.Result, error) {
 	results := make([]experiment.Result, len(items))
-	for i := range results {
-		results[i] = experiment.Duplicate
-	}
 	earliest := earliestExposures(items)
 	err := inTx(ctx, db.recording, func(tx pgx.Tx) error {
+		for i := range results {
+			results[i] = experiment.Duplicate
+		}
 		fresh, err := newExposures(ctx, tx, items, earliest)
 		if err != nil || len(fresh) == 0 {
 			return err
@@ -67,7 +67,7 @@ func earliestExposures(items []experiment.Exposure) []int {
 	return indices
 }
 
-// newExposures leaves of the indices those whose exposure is not known at its
+// newExposures returns those of the indices whose exposure is not known at its
 // time or earlier.
 func newExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, indices []int) ([]int, error) {
 	experiments, subjects := map[int32]bool{}, make([][16]byte, len(indices))
@@ -94,10 +94,13 @@ func newExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, i
 	}); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(indices, func(i int) bool {
-		at, ok := known[keyOf(&items[i])]
-		return ok && !items[i].ExposedTime.Before(at)
-	}), nil
+	var fresh []int
+	for _, i := range indices {
+		if at, ok := known[keyOf(&items[i])]; !ok || items[i].ExposedTime.Before(at) {
+			fresh = append(fresh, i)
+		}
+	}
+	return fresh, nil
 }
 
 func insertExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, indices []int, results []experiment.Result) error {

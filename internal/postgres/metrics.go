@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,9 +28,9 @@ func scanMetric(row pgx.CollectableRow) (*metric.Metric, error) {
 }
 
 // getMetric reads a metric at a revision, or at the current one if it is 0.
-func getMetric(ctx context.Context, q querier, key string, revision int32, lock string) (*metric.Metric, error) {
+func getMetric(ctx context.Context, q querier, key string, revision int32) (*metric.Metric, error) {
 	rows, err := q.Query(ctx, `SELECT `+metricColumns+` FROM metrics m JOIN metric_revisions r ON r.metric_id = m.id
-		WHERE m.key = $1 AND r.revision = CASE WHEN $2 = 0 THEN m.revision ELSE $2 END `+lock, key, revision)
+		WHERE m.key = $1 AND r.revision = CASE WHEN $2 = 0 THEN m.revision ELSE $2 END`, key, revision)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +46,7 @@ func getMetric(ctx context.Context, q querier, key string, revision int32, lock 
 
 // Metric returns a metric at a revision, or at the current one if it is 0.
 func (db *DB) Metric(ctx context.Context, key string, revision int32) (*metric.Metric, error) {
-	m, err := getMetric(ctx, db.definitions, key, revision, "")
+	m, err := getMetric(ctx, db.definitions, key, revision)
 	return m, interpret(err)
 }
 
@@ -81,7 +82,7 @@ func (db *DB) CreateMetric(ctx context.Context, key, requestID string, def metri
 		if err != nil {
 			return err
 		}
-		created, err = getMetric(ctx, tx, key, 0, "")
+		created, err = getMetric(ctx, tx, key, 0)
 		return err
 	})
 	return created, err
@@ -89,7 +90,7 @@ func (db *DB) CreateMetric(ctx context.Context, key, requestID string, def metri
 
 // UpdateMetric stores the definition that change makes of the metric as it is
 // under its row's lock, as a new revision. An etag (the version) that is not 0
-// must be the current one.
+// must be the current one. A definition that does not change makes no revision.
 func (db *DB) UpdateMetric(ctx context.Context, key string, etag int64, change func(*metric.Metric) (metric.Definition, error)) (*metric.Metric, error) {
 	var updated *metric.Metric
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
@@ -104,13 +105,17 @@ func (db *DB) UpdateMetric(ctx context.Context, key string, etag int64, change f
 		if err != nil {
 			return err
 		}
+		if reflect.DeepEqual(def, m.Definition) {
+			updated = m
+			return nil
+		}
 		if err := insertMetricRevision(ctx, tx, key, m.Revision+1, &def); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE metrics SET revision = $2, version = nextval('definition_version') WHERE key = $1`, key, m.Revision+1); err != nil {
 			return err
 		}
-		updated, err = getMetric(ctx, tx, key, 0, "")
+		updated, err = getMetric(ctx, tx, key, 0)
 		return err
 	})
 	return updated, err
@@ -128,14 +133,18 @@ func (db *DB) ArchiveMetric(ctx context.Context, key string, etag int64) (*metri
 		if _, err := tx.Exec(ctx, `UPDATE metrics SET archived = true, version = nextval('definition_version') WHERE key = $1`, key); err != nil {
 			return err
 		}
-		archived, err = getMetric(ctx, tx, key, 0, "")
+		archived, err = getMetric(ctx, tx, key, 0)
 		return err
 	})
 	return archived, err
 }
 
+// lockMetric reads a metric under a lock on its row, as lockExperiment does.
 func lockMetric(ctx context.Context, tx pgx.Tx, key string, etag int64) (*metric.Metric, error) {
-	m, err := getMetric(ctx, tx, key, 0, "FOR UPDATE OF m")
+	if _, err := tx.Exec(ctx, `SELECT FROM metrics WHERE key = $1 FOR NO KEY UPDATE`, key); err != nil {
+		return nil, err
+	}
+	m, err := getMetric(ctx, tx, key, 0)
 	if err == nil && etag != 0 && etag != m.Version {
 		return nil, experiment.Errorf(experiment.ErrAborted, "ETAG_MISMATCH", "the metric has changed since it was read")
 	}

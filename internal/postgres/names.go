@@ -12,7 +12,8 @@ import (
 
 // MaxOutcomeNames is the most distinct outcome names that are recorded. Names
 // are kinds of event, not data; a client that puts data into them is stopped
-// here before its names fill the memory of every server.
+// here before its names fill the memory of every server. Servers that add names
+// at the same moment may pass it by what they add.
 const MaxOutcomeNames = 10_000
 
 // outcomeNames returns the ids of the items' names, adding new names up to

@@ -38,7 +38,6 @@ func (db *DB) RecordOutcomes(ctx context.Context, items []experiment.Outcome) ([
 		if err != nil {
 			return nil, err
 		}
-		batch.settleRepeats(results)
 		return results, nil
 	}
 }
@@ -106,7 +105,7 @@ func (b *outcomeBatch) insert(ctx context.Context, tx pgx.Tx, results []experime
 	}); err != nil {
 		return err
 	}
-	var known []int
+	known := slices.Clone(b.repeats)
 	for _, i := range b.indices {
 		if inserted[i] {
 			results[i] = experiment.Recorded
@@ -117,30 +116,36 @@ func (b *outcomeBatch) insert(ctx context.Context, tx pgx.Tx, results []experime
 	return b.compare(ctx, tx, known, results)
 }
 
-// compare tells the duplicates among the known identities from the conflicts.
+// compare tells the duplicates among the items of known identity from the
+// conflicts.
 func (b *outcomeBatch) compare(ctx context.Context, tx pgx.Tx, known []int, results []experiment.Result) error {
 	if len(known) == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `SELECT o.row_id, o.subject_id, o.name_id = n.name_id
+	rows, err := tx.Query(ctx, `SELECT n.item, o.name_id = n.name_id
 			AND o.value IS NOT DISTINCT FROM n.value AND o.properties IS NOT DISTINCT FROM n.properties::jsonb
-		FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::float8[], $5::text[])
-			AS n (row_id, subject_id, name_id, value, properties)
-		JOIN outcomes o ON o.row_id = n.row_id AND o.subject_id = n.subject_id`, b.columns(known)[:5]...)
+		FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::float8[], $5::text[], $6::bigint[])
+			AS n (row_id, subject_id, name_id, value, properties, item)
+		JOIN outcomes o ON o.row_id = n.row_id AND o.subject_id = n.subject_id`, append(b.columns(known)[:5], known)...)
 	if err != nil {
 		return err
 	}
-	var key outcomeKey
+	compared := 0
+	var item int
 	var same bool
-	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&key.row), (*[16]byte)(&key.subject), &same}, func() error {
-		if same {
-			results[b.first[key]] = experiment.Duplicate
-		} else {
-			results[b.first[key]] = experiment.Conflict
+	if _, err = pgx.ForEachRow(rows, []any{&item, &same}, func() error {
+		compared++
+		if results[item] = experiment.Conflict; same {
+			results[item] = experiment.Duplicate
 		}
 		return nil
-	})
-	return err
+	}); err != nil {
+		return err
+	}
+	if compared != len(known) {
+		return unavailable(errors.New("known outcomes were removed before they could be compared"))
+	}
+	return nil
 }
 
 // columns returns the items at the indices as arrays: row ids, subject ids,
@@ -158,29 +163,6 @@ func (b *outcomeBatch) columns(indices []int) []any {
 		}
 	}
 	return []any{rows, subjects, names, values, properties, times}
-}
-
-// settleRepeats judges the items whose identity came earlier in the batch
-// against the item that stood for it.
-func (b *outcomeBatch) settleRepeats(results []experiment.Result) {
-	for _, i := range b.repeats {
-		first := b.first[outcomeKey{b.items[i].RowID, b.items[i].SubjectID}]
-		switch {
-		case !sameContent(&b.items[i], &b.items[first]):
-			results[i] = experiment.Conflict
-		case results[first] == experiment.Recorded:
-			results[i] = experiment.Duplicate
-		default:
-			results[i] = results[first]
-		}
-	}
-}
-
-func sameContent(a, b *experiment.Outcome) bool {
-	if a.Name != b.Name || (a.Value == nil) != (b.Value == nil) || !bytes.Equal(a.Properties, b.Properties) {
-		return false
-	}
-	return a.Value == nil || *a.Value == *b.Value
 }
 
 func (b *outcomeBatch) months() map[time.Time]bool {

@@ -22,10 +22,12 @@ const MaxOverrides = 10_000
 
 // SetOverrides sets the pins, each for a subject of its own, and returns how
 // many changed.
+//
+// An analysis of a moment leaves out who was pinned by then. So pins are
+// written on a connection for events, whose transactions SafeTime waits for.
 func (db *DB) SetOverrides(ctx context.Context, key string, overrides []Override) (int, error) {
 	changed := 0
-	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
-		changed = 0
+	err := inTx(ctx, db.recording, func(tx pgx.Tx) error {
 		e, err := lockExperiment(ctx, tx, key, 0)
 		if err != nil {
 			return err
@@ -34,35 +36,24 @@ func (db *DB) SetOverrides(ctx context.Context, key string, overrides []Override
 		for i, o := range overrides {
 			ids[i], variants[i] = o.SubjectID, o.Variant
 		}
-		rows, err := tx.Query(ctx, `WITH wanted AS (SELECT * FROM unnest($2::uuid[], $3::text[]) AS w (subject_id, variant)),
-			ended AS (
-				UPDATE overrides o SET end_time = now() FROM wanted w
+		var unpinned, pinned int
+		if err := tx.QueryRow(ctx, `WITH ended AS (
+				UPDATE overrides o SET end_time = statement_timestamp() FROM unnest($2::uuid[], $3::text[]) AS w (subject_id, variant)
 				WHERE o.experiment_id = $1 AND o.subject_id = w.subject_id AND o.end_time IS NULL AND o.variant <> w.variant
-				RETURNING o.subject_id)
-			SELECT w.subject_id, w.variant FROM wanted w LEFT JOIN ended USING (subject_id)
-			WHERE ended.subject_id IS NOT NULL OR w.variant <> '' AND NOT EXISTS (
-				SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = w.subject_id AND o.end_time IS NULL)`,
-			e.ID, ids, variants)
-		if err != nil {
+				RETURNING w.variant)
+			SELECT count(*) FROM ended WHERE variant = ''`, e.ID, ids, variants).Scan(&unpinned); err != nil {
 			return err
 		}
-		fresh, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Override, err error) {
-			err = row.Scan((*[16]byte)(&o.SubjectID), &o.Variant)
-			return o, err
-		})
-		if err != nil {
+		if err := tx.QueryRow(ctx, `WITH pinned AS (
+				INSERT INTO overrides (experiment_id, subject_id, variant)
+				SELECT $1, w.subject_id, w.variant FROM unnest($2::uuid[], $3::text[]) AS w (subject_id, variant)
+				WHERE w.variant <> '' AND NOT EXISTS (
+					SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = w.subject_id AND o.end_time IS NULL)
+				RETURNING subject_id)
+			SELECT count(*) FROM pinned`, e.ID, ids, variants).Scan(&pinned); err != nil {
 			return err
 		}
-		for _, o := range fresh {
-			changed++
-			if o.Variant == "" {
-				continue
-			}
-			if _, err := tx.Exec(ctx, `INSERT INTO overrides (experiment_id, subject_id, variant) VALUES ($1, $2, $3)`,
-				e.ID, [16]byte(o.SubjectID), o.Variant); err != nil {
-				return err
-			}
-		}
+		changed = unpinned + pinned
 		return finishOverrides(ctx, tx, e, changed)
 	})
 	return changed, err
@@ -81,7 +72,7 @@ func finishOverrides(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, c
 		return experiment.Errorf(experiment.ErrPrecondition, "TOO_MANY_OVERRIDES",
 			"the experiment would have %d overrides; %d are allowed", pinned, MaxOverrides)
 	}
-	if _, err := tx.Exec(ctx, `UPDATE experiments SET version = nextval('definition_version'), update_time = now() WHERE id = $1`, e.ID); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE experiments SET version = nextval('definition_version'), update_time = statement_timestamp() WHERE id = $1`, e.ID); err != nil {
 		return err
 	}
 	return announce(ctx, tx, e.Key)

@@ -50,8 +50,9 @@ func createPartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
 		return err
 	}
 	name := month.Format("outcomes_2006_01")
-	var exists bool
-	if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, name).Scan(&exists); err != nil || exists {
+	var attached bool // A table of the name that was detached does not count.
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_inherits
+		WHERE inhparent = 'outcomes'::regclass AND inhrelid = to_regclass($1))`, name).Scan(&attached); err != nil || attached {
 		return err
 	}
 	table := pgx.Identifier{name}.Sanitize()
@@ -65,8 +66,12 @@ func createPartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
 	return err
 }
 
-// lowestRowID is the lowest row id of outcomes at or after t, as a UUID.
+// lowestRowID is the lowest row id of outcomes at or after t, as a UUID. No
+// outcome is from before 1970, where row ids have no place.
 func lowestRowID(t time.Time) string {
+	if t.Before(time.UnixMilli(0)) {
+		t = time.UnixMilli(0)
+	}
 	id := experiment.NewRowID(t, "")
 	for i := 6; i < len(id); i++ {
 		id[i] = 0

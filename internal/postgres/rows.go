@@ -15,8 +15,8 @@ import (
 	"github.com/assayhq/assay/internal/metric"
 )
 
-// SafeTime returns the latest moment before which no event can still be
-// committed: what is recorded up to it will never change.
+// SafeTime returns the latest moment before which no event and no pin can still
+// be committed: what is recorded up to it will never change.
 //
 // An event's recorded_time is that of its statement, which follows the start
 // of its transaction. So the clock is read first, and then the transactions of
@@ -190,8 +190,8 @@ var sqlOps = map[experiment.Op]string{
 	experiment.OpGreater: ">", experiment.OpGreaterOrEqual: ">=", experiment.OpLess: "<", experiment.OpLessOrEqual: "<=",
 }
 
-// condition is false, never null, for an outcome that lacks the field: in a
-// filter the two are the same.
+// condition is false or null, which in a filter are the same, for an outcome
+// that lacks the field.
 func (q *subjectQuery) condition(c experiment.Condition) string {
 	if c.Field == experiment.FieldValue {
 		switch c.Op {
@@ -246,7 +246,8 @@ func (q *subjectQuery) aggregate(a experiment.Aggregate, filter string) string {
 }
 
 func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metric.Study, visit func(*metric.Row) error) error {
-	rows, err := tx.Query(ctx, sql, args...)
+	// Hardly two analyses share a statement, so none is kept prepared.
+	rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryExecModeDescribeExec}, args...)...)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ CREATE TABLE experiment_revisions (
     phase         integer NOT NULL,
     definition    json NOT NULL,
     allocation    json NOT NULL,
-    create_time   timestamptz NOT NULL DEFAULT now(),
+    create_time   timestamptz NOT NULL,
     PRIMARY KEY (experiment_id, revision)
 );
 
@@ -62,16 +62,16 @@ CREATE TABLE experiment_transitions (
     experiment_id integer NOT NULL REFERENCES experiments,
     version       bigint NOT NULL,
     state         text NOT NULL,
-    time          timestamptz NOT NULL DEFAULT now(),
+    time          timestamptz NOT NULL,
     PRIMARY KEY (experiment_id, version)
 );
 
 -- A pin is never changed: it ends, and another begins. The row that has not
--- ended is the one in force.
+-- ended is the one in force. Its time is that of the statement, as for events.
 CREATE TABLE overrides (
     experiment_id integer NOT NULL REFERENCES experiments,
     subject_id    uuid NOT NULL,
-    create_time   timestamptz NOT NULL DEFAULT now(),
+    create_time   timestamptz NOT NULL DEFAULT statement_timestamp(),
     end_time      timestamptz,
     variant       text NOT NULL,
     PRIMARY KEY (experiment_id, subject_id, create_time)
@@ -91,7 +91,7 @@ CREATE TABLE analyses (
     revision      integer NOT NULL,
     as_of_time    timestamptz NOT NULL,
     request_hash  bytea NOT NULL,
-    create_time   timestamptz NOT NULL DEFAULT now(),
+    create_time   timestamptz NOT NULL,
     result        bytea NOT NULL,
     moments       json NOT NULL,
     UNIQUE (experiment_id, request_hash)

@@ -1,0 +1,201 @@
+package postgres_test
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/postgres"
+)
+
+func exposure(subject int, variant string, at time.Time) experiment.Exposure {
+	return experiment.Exposure{ExperimentID: 7, Phase: 1, SubjectID: subjectID(subject), Variant: variant, ExposedTime: at}
+}
+
+func recordExposures(t *testing.T, db *postgres.DB, items ...experiment.Exposure) []experiment.Result {
+	t.Helper()
+	results, err := db.RecordExposures(t.Context(), items)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+const (
+	recorded  = experiment.Recorded
+	duplicate = experiment.Duplicate
+	conflict  = experiment.Conflict
+	limited   = experiment.Limited
+)
+
+func TestRecordExposuresOneAfterAnother(t *testing.T) {
+	d := newDatabase(t)
+	noon := day(5, 12)
+	ofPhase, ofExperiment := exposure(1, "a", noon), exposure(1, "a", noon)
+	ofPhase.Phase, ofExperiment.ExperimentID = 2, 8
+	for _, step := range []struct {
+		name string
+		item experiment.Exposure
+		want experiment.Result
+	}{
+		{"first", exposure(1, "a", noon), recorded},
+		{"repeat", exposure(1, "a", noon), duplicate},
+		{"later", exposure(1, "a", noon.Add(time.Millisecond)), duplicate},
+		{"earlier", exposure(1, "a", noon.Add(-time.Millisecond)), recorded},
+		{"the first again", exposure(1, "a", noon), duplicate},
+		{"other variant, later", exposure(1, "b", noon.Add(time.Hour)), recorded},
+		{"other phase", ofPhase, recorded},
+		{"other experiment", ofExperiment, recorded},
+		{"other subject", exposure(2, "a", noon), recorded},
+	} {
+		if got := recordExposures(t, d.DB, step.item); got[0] != step.want {
+			t.Errorf("%s: result %d, want %d", step.name, got[0], step.want)
+		}
+	}
+	if n := scalar[int](t, d.raw, `SELECT count(*) FROM exposures`); n != 6 {
+		t.Errorf("%d rows, want 6", n)
+	}
+}
+
+func TestRecordExposuresBatch(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(9, "a", day(3)))
+	first := exposure(1, "a", day(4))
+	first.Attributes = json.RawMessage(`{"country":"PL"}`)
+	got := recordExposures(t, d.DB,
+		exposure(1, "a", day(5)),
+		first,
+		exposure(1, "a", day(4)), // Equal to the earliest: one of them is recorded.
+		exposure(1, "b", day(6)),
+		exposure(9, "a", day(4)), // Known from before.
+		exposure(9, "a", day(3)),
+		exposure(1, "a", day(7)),
+	)
+	want := []experiment.Result{duplicate, recorded, duplicate, recorded, duplicate, duplicate, duplicate}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	kept := list[string](t, d.raw, `SELECT variant || ' ' || exposed_time || ' ' || coalesce(attributes->>'country', '-')
+		FROM exposures WHERE subject_id = $1 ORDER BY 1`, [16]byte(subjectID(1)))
+	if diff := cmp.Diff([]string{"a 2026-01-04 00:00:00+00 PL", "b 2026-01-06 00:00:00+00 -"}, kept); diff != "" {
+		t.Error(diff)
+	}
+	if got := recordExposures(t, d.DB); len(got) != 0 {
+		t.Errorf("results %v of nothing", got)
+	}
+}
+
+func TestRecordExposuresRepeatWritesNothing(t *testing.T) {
+	d := newDatabase(t)
+	items := []experiment.Exposure{exposure(1, "a", day(5)), exposure(2, "b", day(6)), exposure(1, "b", day(7))}
+	recordExposures(t, d.DB, items...)
+	// Also a lock on a row or an update to the same content would show.
+	state := func() []string {
+		return list[string](t, d.raw, `SELECT concat_ws(' ', ctid, xmin, xmax, exposures) FROM exposures ORDER BY 1`)
+	}
+	before := state()
+	items[0].ExposedTime = day(9)
+	for i, r := range recordExposures(t, d.other, items...) {
+		if r != duplicate {
+			t.Errorf("item %d: result %d", i, r)
+		}
+	}
+	if diff := cmp.Diff(before, state()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Whatever the order, the batches and the servers, readers find the earliest
+// time of each subject and variant, and what is acknowledged as recorded is
+// exactly what is stored.
+func TestRecordExposuresAnyOrder(t *testing.T) {
+	for seed := range uint64(3) {
+		d := newDatabase(t)
+		r := seeded(seed)
+		type key struct {
+			Subject experiment.SubjectID
+			Phase   int32
+			Variant string
+		}
+		want := map[key]time.Time{}
+		items := make([]experiment.Exposure, 400)
+		for i := range items {
+			e := exposure(r.IntN(12), []string{"a", "b"}[r.IntN(2)], day(1).Add(time.Duration(r.IntN(40))*time.Millisecond))
+			e.Phase = 1 + r.Int32N(2)
+			items[i] = e
+			k := key{e.SubjectID, e.Phase, e.Variant}
+			if at, ok := want[k]; !ok || e.ExposedTime.Before(at) {
+				want[k] = e.ExposedTime
+			}
+		}
+		acknowledged := fromWriters(t, d, r, items, (*postgres.DB).RecordExposures, func(_ experiment.Exposure, result experiment.Result) bool {
+			return result == recorded
+		})
+		if rows := scalar[int](t, d.raw, `SELECT count(*) FROM exposures`); rows != acknowledged {
+			t.Errorf("seed %d: %d rows, %d acknowledged as recorded", seed, rows, acknowledged)
+		}
+		got := map[key]time.Time{}
+		rows, err := d.raw.Query(t.Context(), `SELECT subject_id, phase, variant, min(exposed_time) FROM exposures GROUP BY 1, 2, 3`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var k key
+			var at time.Time
+			if err := rows.Scan((*[16]byte)(&k.Subject), &k.Phase, &k.Variant, &at); err != nil {
+				t.Fatal(err)
+			}
+			got[k] = at.UTC()
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("seed %d: %s", seed, diff)
+		}
+	}
+}
+
+// fromWriters records the items from three writers at once on each of two
+// servers, every writer all of them in an order and in batches of its own, and
+// counts the results that the test is interested in.
+func fromWriters[T any](t *testing.T, d *database, r *rand.Rand, items []T,
+	record func(*postgres.DB, context.Context, []T) ([]experiment.Result, error), interesting func(T, experiment.Result) bool) int {
+	t.Helper()
+	g, ctx := errgroup.WithContext(t.Context())
+	counts := make([]int, 6)
+	for w := range counts {
+		db, cut := d.DB, batches(r, items)
+		if w%2 == 1 {
+			db = d.other
+		}
+		g.Go(func() error {
+			for _, batch := range cut {
+				results, err := record(db, ctx, batch)
+				if err != nil {
+					return err
+				}
+				for i, result := range results {
+					if interesting(batch[i], result) {
+						counts[w]++
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	return total
+}
