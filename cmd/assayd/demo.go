@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -27,10 +26,6 @@ var demoFiles embed.FS
 const (
 	pastExperiment = "hillstrom"
 	liveExperiment = "checkout-copy"
-
-	// settleTimeout is how long the server may take to show what was written.
-	settleTimeout = time.Minute
-	settlePause   = 250 * time.Millisecond
 )
 
 // runDemo serves as `serve` does, and beside it does as a client what a
@@ -74,7 +69,6 @@ func reachable(addr string) string {
 type demo struct {
 	metrics     assayv1.MetricServiceClient
 	experiments assayv1.ExperimentServiceClient
-	assignment  assayv1.AssignmentServiceClient
 	analysis    assayv1.AnalysisServiceClient
 }
 
@@ -88,7 +82,6 @@ func demonstrate(ctx context.Context, target string, e env) error {
 	d := demo{
 		metrics:     assayv1.NewMetricServiceClient(conn),
 		experiments: assayv1.NewExperimentServiceClient(conn),
-		assignment:  assayv1.NewAssignmentServiceClient(conn),
 		analysis:    assayv1.NewAnalysisServiceClient(conn),
 	}
 	if err := d.createMetrics(ctx); err != nil {
@@ -101,7 +94,7 @@ func demonstrate(ctx context.Context, target string, e env) error {
 	if err := importDemo(ctx, conn, e); err != nil {
 		return err
 	}
-	a, err := d.analyze(ctx, time.Now())
+	a, err := d.analysis.AnalyzeExperiment(ctx, &assayv1.AnalyzeExperimentRequest{Experiment: pastExperiment})
 	if err != nil {
 		return err
 	}
@@ -142,32 +135,17 @@ func (d *demo) startExperiments(ctx context.Context) error {
 	return nil
 }
 
-// start starts a draft, and waits until the server assigns by it. What an
-// earlier run started, or a user paused since, is left as it is.
+// start starts a draft. What an earlier run started, or a user changed since,
+// is left as it is.
 func (d *demo) start(ctx context.Context, key string) error {
 	got, err := d.experiments.GetExperiment(ctx, &assayv1.GetExperimentRequest{Key: key})
 	if err != nil {
 		return err
 	}
-	switch got.GetExperiment().GetState() {
-	case assayv1.State_STATE_DRAFT:
-		if _, err := d.experiments.StartExperiment(ctx, &assayv1.StartExperimentRequest{Key: key}); err != nil {
-			return err
-		}
-	case assayv1.State_STATE_RUNNING:
-	default:
-		return nil
+	if got.GetExperiment().GetState() == assayv1.State_STATE_DRAFT {
+		_, err = d.experiments.StartExperiment(ctx, &assayv1.StartExperimentRequest{Key: key})
 	}
-	return settle(ctx, "the running experiment", func() (bool, error) {
-		a, err := d.assignment.Assign(ctx, &assayv1.AssignRequest{
-			Subject: &assayv1.Subject{Key: "u-1"}, Experiments: []string{key},
-		})
-		if err != nil || len(a.GetAssignments()) != 1 {
-			return false, err
-		}
-		reason := a.GetAssignments()[0].GetReason()
-		return reason != assayv1.Reason_REASON_NOT_FOUND && reason != assayv1.Reason_REASON_NOT_RUNNING, nil
-	})
+	return err
 }
 
 func importDemo(ctx context.Context, conn *grpc.ClientConn, e env) error {
@@ -189,33 +167,6 @@ func importDemo(ctx context.Context, conn *grpc.ClientConn, e env) error {
 	}
 	printTally(e.stdout, t)
 	return t.err()
-}
-
-// analyze returns an analysis of all that was recorded up to a moment.
-func (d *demo) analyze(ctx context.Context, recorded time.Time) (a *assayv1.AnalyzeExperimentResponse, err error) {
-	err = settle(ctx, "what was imported", func() (bool, error) {
-		a, err = d.analysis.AnalyzeExperiment(ctx, &assayv1.AnalyzeExperimentRequest{Experiment: pastExperiment})
-		return !a.GetAsOfTime().AsTime().Before(recorded), err
-	})
-	return a, err
-}
-
-// settle asks until the answer is yes.
-func settle(ctx context.Context, what string, ask func() (bool, error)) error {
-	giveUp := time.Now().Add(settleTimeout)
-	for {
-		if ok, err := ask(); ok || err != nil {
-			return err
-		}
-		if time.Now().After(giveUp) {
-			return fmt.Errorf("the server did not show %s within %v", what, settleTimeout)
-		}
-		select {
-		case <-time.After(settlePause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // readDemo reads an embedded JSON array of messages.

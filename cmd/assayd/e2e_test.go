@@ -182,7 +182,6 @@ func define(t *testing.T, conn *grpc.ClientConn) {
 	d := demo{
 		metrics:     assayv1.NewMetricServiceClient(conn),
 		experiments: assayv1.NewExperimentServiceClient(conn),
-		assignment:  assayv1.NewAssignmentServiceClient(conn),
 		analysis:    assayv1.NewAnalysisServiceClient(conn),
 	}
 	if err := errors.Join(d.createMetrics(t.Context()), d.startExperiments(t.Context())); err != nil {
