@@ -69,7 +69,7 @@ func Open(ctx context.Context, url string, pepper experiment.Pepper) (*DB, error
 		db.Close()
 		return nil, err
 	}
-	if db.analysis, err = newPool(ctx, url, "assay-analyze", 0, nil); err != nil {
+	if db.analysis, err = newPool(ctx, url, "assay-analyze", 0, wholeTables); err != nil {
 		db.Close()
 		return nil, err
 	}
@@ -96,6 +96,11 @@ const poolSize = 4
 // Postgres compares a large batch with the events recorded by reading all of
 // them.
 var byKey = map[string]string{"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
+// wholeTables are settings for analyses, which read all events of an
+// experiment. Tables that have grown since their statistics were taken look
+// small, and a nested loop over them never ends.
+var wholeTables = map[string]string{"enable_nestloop": "off", "work_mem": "128MB"}
 
 func newPool(ctx context.Context, url, name string, timeout time.Duration, settings map[string]string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
@@ -183,10 +188,15 @@ var unavailableCodes = []string{
 }
 
 // interpret turns a driver error into one of the kinds of package experiment
-// where the caller can act on it, by SQLSTATE alone.
+// where the caller can act on it, by SQLSTATE alone. Whatever forbids a
+// connection, the database that was there at the start may be there again.
 func interpret(err error) error {
 	if err == nil {
 		return nil
+	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return unavailable(err)
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
@@ -198,8 +208,7 @@ func interpret(err error) error {
 		}
 		return err
 	}
-	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
+	if pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
 		pgconn.SafeToRetry(err) || isBroken(err) {
 		return unavailable(err)
 	}
