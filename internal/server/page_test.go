@@ -98,7 +98,7 @@ func TestPaging(t *testing.T) {
 		}
 	}
 	revision := a.walk(t, "ExperimentService/ListExperimentRevisions", `{"key":"e1"}`, 0)[4].(*assayv1.ExperimentRevision)
-	if revision.Experiment.Revision != 2 || revision.Experiment.Owner != "owner 1" || revision.Phase != 1 || revision.CreateTime == nil {
+	if revision.Experiment.Revision != 2 || revision.Experiment.Owner != "owner 0" || revision.Phase != 1 || revision.CreateTime == nil {
 		t.Errorf("the second revision: %v", revision)
 	}
 }

@@ -40,7 +40,7 @@ type api struct {
 	metrics     assayv1.MetricServiceClient
 	analysis    assayv1.AnalysisServiceClient
 	conn        *grpc.ClientConn
-	internal    *atomic.Int64      // INTERNAL errors that the server logged.
+	internal    *atomic.Int64      // INTERNAL errors that the server logged, which the test must expect.
 	lost        prometheus.Counter // Exposures that it gave up.
 }
 
@@ -90,6 +90,9 @@ func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 		cancel()
 		if err := g.Wait(); err != nil {
 			tb.Error(err)
+		}
+		if n := a.internal.Load(); n != 0 {
+			tb.Errorf("the server logged %d errors", n)
 		}
 	})
 	a.assign = assayv1.NewAssignmentServiceClient(a.conn)

@@ -1,0 +1,186 @@
+package server_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/status"
+
+	"github.com/assayhq/assay/internal/postgres"
+	"github.com/assayhq/assay/internal/postgres/postgrestest"
+	"github.com/assayhq/assay/internal/server"
+)
+
+// TestPanic calls a server without a catalog, on which Assign panics.
+func TestPanic(t *testing.T) {
+	logged := new(atomic.Int64)
+	srv, _, err := server.New(server.Config{
+		Metrics: prometheus.NewRegistry(),
+		Log:     slog.New(&errorCounter{Handler: slog.NewTextHandler(t.Output(), nil), count: logged}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(listener)
+	defer srv.Stop()
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	a := &api{conn: conn}
+	for range 2 {
+		_, err = a.invoke(t, "AssignmentService/Assign", newRequest(t, "AssignmentService/Assign", `{"subject":{"key":"u"}}`))
+		if st := status.Convert(err); st.Code() != codes.Internal || st.Message() != "internal error" || len(st.Details()) != 0 {
+			t.Errorf("a panic is answered with %v", err)
+		}
+	}
+	if n := logged.Load(); n != 2 {
+		t.Errorf("two panics were logged %d times", n)
+	}
+	a.do(t, "AnalysisService/CompareSummaries", compareSummaries)
+}
+
+// TestDatabaseDown takes the database away and gives it back.
+func TestDatabaseDown(t *testing.T) {
+	address := postgrestest.URL(t)
+	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	a := serve(t, db, true)
+	a.createCheckoutCopy(t)
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"checkout-copy"}`)
+
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimPrefix(u.Path, "/")
+	u.Path = "/postgres"
+	admin, err := pgx.Connect(t.Context(), u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	execute := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	execute(`ALTER DATABASE ` + name + ` ALLOW_CONNECTIONS false`)
+	execute(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, name)
+
+	const outcome = `{"outcomes":[{"event_id":"e","subject":{"key":"u-1"},"name":"purchase","occurred_time":"2026-01-05T10:03:00Z"}]}`
+	for _, call := range [][2]string{
+		{"EventService/RecordOutcomes", outcome},
+		{"EventService/RecordExposures", `{"exposures":[{"experiment":"checkout-copy","variant":"short","subject":{"key":"u-1"}}]}`},
+		// A newer catalog might know it, so it is not rejected for good.
+		{"EventService/RecordExposures", `{"exposures":[{"experiment":"nothing","variant":"short","subject":{"key":"u-1"}}]}`},
+		{"ExperimentService/GetExperiment", `{"key":"checkout-copy"}`},
+		{"ExperimentService/CreateExperiment", newExperiment("")},
+		{"AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy"}`},
+	} {
+		for range 2 { // On a broken connection, and without one.
+			_, err := a.invoke(t, call[0], newRequest(t, call[0], call[1]))
+			checkRefusal(t, err, codes.Unavailable, "the database", "DATABASE_UNAVAILABLE")
+			if !slices.ContainsFunc(status.Convert(err).Details(), func(d any) bool {
+				info, ok := d.(*errdetails.RetryInfo)
+				return ok && info.RetryDelay.AsDuration() > 0
+			}) {
+				t.Errorf("%s does not say when to try again", call[0])
+			}
+		}
+	}
+	if got := a.assigned(t, "checkout-copy", `{"key":"u-1","attributes":{"country":"PL","age":31}}`); got.Variant != "short" {
+		t.Errorf("without a database: %v", got)
+	}
+	execute(`ALTER DATABASE ` + name + ` ALLOW_CONNECTIONS true`)
+	a.expect(t, "EventService/RecordOutcomes", outcome, `{"recorded":1}`)
+}
+
+func TestHealth(t *testing.T) {
+	a := newAPI(t)
+	health := grpc_health_v1.NewHealthClient(a.conn)
+	got, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	if err != nil || got.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+		t.Errorf("health: %v, %v", got, err)
+	}
+	if _, err = health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "nothing"}); status.Code(err) != codes.NotFound {
+		t.Errorf("health of an unknown service: %v", err)
+	}
+}
+
+func TestReflection(t *testing.T) {
+	a := newAPI(t)
+	want := []string{
+		"assay.v1.AnalysisService", "assay.v1.AssignmentService", "assay.v1.EventService", "assay.v1.ExperimentService", "assay.v1.MetricService",
+		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
+	}
+	var got []string
+	v1, err := reflectionv1.NewServerReflectionClient(a.conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v1.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := v1.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list.GetListServicesResponse().GetService() {
+		got = append(got, s.Name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("v1 lists %q, want %q", got, want)
+	}
+	for _, symbol := range want[:5] {
+		if err := v1.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: symbol}}); err != nil {
+			t.Fatal(err)
+		}
+		if file, err := v1.Recv(); err != nil || len(file.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
+			t.Errorf("v1 does not describe %s: %v, %v", symbol, file, err)
+		}
+	}
+
+	got = nil
+	alpha, err := reflectionv1alpha.NewServerReflectionClient(a.conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := alpha.Send(&reflectionv1alpha.ServerReflectionRequest{MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	listed, err := alpha.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range listed.GetListServicesResponse().GetService() {
+		got = append(got, s.Name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("v1alpha lists %q, want %q", got, want)
+	}
+}
