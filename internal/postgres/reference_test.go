@@ -1,0 +1,228 @@
+package postgres_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+)
+
+// world is all that is stored, read row by row.
+type world struct {
+	exposures []storedExposure
+	outcomes  []storedOutcome
+	pins      []storedPin
+}
+
+type storedExposure struct {
+	Subject    [16]byte
+	Phase      int32
+	Variant    string
+	Time       time.Time
+	Recorded   time.Time
+	Attributes map[string]any
+}
+
+type storedOutcome struct {
+	Row        [16]byte
+	Subject    [16]byte
+	Name       string
+	Value      *float64
+	Time       time.Time
+	Recorded   time.Time
+	Properties map[string]any
+}
+
+type storedPin struct {
+	Subject [16]byte
+	Created time.Time
+}
+
+func readWorld(t *testing.T, conn *pgx.Conn, id int32) world {
+	t.Helper()
+	return world{
+		exposures: rowsOf[storedExposure](t, conn, `SELECT subject_id, phase, variant, exposed_time, recorded_time, attributes FROM exposures WHERE experiment_id = $1`, id),
+		outcomes: rowsOf[storedOutcome](t, conn, `SELECT row_id, subject_id, name, value, occurred_time, recorded_time, properties
+			FROM outcomes JOIN outcome_names ON id = name_id`),
+		pins: rowsOf[storedPin](t, conn, `SELECT subject_id, create_time FROM overrides WHERE experiment_id = $1`, id),
+	}
+}
+
+func rowsOf[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) []T {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), sql, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[T])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// subjects is what DB.Subjects promises, said as plainly as Go can: the rows
+// as text, in no order, and the number of subjects left out for a pin.
+func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, overridden int64) {
+	bySubject := map[[16]byte][]storedExposure{}
+	for _, e := range w.exposures {
+		if !e.Recorded.After(asOf) {
+			bySubject[e.Subject] = append(bySubject[e.Subject], e)
+		}
+	}
+	for subject, exposures := range bySubject {
+		if slices.ContainsFunc(w.pins, func(p storedPin) bool { return p.Subject == subject && !p.Created.After(asOf) }) {
+			overridden++
+			continue
+		}
+		first := slices.MinFunc(exposures, func(a, b storedExposure) int {
+			return cmp.Or(cmp.Compare(a.Phase, b.Phase), a.Time.Compare(b.Time), cmp.Compare(a.Variant, b.Variant))
+		})
+		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time}
+		for _, e := range exposures {
+			row.Crossover = row.Crossover || e.Phase == first.Phase && e.Variant != first.Variant
+		}
+		for _, name := range study.Segments() {
+			text, _ := textOf(first.Attributes[name])
+			row.Segments = append(row.Segments, []byte(text))
+		}
+		for _, name := range study.Attributes() {
+			number, ok := first.Attributes[name].(float64)
+			if !ok {
+				number = math.NaN()
+			}
+			row.AttributeNumbers = append(row.AttributeNumbers, number)
+		}
+		for _, c := range study.Columns() {
+			row.Values = append(row.Values, w.total(subject, first.Time, asOf, c))
+		}
+		rows = append(rows, textOfRow(&row))
+	}
+	return rows, overridden
+}
+
+func textOfRow(r *metric.Row) string {
+	return fmt.Sprintf("%s phase %d at %s crossover %t segments %q attributes %v values %v",
+		r.Variant, r.Phase, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Segments, r.AttributeNumbers, r.Values)
+}
+
+func (w world) total(subject [16]byte, first, asOf time.Time, c metric.Column) float64 {
+	from, to := first, first.Add(c.Window)
+	if c.Before > 0 {
+		from, to = first.Add(-c.Before), first
+	}
+	var values []float64
+	var latest *storedOutcome
+	count, sum := 0.0, 0.0
+	days := map[string]bool{}
+	for i := range w.outcomes {
+		o := &w.outcomes[i]
+		endless := c.Window == 0 && c.Before == 0
+		if o.Subject != subject || o.Name != c.Component.Outcome || o.Recorded.After(asOf) ||
+			o.Time.Before(from) || !endless && !o.Time.Before(to) || !meetsAll(o, c.Component.Conditions) {
+			continue
+		}
+		count++
+		days[o.Time.UTC().Format(time.DateOnly)] = true
+		if o.Value != nil {
+			values = append(values, *o.Value)
+			sum += *o.Value
+		}
+		if latest == nil || slices.Compare(o.Row[:], latest.Row[:]) > 0 {
+			latest = o
+		}
+	}
+	switch a := c.Component.Aggregate; {
+	case a == experiment.AggregateCount:
+		return count
+	case a == experiment.AggregateSum:
+		return sum
+	case a == experiment.AggregateAny:
+		return min(count, 1)
+	case a == experiment.AggregateMin && len(values) > 0:
+		return slices.Min(values)
+	case a == experiment.AggregateMax && len(values) > 0:
+		return slices.Max(values)
+	case a == experiment.AggregateLast && latest != nil && latest.Value != nil:
+		return *latest.Value
+	case a == experiment.AggregateDistinctDays:
+		return float64(len(days))
+	}
+	return 0
+}
+
+func meetsAll(o *storedOutcome, conditions []experiment.Condition) bool {
+	for _, c := range conditions {
+		if !meets(o, c) {
+			return false
+		}
+	}
+	return true
+}
+
+func meets(o *storedOutcome, c experiment.Condition) bool {
+	var text string
+	var number float64
+	var isText, isNumber bool
+	if c.Field == experiment.FieldValue {
+		if isNumber = o.Value != nil; isNumber {
+			number = *o.Value
+		}
+	} else {
+		text, isText = textOf(o.Properties[c.Field])
+		number, isNumber = o.Properties[c.Field].(float64)
+	}
+	equal := func(v string) bool {
+		if isText {
+			return v == text
+		}
+		return parse(v) == number
+	}
+	switch c.Op {
+	case experiment.OpEqual:
+		return (isText || isNumber) && slices.ContainsFunc(c.Values, equal)
+	case experiment.OpNotEqual:
+		return (isText || isNumber) && !slices.ContainsFunc(c.Values, equal)
+	case experiment.OpGreater:
+		return isNumber && number > parse(c.Values[0])
+	case experiment.OpGreaterOrEqual:
+		return isNumber && number >= parse(c.Values[0])
+	case experiment.OpLess:
+		return isNumber && number < parse(c.Values[0])
+	case experiment.OpLessOrEqual:
+		return isNumber && number <= parse(c.Values[0])
+	}
+	panic("unknown operator " + c.Op)
+}
+
+func parse(s string) float64 {
+	x, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
+// textOf is the text of a JSON value; null is as good as missing.
+func textOf(v any) (string, bool) {
+	switch v := v.(type) {
+	case nil:
+		return "", false
+	case string:
+		return v, true
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b), true
+}
