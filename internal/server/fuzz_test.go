@@ -1,0 +1,281 @@
+package server_test
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+)
+
+// Whatever decodes as a request is answered or refused: it never ends in
+// INTERNAL, UNKNOWN or a panic, and no number of an answer is NaN or infinite.
+
+// requests are those with which the search begins. They stand in an order in
+// which all of them succeed.
+var requests = []struct{ method, request string }{
+	{"MetricService/CreateMetric", purchaseRate},
+	{"MetricService/CreateMetric", revenue},
+	{"MetricService/CreateMetric", orderValue},
+	{"MetricService/CreateMetric", refundRate},
+	{"MetricService/CreateMetric", `{"request_id":"r","metric":{"key":"mean-size","direction":"DIRECTION_INCREASE","mean":{"outcome":"purchase","conditions":[{"field":"sku","op":"OP_EQUAL","values":["A1","B2"]}]}}}`},
+	{"MetricService/CreateMetric", `{"metric":{"key":"days","direction":"DIRECTION_INCREASE","ratio":{"numerator":{"outcome":"purchase","aggregate":"AGGREGATE_DISTINCT_DAYS"},"denominator":{"name":"d","outcome":"visit","aggregate":"AGGREGATE_LAST"}}}}`},
+	{"MetricService/UpdateMetric", `{"metric":{"key":"days","window":"60s","description":"d"},"update_mask":"window,description"}`},
+	{"MetricService/GetMetric", `{"key":"days","revision":1}`},
+	{"MetricService/ListMetrics", `{"page_size":2,"page_token":"bTA","include_archived":true}`},
+	{"ExperimentService/CreateExperiment", checkoutCopy},
+	{"ExperimentService/CreateExperiment", `{"request_id":"s","experiment":{"key":"draft","variants":[{"key":"a","control":true},{"key":"b","weight":2}],
+		"covariates":[{"name":"past","past_outcomes":{"outcome":"purchase","aggregate":"AGGREGATE_SUM","window":"86400s","conditions":[{"field":"value","op":"OP_LESS","values":["5"]}]}}],
+		"metrics":[{"metric":"order_value","role":"METRIC_ROLE_PRIMARY","covariates":["past"]}]}}`},
+	{"ExperimentService/UpdateExperiment", `{"experiment":{"key":"draft","owner":"x","variants":[{"key":"a","control":true,"payload":{"x":[1]}},{"key":"b"}],"labels":{"team":"x"}},"update_mask":"owner,variants,labels"}`},
+	{"ExperimentService/SetOverrides", `{"experiment":"checkout-copy","overrides":[{"subject_key":"u-9","variant":"short"}]}`},
+	{"ExperimentService/ListOverrides", `{"experiment":"checkout-copy","page_size":1,"page_token":"MDAwMDAwMDAwMDAwNDAwMDgwMDAwMDAwMDAwMDAwMDA"}`},
+	{"ExperimentService/StartExperiment", `{"key":"checkout-copy"}`},
+	{"ExperimentService/GetExperiment", `{"key":"checkout-copy","revision":1}`},
+	{"ExperimentService/ListExperiments", `{"page_size":1,"page_token":"YQ","states":["STATE_RUNNING"],"labels":{"team":"growth"}}`},
+	{"ExperimentService/ListExperimentRevisions", `{"key":"checkout-copy","page_size":1,"page_token":"Mg"}`},
+	{"AssignmentService/Assign", `{"subject":{"key":"u-1","unit":"user","attributes":{"country":"PL","age":31}},"experiments":["checkout-copy"],"exposure_recording":"EXPOSURE_RECORDING_BEST_EFFORT"}`},
+	{"AssignmentService/Assign", `{"subject":{"key":"u-1"},"labels":{"team":"growth"}}`},
+	{"AssignmentService/BatchAssign", `{"subjects":[{"key":"u-1","attributes":{"country":"PL","age":31}},{}],"experiments":["checkout-copy"],"exposure_recording":"EXPOSURE_RECORDING_BEST_EFFORT"}`},
+	{"AssignmentService/ExplainAssignment", `{"subject":{"key":"u-1","attributes":{"country":["PL",{}],"age":31}},"experiment":"checkout-copy"}`},
+	{"EventService/RecordExposures", `{"exposures":[{"experiment":"checkout-copy","variant":"short","subject":{"key":"u-1","attributes":{"country":"PL","past_spend":7}},"exposed_time":"2026-01-05T10:00:00Z","revision":1}]}`},
+	{"EventService/RecordOutcomes", `{"outcomes":[{"event_id":"order-991","subject":{"key":"u-1"},"name":"purchase","value":49.9,"occurred_time":"2026-01-05T10:03:00Z","properties":{"sku":"A1","n":[1,{"x":null}]}}]}`},
+	{"AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy","segments":["country"],"metrics":["order_value"],"as_of_time":"2026-01-20T00:00:00Z"}`},
+	{"AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy","segments":["country"]}`},
+	{"AnalysisService/GetAnalysis", `{"analysis_id":"00000000-0000-4000-8000-000000000000"}`},
+	{"AnalysisService/ListAnalyses", `{"experiment":"checkout-copy","page_size":1,"page_token":"MSAwMDAwMDAwMDAwMDA0MDAwODAwMDAwMDAwMDAwMDAwMA"}`},
+	{"AnalysisService/CompareSummaries", compareSummaries},
+	{"AnalysisService/CompareSummaries", `{"components":["x"],"arms":[{"variant":"a","control":true,"strata":[{"stratum":"s","subjects":"9","means":[1],"covariances":[2]},{"stratum":"t","means":[0],"covariances":[0]}]},
+		{"variant":"b","strata":[{"stratum":"t","subjects":"1","means":[0],"covariances":[0]},{"stratum":"s","subjects":"8","means":[2],"covariances":[3]}]}],"margin":{"relative":-0.1},"alternative":"ALTERNATIVE_GREATER"}`},
+	{"ExperimentService/PauseExperiment", `{"key":"checkout-copy"}`},
+	{"ExperimentService/ResumeExperiment", `{"key":"checkout-copy"}`},
+	{"ExperimentService/ConcludeExperiment", `{"key":"checkout-copy","shipped_variant":"short","rationale":"r"}`},
+	{"ExperimentService/ArchiveExperiment", `{"key":"draft","etag":""}`},
+	{"MetricService/ArchiveMetric", `{"key":"days"}`},
+}
+
+// checkAnswer makes a call with a request that decodes.
+func (a *api) checkAnswer(tb testing.TB, method string, req proto.Message) {
+	tb.Helper()
+	resp, err := a.invoke(tb, method, req)
+	switch status.Code(err) {
+	case codes.Internal, codes.Unknown:
+		tb.Errorf("%s %.2000v: %v", method, req, err)
+	case codes.InvalidArgument:
+		if len(refusalDetails(err)) == 0 {
+			tb.Errorf("%s %.2000v: names no field: %v", method, req, err)
+		}
+	case codes.OK:
+		if path := findNotFinite(resp.ProtoReflect()); path != "" {
+			tb.Errorf("%s %.2000v: %s is not finite", method, req, path)
+		}
+		checkCounts(tb, req, resp)
+	}
+}
+
+// checkCounts holds that every item of a batch is accounted for.
+func checkCounts(tb testing.TB, req, resp proto.Message) {
+	tb.Helper()
+	var items, counted int
+	switch req := req.(type) {
+	case *assayv1.RecordExposuresRequest:
+		r := resp.(*assayv1.RecordExposuresResponse)
+		items, counted = len(req.Exposures), int(r.Recorded)+int(r.Duplicates)+len(r.Rejected)
+	case *assayv1.RecordOutcomesRequest:
+		r := resp.(*assayv1.RecordOutcomesResponse)
+		items, counted = len(req.Outcomes), int(r.Recorded)+int(r.Duplicates)+len(r.Rejected)
+	case *assayv1.BatchAssignRequest:
+		items, counted = len(req.Subjects), len(resp.(*assayv1.BatchAssignResponse).Results)
+	case *assayv1.AssignRequest:
+		if len(req.Experiments) > 0 {
+			items, counted = len(req.Experiments), len(resp.(*assayv1.AssignResponse).Assignments)
+		}
+	}
+	if items != counted {
+		tb.Errorf("%.2000v: %d items are answered by %d", req, items, counted)
+	}
+}
+
+// unaryMethods lists the methods of the API.
+func unaryMethods() (methods []string) {
+	protoregistry.GlobalFiles.RangeFilesByPackage("assay.v1", func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				methods = append(methods, fmt.Sprintf("%s/%s", service.Name(), service.Methods().Get(j).Name()))
+			}
+		}
+		return true
+	})
+	slices.Sort(methods)
+	return methods
+}
+
+func FuzzRequests(f *testing.F) {
+	a := newAPI(f)
+	methods := unaryMethods()
+	seeded := map[string]bool{}
+	for _, r := range requests {
+		req := newRequest(f, r.method, r.request)
+		if _, err := a.invoke(f, r.method, req); err != nil && status.Code(err) != codes.NotFound {
+			f.Fatalf("%s: %v", r.method, err)
+		}
+		data, err := proto.Marshal(req)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(slices.Index(methods, r.method)), data)
+		seeded[r.method] = true
+	}
+	if len(seeded) != len(methods) {
+		f.Errorf("requests for %d of the %d methods", len(seeded), len(methods))
+	}
+	f.Fuzz(func(t *testing.T, n uint8, data []byte) {
+		method := methods[int(n)%len(methods)]
+		req := newMessage(t, findMethod(t, method).Input())
+		if proto.Unmarshal(data, req) == nil {
+			a.checkAnswer(t, method, req)
+		}
+	})
+}
+
+// TestExtremeRequests puts an extreme value in the place of every field of
+// every request, one at a time.
+func TestExtremeRequests(t *testing.T) {
+	a := newAPI(t)
+	calls := 0
+	for _, r := range requests {
+		original := newRequest(t, r.method, r.request)
+		a.checkAnswer(t, r.method, original)
+		edit := proto.Clone(original)
+		forEachEdit(edit.ProtoReflect(), func() {
+			calls++
+			a.checkAnswer(t, r.method, edit)
+		})
+		if !proto.Equal(original, edit) {
+			t.Fatalf("the edits of %s were not undone", r.method)
+		}
+	}
+	if calls < 2000 {
+		t.Errorf("only %d calls", calls)
+	}
+}
+
+// extremes are the values to try for a kind of field.
+func extremes(fd protoreflect.FieldDescriptor) (values []protoreflect.Value) {
+	switch fd.Kind() {
+	case protoreflect.BoolKind:
+		return []protoreflect.Value{protoreflect.ValueOfBool(true), protoreflect.ValueOfBool(false)}
+	case protoreflect.EnumKind:
+		return []protoreflect.Value{protoreflect.ValueOfEnum(0), protoreflect.ValueOfEnum(2), protoreflect.ValueOfEnum(99), protoreflect.ValueOfEnum(math.MinInt32)}
+	case protoreflect.Int32Kind:
+		for _, x := range []int32{0, 1, -1, math.MaxInt32, math.MinInt32} {
+			values = append(values, protoreflect.ValueOfInt32(x))
+		}
+	case protoreflect.Int64Kind:
+		for _, x := range []int64{0, 1, -1, 253402300799, math.MaxInt64, math.MinInt64} {
+			values = append(values, protoreflect.ValueOfInt64(x))
+		}
+	case protoreflect.DoubleKind:
+		for _, x := range []float64{0, math.Copysign(0, -1), 1, -1, 1e101, math.MaxFloat64, math.SmallestNonzeroFloat64, math.NaN(), math.Inf(1), math.Inf(-1)} {
+			values = append(values, protoreflect.ValueOfFloat64(x))
+		}
+	case protoreflect.StringKind:
+		for _, s := range []string{"", "\x00", "a\n", "-", "draft", "revenue", "revenue / 0", "purchase_rate", "value", "1e-400", "Ω'\"\\%s$1\U0001F600", strings.Repeat("(", 5000)} {
+			values = append(values, protoreflect.ValueOfString(s))
+		}
+	}
+	return values
+}
+
+// forEachEdit calls visit after each of the edits, and undoes it.
+func forEachEdit(m protoreflect.Message, visit func()) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		fd := fields.Get(i)
+		switch {
+		case fd.IsMap():
+			editMap(m, fd, visit)
+		case fd.IsList():
+			editList(m, fd, visit)
+		default:
+			had, old := m.Has(fd), m.Get(fd)
+			if had && fd.Kind() == protoreflect.MessageKind {
+				forEachEdit(m.Mutable(fd).Message(), visit)
+			}
+			var other protoreflect.FieldDescriptor // The member of the oneof that is set now.
+			var value protoreflect.Value
+			if one := fd.ContainingOneof(); one != nil && m.WhichOneof(one) != nil {
+				other = m.WhichOneof(one)
+				value = m.Get(other)
+			}
+			for _, v := range extremes(fd) {
+				m.Set(fd, v)
+				visit()
+			}
+			if fd.Kind() == protoreflect.MessageKind {
+				m.Set(fd, m.NewField(fd))
+				visit()
+			}
+			m.Clear(fd)
+			visit()
+			switch {
+			case had:
+				m.Set(fd, old)
+			case other != nil:
+				m.Set(other, value)
+			}
+		}
+	}
+}
+
+func editList(m protoreflect.Message, fd protoreflect.FieldDescriptor, visit func()) {
+	list := m.Mutable(fd).List()
+	n := list.Len()
+	for i := range n {
+		if fd.Kind() == protoreflect.MessageKind {
+			forEachEdit(list.Get(i).Message(), visit)
+			continue
+		}
+		old := list.Get(i)
+		for _, v := range extremes(fd) {
+			list.Set(i, v)
+			visit()
+		}
+		list.Set(i, old)
+	}
+	list.Append(list.NewElement())
+	visit()
+	if n > 0 {
+		list.Set(n, list.Get(0))
+		visit()
+	}
+	list.Truncate(n)
+}
+
+func editMap(m protoreflect.Message, fd protoreflect.FieldDescriptor, visit func()) {
+	values := m.Mutable(fd).Map()
+	if fd.MapValue().Kind() == protoreflect.MessageKind {
+		values.Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+			forEachEdit(v.Message(), visit)
+			return true
+		})
+	}
+	for _, key := range extremes(fd.MapKey()) {
+		k := key.MapKey()
+		if values.Has(k) {
+			continue
+		}
+		values.Set(k, values.NewValue())
+		visit()
+		values.Clear(k)
+	}
+}
