@@ -91,7 +91,7 @@ func importRows(ctx context.Context, conn *grpc.ClientConn, m *mapping, file io.
 	if err != nil {
 		return t, fmt.Errorf("the header: %w", err)
 	}
-	conv, err := m.compile(slices.Clone(header))
+	conv, err := m.compile(header)
 	if err != nil {
 		return t, fmt.Errorf("the mapping: %w", err)
 	}
@@ -253,10 +253,8 @@ func (t *tally) note(f fault) {
 	i, _ := slices.BinarySearchFunc(t.first, f, func(a, b fault) int {
 		return cmp.Or(cmp.Compare(a.line, b.line), strings.Compare(a.what, b.what), strings.Compare(a.reason, b.reason))
 	})
-	if i < shownFaults {
-		t.first = slices.Insert(t.first, i, f)
-		t.first = t.first[:min(len(t.first), shownFaults)]
-	}
+	t.first = slices.Insert(t.first, i, f)
+	t.first = t.first[:min(len(t.first), shownFaults)]
 }
 
 func (t *tally) faults() int { return t.bad + t.exposures.rejected + t.outcomes.rejected }

@@ -232,6 +232,24 @@ Not recorded:
 	}
 }
 
+func TestImportReportsLinesOfLaterBatches(t *testing.T) {
+	r := &recorder{reject: func(key string) *assayv1.Rejection {
+		if key != "u4050" {
+			return nil
+		}
+		return &assayv1.Rejection{Reason: assayv1.RejectionReason_REJECTION_REASON_LIMIT, Message: "full"}
+	}}
+	var file strings.Builder
+	file.WriteString("id,variant,spend\n")
+	for i := range 4_100 {
+		fmt.Fprintf(&file, "u%d,a,\n", i)
+	}
+	out, err := importText(t, r.listen(t), file.String())
+	if want := "  line 4052: exposure: LIMIT: full\n"; err == nil || !strings.Contains(out, want) {
+		t.Errorf("error %v, no %q in the report:\n%s", err, want, out)
+	}
+}
+
 func TestImportSplitsLargeBatches(t *testing.T) {
 	r := &recorder{}
 	long := strings.Repeat("k", 300_000)
