@@ -11,7 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
@@ -21,6 +23,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/postgres"
+	"github.com/assayhq/assay/internal/postgres/postgrestest"
 )
 
 const pricing = `{"experiment":{"key":%q,
@@ -215,6 +219,53 @@ func TestAnalysisIsReproducible(t *testing.T) {
 	}
 	if now.AnalysisId == first.AnalysisId || now.Metrics[0].Comparisons[0].Difference.GetEstimate() == first.Metrics[0].Comparisons[0].Difference.GetEstimate() {
 		t.Error("an analysis of now does not know of the late outcome")
+	}
+}
+
+// TestWritesUnderWay analyses while a transaction has written an exposure and
+// not yet committed it. A moment before it is answered at once; a moment after
+// it is not answered before the transaction has ended.
+func TestWritesUnderWay(t *testing.T) {
+	address := postgrestest.URL(t)
+	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	a := serve(t, db, true)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	a.live(t, "plain", "running")
+
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), `SET application_name = 'assay-record'`); err != nil { // As those of the server that write events.
+		t.Fatal(err)
+	}
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `INSERT INTO exposures (experiment_id, subject_id, phase, variant, exposed_time)
+		SELECT id, '00000000-0000-4000-8000-000000000000', 1, 'a', now() FROM experiments`); err != nil {
+		t.Fatal(err)
+	}
+	after := &assayv1.AnalyzeExperimentRequest{Experiment: "plain", AsOfTime: timestamppb.Now()}
+	if got := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain"}`); got.SampleRatio.Observed["a"] != 0 || !got.AsOfTime.AsTime().Before(after.AsOfTime.AsTime()) {
+		t.Errorf("before the transaction: %v", got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if got, err := a.analysis.AnalyzeExperiment(ctx, after); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("answered while the transaction was under way: %v, %v", got, err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.analysis.AnalyzeExperiment(t.Context(), after); err != nil || got.SampleRatio.Observed["a"] != 1 {
+		t.Errorf("after the transaction: %v, %v", got, err)
 	}
 }
 

@@ -10,10 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"buf.build/go/protovalidate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/catalog"
 	"github.com/assayhq/assay/internal/experiment"
 )
 
@@ -25,7 +28,7 @@ func TestToStatus(t *testing.T) {
 	defer cancel()
 	refusal := func(kind error) error { return experiment.Errorf(kind, "A_REASON", "a sentence") }
 	secret := errors.New("a secret of the inside")
-	crash := recovered(nil, "a secret of the inside")
+	crash := recovered(t.Context(), "a secret of the inside")
 
 	for _, tt := range []struct {
 		name    string
@@ -111,5 +114,24 @@ func TestShorten(t *testing.T) {
 		if got := shorten(text, 10); got != want {
 			t.Errorf("%q becomes %q, want %q", text, got, want)
 		}
+	}
+}
+
+// TestBatchAssignEnds holds that the server stops with the caller.
+func TestBatchAssignEnds(t *testing.T) {
+	validator, err := protovalidate.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := catalog.New(nil, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
+	s := &assignmentService{services: &services{Config: Config{Catalog: store}, validator: validator}}
+	ctx, cancel := context.WithCancel(t.Context())
+	req := &assayv1.BatchAssignRequest{Subjects: []*assayv1.Subject{{Key: "u"}}}
+	if _, err := s.BatchAssign(ctx, req); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if _, err := s.BatchAssign(ctx, req); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the caller has gone: %v", err)
 	}
 }

@@ -16,9 +16,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health/grpc_health_v1"
-	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 
 	"github.com/assayhq/assay/internal/postgres"
@@ -118,69 +115,4 @@ func TestDatabaseDown(t *testing.T) {
 	}
 	execute(`ALTER DATABASE ` + name + ` ALLOW_CONNECTIONS true`)
 	a.expect(t, "EventService/RecordOutcomes", outcome, `{"recorded":1}`)
-}
-
-func TestHealth(t *testing.T) {
-	a := newAPI(t)
-	health := grpc_health_v1.NewHealthClient(a.conn)
-	got, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-	if err != nil || got.Status != grpc_health_v1.HealthCheckResponse_SERVING {
-		t.Errorf("health: %v, %v", got, err)
-	}
-	if _, err = health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "nothing"}); status.Code(err) != codes.NotFound {
-		t.Errorf("health of an unknown service: %v", err)
-	}
-}
-
-func TestReflection(t *testing.T) {
-	a := newAPI(t)
-	want := []string{
-		"assay.v1.AnalysisService", "assay.v1.AssignmentService", "assay.v1.EventService", "assay.v1.ExperimentService", "assay.v1.MetricService",
-		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
-	}
-	var got []string
-	v1, err := reflectionv1.NewServerReflectionClient(a.conn).ServerReflectionInfo(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v1.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
-		t.Fatal(err)
-	}
-	list, err := v1.Recv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range list.GetListServicesResponse().GetService() {
-		got = append(got, s.Name)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("v1 lists %q, want %q", got, want)
-	}
-	for _, symbol := range want[:5] {
-		if err := v1.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: symbol}}); err != nil {
-			t.Fatal(err)
-		}
-		if file, err := v1.Recv(); err != nil || len(file.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
-			t.Errorf("v1 does not describe %s: %v, %v", symbol, file, err)
-		}
-	}
-
-	got = nil
-	alpha, err := reflectionv1alpha.NewServerReflectionClient(a.conn).ServerReflectionInfo(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := alpha.Send(&reflectionv1alpha.ServerReflectionRequest{MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}}); err != nil {
-		t.Fatal(err)
-	}
-	listed, err := alpha.Recv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range listed.GetListServicesResponse().GetService() {
-		got = append(got, s.Name)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("v1alpha lists %q, want %q", got, want)
-	}
 }

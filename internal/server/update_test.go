@@ -99,9 +99,12 @@ func TestStartSealsThePlan(t *testing.T) {
 		t.Error("the analysis names another plan")
 	}
 
+	a.live(t, "draft", "draft")
 	a.do(t, "MetricService/ArchiveMetric", `{"key":"purchase_rate"}`)
 	a.do(t, "MetricService/ArchiveMetric", `{"key":"purchase_rate"}`)
 	a.refuses(t, []refusal{
+		{"archived metric in a new experiment", "ExperimentService/CreateExperiment", newExperiment(""), codes.InvalidArgument, []string{"experiment.metrics[0].metric"}, "archived"},
+		{"archived metric in a draft", "ExperimentService/StartExperiment", `{"key":"draft"}`, codes.FailedPrecondition, []string{"METRIC_ARCHIVED"}, ""},
 		{"archived metric to change", "MetricService/UpdateMetric", `{"metric":{"key":"purchase_rate","window":"60s"}}`, codes.FailedPrecondition, []string{"METRIC_ARCHIVED"}, ""},
 	})
 	a.do(t, "AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy"}`)
