@@ -13,7 +13,7 @@ type Exposure struct {
 	Phase        int32
 	SubjectID    SubjectID
 	Variant      string
-	ExposedTime  time.Time       // To the microsecond.
+	ExposedTime  time.Time       // To the millisecond.
 	Attributes   json.RawMessage // The kept ones, as a JSON object; nil if none.
 }
 

@@ -119,8 +119,9 @@ type Exposure struct {
 	// The subject. Of its attributes those are kept that the experiment names as
 	// segments or covariates.
 	Subject *Subject `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
-	// When the subject met the variant, to the microsecond; from 1970, at most
-	// 5 minutes ahead. Absent: when the server received it.
+	// When the subject met the variant, kept to the millisecond, as outcomes
+	// are; from 1970, at most 5 minutes ahead. Absent: when the server received
+	// it.
 	ExposedTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=exposed_time,json=exposedTime,proto3" json:"exposed_time,omitempty"`
 	// The revision that assigned the variant. Absent: the one in force at
 	// `exposed_time`.
@@ -248,7 +249,7 @@ type RecordExposuresResponse struct {
 	Recorded int32 `protobuf:"varint,1,opt,name=recorded,proto3" json:"recorded,omitempty"`
 	// Exposures that were known, or later than a known one.
 	Duplicates int32 `protobuf:"varint,2,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
-	// Exposures that broke a rule.
+	// Exposures that broke a rule, in the order of the request.
 	Rejected      []*Rejection `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -455,7 +456,7 @@ type RecordOutcomesResponse struct {
 	Recorded int32 `protobuf:"varint,1,opt,name=recorded,proto3" json:"recorded,omitempty"`
 	// Outcomes whose identity and content were known.
 	Duplicates int32 `protobuf:"varint,2,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
-	// Outcomes that broke a rule.
+	// Outcomes that broke a rule, in the order of the request.
 	Rejected      []*Rejection `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -131,7 +131,8 @@ type GetExperimentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The experiment's key.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// The revision whose definition is asked for. Absent: the current one.
+	// The revision whose definition is asked for, as in ExperimentRevision.
+	// Absent: the current one.
 	Revision      *int32 `protobuf:"varint,2,opt,name=revision,proto3,oneof" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -362,7 +363,8 @@ type UpdateExperimentRequest struct {
 	// current one. The rules are checked on the outcome of the change.
 	Experiment *Experiment `protobuf:"bytes,1,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	// The fields to change, by their names in Experiment; each is replaced as a
-	// whole. Absent: those that are set.
+	// whole, and cleared if it is not set. "*" names them all. Absent or empty:
+	// those that are set.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1110,7 +1112,8 @@ type ExperimentRevision struct {
 	Phase int32 `protobuf:"varint,2,opt,name=phase,proto3" json:"phase,omitempty"`
 	// When it was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The definition; its output-only fields are those of this revision.
+	// The experiment with the definition, allocation, number and phase of this
+	// revision. Its other output-only fields are those of now.
 	Experiment    *Experiment `protobuf:"bytes,4,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -40,8 +40,9 @@ const (
 // ExperimentService keeps experiments and moves them through their life.
 //
 // Errors, beside those named at each call: INVALID_ARGUMENT with every field
-// at fault, NOT_FOUND for an unknown key, FAILED_PRECONDITION where the
-// experiment's state forbids the change, ABORTED where the etag is stale.
+// at fault (as many as a status has room for), NOT_FOUND for an unknown key,
+// FAILED_PRECONDITION where the experiment's state forbids the change, ABORTED
+// where the etag is stale.
 type ExperimentServiceClient interface {
 	// CreateExperiment adds an experiment as a draft. ALREADY_EXISTS if the key
 	// is taken.
@@ -50,7 +51,7 @@ type ExperimentServiceClient interface {
 	GetExperiment(ctx context.Context, in *GetExperimentRequest, opts ...grpc.CallOption) (*GetExperimentResponse, error)
 	// ListExperiments lists the experiments by key.
 	ListExperiments(ctx context.Context, in *ListExperimentsRequest, opts ...grpc.CallOption) (*ListExperimentsResponse, error)
-	// UpdateExperiment makes a new revision.
+	// UpdateExperiment makes a new revision, unless nothing changes.
 	//
 	// Everything can change in a draft. Once it has started, owner, description,
 	// hypothesis, labels and payloads can change and traffic can rise, for they
@@ -217,8 +218,9 @@ func (c *experimentServiceClient) ListOverrides(ctx context.Context, in *ListOve
 // ExperimentService keeps experiments and moves them through their life.
 //
 // Errors, beside those named at each call: INVALID_ARGUMENT with every field
-// at fault, NOT_FOUND for an unknown key, FAILED_PRECONDITION where the
-// experiment's state forbids the change, ABORTED where the etag is stale.
+// at fault (as many as a status has room for), NOT_FOUND for an unknown key,
+// FAILED_PRECONDITION where the experiment's state forbids the change, ABORTED
+// where the etag is stale.
 type ExperimentServiceServer interface {
 	// CreateExperiment adds an experiment as a draft. ALREADY_EXISTS if the key
 	// is taken.
@@ -227,7 +229,7 @@ type ExperimentServiceServer interface {
 	GetExperiment(context.Context, *GetExperimentRequest) (*GetExperimentResponse, error)
 	// ListExperiments lists the experiments by key.
 	ListExperiments(context.Context, *ListExperimentsRequest) (*ListExperimentsResponse, error)
-	// UpdateExperiment makes a new revision.
+	// UpdateExperiment makes a new revision, unless nothing changes.
 	//
 	// Everything can change in a draft. Once it has started, owner, description,
 	// hypothesis, labels and payloads can change and traffic can rise, for they

@@ -352,8 +352,9 @@ type UpdateMetricRequest struct {
 	// one.
 	Metric *Metric `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
 	// The fields to change: "description", "direction", "window", or the
-	// definition as "proportion", "mean", "sum", "ratio" or "formula". Absent:
-	// those that are set.
+	// definition as "proportion", "mean", "sum", "ratio" or "formula"; each is
+	// replaced as a whole, and cleared if it is not set. "*" names them all.
+	// Absent or empty: those that are set.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -41,8 +41,8 @@ type MetricServiceClient interface {
 	GetMetric(ctx context.Context, in *GetMetricRequest, opts ...grpc.CallOption) (*GetMetricResponse, error)
 	// ListMetrics lists the metrics by key.
 	ListMetrics(ctx context.Context, in *ListMetricsRequest, opts ...grpc.CallOption) (*ListMetricsResponse, error)
-	// UpdateMetric makes a new revision. Experiments that have started keep the
-	// revision that they started with.
+	// UpdateMetric makes a new revision, unless nothing changes. Experiments that
+	// have started keep the revision that they started with.
 	//
 	// ABORTED if the etag is stale, FAILED_PRECONDITION if it is archived.
 	UpdateMetric(ctx context.Context, in *UpdateMetricRequest, opts ...grpc.CallOption) (*UpdateMetricResponse, error)
@@ -124,8 +124,8 @@ type MetricServiceServer interface {
 	GetMetric(context.Context, *GetMetricRequest) (*GetMetricResponse, error)
 	// ListMetrics lists the metrics by key.
 	ListMetrics(context.Context, *ListMetricsRequest) (*ListMetricsResponse, error)
-	// UpdateMetric makes a new revision. Experiments that have started keep the
-	// revision that they started with.
+	// UpdateMetric makes a new revision, unless nothing changes. Experiments that
+	// have started keep the revision that they started with.
 	//
 	// ABORTED if the etag is stale, FAILED_PRECONDITION if it is archived.
 	UpdateMetric(context.Context, *UpdateMetricRequest) (*UpdateMetricResponse, error)
