@@ -158,19 +158,17 @@ func (s *Study) reasons(primary string, standings []standing) []string {
 // sentence is one comparison in words, with the figures that it has.
 func sentence(c *Comparison, metric, outcome string) string {
 	text := fmt.Sprintf("%s against %s on %s: %s", c.Variant, c.Baseline, metric, outcome)
-	switch {
-	case c.Lift.Estimate != nil:
-		text += fmt.Sprintf("; lift %+.2f%%", 100**c.Lift.Estimate)
-		if c.Lift.Lower != nil && c.Lift.Upper != nil {
-			text += fmt.Sprintf(" (%+.2f%% to %+.2f%%)", 100**c.Lift.Lower, 100**c.Lift.Upper)
-		}
-	case c.Difference.Estimate != nil:
-		text += fmt.Sprintf("; difference %+.6g", *c.Difference.Estimate)
-		if c.Difference.Lower != nil && c.Difference.Upper != nil {
-			text += fmt.Sprintf(" (%+.6g to %+.6g)", *c.Difference.Lower, *c.Difference.Upper)
-		}
-	default:
-		text += "; no estimate"
+	if c.Difference.Estimate == nil {
+		return text + "; no estimate."
+	}
+	text += fmt.Sprintf("; difference %+.6g", *c.Difference.Estimate)
+	// The interval that decided, which is that of the difference: the lift's is
+	// wider, as the baseline is uncertain too.
+	if c.Difference.Lower != nil && c.Difference.Upper != nil {
+		text += fmt.Sprintf(" (%+.6g to %+.6g)", *c.Difference.Lower, *c.Difference.Upper)
+	}
+	if c.Lift.Estimate != nil {
+		text += fmt.Sprintf(", lift %+.2f%%", 100**c.Lift.Estimate)
 	}
 	if c.AdjustedPValue != nil {
 		text += fmt.Sprintf("; adjusted p = %.3g", *c.AdjustedPValue)

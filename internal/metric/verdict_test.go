@@ -145,7 +145,7 @@ func TestReasons(t *testing.T) {
 		want string
 	}{
 		{Comparison{Difference: Interval{&x, &y, &z}, Lift: Interval{&x, &y, &z}, AdjustedPValue: &p},
-			"short against control on revenue: better; lift +10.00% (+5.00% to +15.00%); adjusted p = 0.0012."},
+			"short against control on revenue: better; difference +0.1 (+0.05 to +0.15), lift +10.00%; adjusted p = 0.0012."},
 		{Comparison{Difference: Interval{&x, &y, &z}}, "short against control on revenue: better; difference +0.1 (+0.05 to +0.15)."},
 		{Comparison{Difference: Interval{Estimate: &zero}}, "short against control on revenue: better; difference +0."},
 		{Comparison{}, "short against control on revenue: better; no estimate."},
