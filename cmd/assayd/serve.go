@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -65,8 +66,8 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	if err := store.Refresh(ctx); err != nil {
 		return err
 	}
-	exposures := event.NewWriter(flushOf(db.RecordExposures), func(n int) { lost.Add(float64(n)) })
-	outcomes := event.NewWriter(flushOf(db.RecordOutcomes), func(int) {})
+	exposures := event.NewWriter(flushOf(db.RecordExposures, s.log), func(n int) { lost.Add(float64(n)) })
+	outcomes := event.NewWriter(flushOf(db.RecordOutcomes, s.log), func(int) {})
 	srv, state, err := server.New(server.Config{
 		DB: db, Catalog: store, Exposures: exposures, Outcomes: outcomes, Pepper: database.pepper,
 		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now,
@@ -84,11 +85,16 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	}, ready)
 }
 
-// flushOf maps the store's refusal of data to the writer's word for it.
-func flushOf[T any](record func(context.Context, []T) ([]experiment.Result, error)) event.Flush[T] {
+// flushOf maps the store's refusal of data to the writer's word for it, and
+// logs the item at fault once it is alone: the rules at the door let it pass,
+// which is a fault of theirs.
+func flushOf[T any](record func(context.Context, []T) ([]experiment.Result, error), log *slog.Logger) event.Flush[T] {
 	return func(ctx context.Context, items []T) ([]experiment.Result, error) {
 		results, err := record(ctx, items)
 		if errors.Is(err, postgres.ErrBadData) {
+			if len(items) == 1 {
+				log.ErrorContext(ctx, "the database refused an item", "error", err)
+			}
 			err = fmt.Errorf("%w: %w", event.ErrPoison, err)
 		}
 		return results, err
