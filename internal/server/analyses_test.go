@@ -220,6 +220,10 @@ func TestAnalysisIsReproducible(t *testing.T) {
 	if now.AnalysisId == first.AnalysisId || now.Metrics[0].Comparisons[0].Difference.GetEstimate() == first.Metrics[0].Comparisons[0].Difference.GetEstimate() {
 		t.Error("an analysis of now does not know of the late outcome")
 	}
+	later, err := a.analysis.AnalyzeExperiment(t.Context(), &assayv1.AnalyzeExperimentRequest{Experiment: "pricing", Segments: []string{"country"}})
+	if err != nil || later.AnalysisId == now.AnalysisId {
+		t.Errorf("an analysis of now is that of an earlier now: %v", err)
+	}
 }
 
 // TestWritesUnderWay analyses while a transaction has written an exposure and

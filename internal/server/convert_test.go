@@ -2,8 +2,8 @@ package server
 
 import (
 	"encoding/json"
-	"math"
 	"testing"
+	"time"
 
 	"buf.build/go/protovalidate"
 	"github.com/google/go-cmp/cmp"
@@ -160,11 +160,102 @@ func checkEnum[P interface {
 	}
 }
 
-// TestNothingIsNumber holds that an absent number stays absent.
-func TestNothingIsNumber(t *testing.T) {
-	got := toComparison(&metric.Comparison{Variant: "b", Baseline: "a", Notes: []string{"n"}, PValue: proto.Float64(math.SmallestNonzeroFloat64)})
-	want := &assayv1.Comparison{Variant: "b", Baseline: "a", Difference: &assayv1.Interval{}, Lift: &assayv1.Interval{}, Notes: []string{"n"}, PValue: proto.Float64(math.SmallestNonzeroFloat64)}
-	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
-		t.Error(diff)
+// TestDefinitionOf converts an experiment with every field.
+func TestDefinitionOf(t *testing.T) {
+	var message assayv1.Experiment
+	encode(t, &message, `{"key":"e","unit":"account","owner":"o","description":"d","hypothesis":{"statement":"s","null_hypothesis":"n"},
+		"variants":[{"key":"a","control":true,"weight":3,"description":"x"},{"key":"b","payload":{"y":[1],"x":"<"}}],
+		"eligibility":"unit == 'account'","traffic":0.25,"salt":"z","assignment":"ASSIGNMENT_EXTERNAL","labels":{"k":"v"},"segments":["country"],
+		"covariates":[{"name":"x","attribute":"spend"},{"name":"y","past_outcomes":{"outcome":"o","aggregate":"AGGREGATE_MAX","window":"60s","conditions":[{"field":"f","op":"OP_EQUAL","values":["v"]}]}}],
+		"metrics":[{"metric":"m","role":"METRIC_ROLE_GUARDRAIL","covariates":["y"],"margin":{"relative":0.1}}],
+		"plan":{"method":"METHOD_FIXED_HORIZON","confidence_level":0.9,"correction":"CORRECTION_BONFERRONI","minimum_effect":{"absolute":2},"planned_subjects":"5"}}`)
+	got, err := definitionOf(&message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &experiment.Definition{
+		Unit: "account", Owner: "o", Description: "d", Hypothesis: experiment.Hypothesis{Statement: "s", Null: "n"},
+		Variants: []experiment.Variant{
+			{Key: "a", Control: true, Weight: 3, Description: "x"},
+			{Key: "b", Weight: 1, Payload: json.RawMessage(`{"x":"<","y":[1]}`)},
+		},
+		Eligibility: "unit == 'account'", Traffic: 0.25, Salt: "z", External: true,
+		Labels: map[string]string{"k": "v"}, Segments: []string{"country"},
+		Covariates: []experiment.Covariate{{Name: "x", Attribute: "spend"}, {Name: "y", Past: &experiment.PastOutcomes{
+			Component: experiment.Component{Outcome: "o", Aggregate: experiment.AggregateMax, Conditions: []experiment.Condition{{Field: "f", Op: experiment.OpEqual, Values: []string{"v"}}}},
+			Window:    time.Minute,
+		}}},
+		Metrics: []experiment.MetricUse{{Metric: "m", Role: experiment.RoleGuardrail, Covariates: []string{"y"}, Margin: &experiment.Magnitude{Value: 0.1, Relative: true}}},
+		Plan: experiment.Plan{Method: experiment.MethodFixedHorizon, ConfidenceLevel: 0.9, Correction: experiment.CorrectionBonferroni,
+			MinimumEffect: &experiment.Magnitude{Value: 2}, PlannedSubjects: 5},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("definition (-want +got):\n%s", diff)
+	}
+}
+
+func TestFromMetric(t *testing.T) {
+	var message assayv1.Metric
+	encode(t, &message, `{"key":"m","description":"d","direction":"DIRECTION_DECREASE","window":"90s","ratio":{
+		"numerator":{"outcome":"x","aggregate":"AGGREGATE_COUNT","conditions":[{"field":"value","op":"OP_LESS","values":["1"]}]},
+		"denominator":{"name":"n","outcome":"y","aggregate":"AGGREGATE_ANY"}}}`)
+	got, err := fromMetric(&message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &metric.Definition{
+		Description: "d", Direction: metric.DirectionDecrease, Kind: metric.KindRatio, Expression: "numerator / n", Window: 90 * time.Second,
+		Components: []experiment.Component{
+			{Name: "numerator", Outcome: "x", Aggregate: experiment.AggregateCount, Conditions: []experiment.Condition{{Field: "value", Op: experiment.OpLess, Values: []string{"1"}}}},
+			{Name: "n", Outcome: "y", Aggregate: experiment.AggregateAny},
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("definition (-want +got):\n%s", diff)
+	}
+}
+
+// TestToAnalysis converts an analysis whose numbers are all different.
+func TestToAnalysis(t *testing.T) {
+	n := 0.0
+	next := func() *float64 { n++; return proto.Float64(n) }
+	interval := func() metric.Interval { return metric.Interval{Estimate: next(), Lower: next(), Upper: next()} }
+	comparison := func() metric.Comparison {
+		return metric.Comparison{
+			Variant: "b", Baseline: "a", Difference: interval(), Lift: interval(),
+			StandardError: next(), Statistic: next(), DegreesOfFreedom: next(), PValue: next(), AdjustedPValue: next(), Significant: true,
+			VarianceReduction: next(), Guardrail: metric.GuardrailFailed, Notes: []string{"n"},
+		}
+	}
+	whole, plain := comparison(), comparison()
+	whole.Unadjusted = &plain
+	got := toAnalysis(&metric.Analysis{
+		SampleRatio: metric.SampleRatio{Observed: map[string]int64{"a": 1}, Expected: map[string]float64{"a": 2}, PValue: next(), Verdict: metric.SampleRatioMismatch},
+		Exclusions:  metric.Exclusions{Crossovers: 3, Overridden: 4},
+		Metrics: []metric.Result{{
+			Metric: "m", Revision: 5, Role: experiment.RoleSecondary, Confirmatory: true, PeekingProtected: true, OpenWindows: 6,
+			Arms:        []metric.Arm{{Variant: "a", Subjects: 7, Mean: next(), StandardError: next(), Total: next(), Notes: []string{"o"}}},
+			Comparisons: []metric.Comparison{whole},
+			Segments:    []metric.Segment{{Attribute: "country", Value: "PL", Arms: []metric.Arm{{Variant: "b"}}, Comparisons: []metric.Comparison{{Variant: "c"}}}},
+		}},
+		Verdict:  metric.Verdict{Action: metric.ActionShip, Variant: "b", Reasons: []string{"r"}},
+		Warnings: []string{"w"},
+	})
+	var want assayv1.AnalyzeExperimentResponse
+	encode(t, &want, `{
+		"sampleRatio":{"observed":{"a":"1"},"expected":{"a":2},"pValue":25,"verdict":"SAMPLE_RATIO_VERDICT_MISMATCH"},
+		"exclusions":{"crossovers":"3","overridden":"4"},
+		"metrics":[{"metric":"m","metricRevision":5,"role":"METRIC_ROLE_SECONDARY","confirmatory":true,"peekingProtected":true,"openWindowSubjects":"6",
+			"arms":[{"variant":"a","subjects":"7","mean":26,"standardError":27,"total":28,"notes":["o"]}],
+			"comparisons":[{"variant":"b","baseline":"a","difference":{"estimate":1,"lower":2,"upper":3},"lift":{"estimate":4,"lower":5,"upper":6},
+				"standardError":7,"statistic":8,"degreesOfFreedom":9,"pValue":10,"adjustedPValue":11,"significant":true,"varianceReduction":12,
+				"guardrail":"GUARDRAIL_VERDICT_FAILED","notes":["n"],
+				"unadjusted":{"variant":"b","baseline":"a","difference":{"estimate":13,"lower":14,"upper":15},"lift":{"estimate":16,"lower":17,"upper":18},
+					"standardError":19,"statistic":20,"degreesOfFreedom":21,"pValue":22,"adjustedPValue":23,"significant":true,"varianceReduction":24,
+					"guardrail":"GUARDRAIL_VERDICT_FAILED","notes":["n"]}}],
+			"segments":[{"attribute":"country","value":"PL","arms":[{"variant":"b"}],"comparisons":[{"variant":"c","difference":{},"lift":{}}]}]}],
+		"verdict":{"action":"VERDICT_ACTION_SHIP","variant":"b","reasons":["r"]},"warnings":["w"]}`)
+	if diff := cmp.Diff(&want, got, protocmp.Transform()); diff != "" {
+		t.Errorf("analysis (-want +got):\n%s", diff)
 	}
 }

@@ -460,6 +460,9 @@ func TestBestEffort(t *testing.T) {
 	if diff := cmp.Diff(want, analysis.SampleRatio.Observed); diff != "" {
 		t.Errorf("subjects (-want +got):\n%s", diff)
 	}
+	if analysis.Exclusions.Overridden != 0 {
+		t.Error("a pinned subject was recorded")
+	}
 	if ages := len(analysis.Metrics[0].Segments); len(exposed) != 4 || ages != 4 {
 		t.Errorf("%d subjects of %d ages, want 4", len(exposed), ages)
 	}
