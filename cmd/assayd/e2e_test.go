@@ -505,6 +505,20 @@ func TestTwoServers(t *testing.T) {
 	}
 }
 
+// TestMigrate brings a database up to date without a server, and again.
+func TestMigrate(t *testing.T) {
+	dir := dataDir(t)
+	for range 2 {
+		p := start(t, "migrate", "--data-dir", dir)
+		p.waitEnd(t)
+		if p.err != nil {
+			t.Fatalf("migrate: %v\n%s", p.err, p.output)
+		}
+	}
+	_, addr := serveIn(t, dir, "")
+	define(t, connect(t, addr))
+}
+
 // socketURL is the connection string of a data directory's Postgres, from the
 // file in which it says where it listens.
 func socketURL(t *testing.T, dir string) string {
