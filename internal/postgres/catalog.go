@@ -92,6 +92,9 @@ func fillHistories(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*
 // It blocks until the context ends or the connection is lost; changes between
 // two calls are not announced to either.
 func (db *DB) ListenCatalog(ctx context.Context, notify func()) error {
+	if err := db.checkPrepared(); err != nil {
+		return err
+	}
 	config := db.definitions.Config().ConnConfig
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {

@@ -13,6 +13,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql/driver"
 	"embed"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,8 +37,13 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// DB is a database whose schema is current.
+// DB is a database. Its methods fail with ErrUnavailable until Prepare has
+// succeeded once.
 type DB struct {
+	url      string
+	pepper   experiment.Pepper
+	prepared atomic.Bool
+
 	definitions *pgxpool.Pool
 	recording   *pgxpool.Pool
 	analysis    *pgxpool.Pool
@@ -54,30 +61,70 @@ const recorderName = "assay-record"
 // that a write has committed or failed soon after its caller gave up on it.
 const statementTimeout = 15 * time.Second
 
-// Open connects to the database at url, brings its schema up to date, and
-// checks that the pepper is the one the database was made with.
-func Open(ctx context.Context, url string, pepper experiment.Pepper) (*DB, error) {
-	if err := Migrate(ctx, url); err != nil {
-		return nil, err
-	}
-	db := &DB{names: map[string]int32{}, partitions: map[time.Time]bool{}}
+// connectTimeout bounds one attempt to connect, unless the URL says otherwise.
+// Where packets vanish, nothing else would end it.
+const connectTimeout = 5 * time.Second
+
+// New returns the database at url without connecting to it.
+func New(url string, pepper experiment.Pepper) (*DB, error) {
+	db := &DB{url: url, pepper: pepper, names: map[string]int32{}, partitions: map[time.Time]bool{}}
 	var err error
-	if db.definitions, err = newPool(ctx, url, "assay", statementTimeout, nil); err != nil {
+	if db.definitions, err = db.newPool("assay", statementTimeout, nil); err != nil {
 		return nil, err
 	}
-	if db.recording, err = newPool(ctx, url, recorderName, statementTimeout, byKey); err != nil {
+	if db.recording, err = db.newPool(recorderName, statementTimeout, byKey); err != nil {
 		db.Close()
 		return nil, err
 	}
-	if db.analysis, err = newPool(ctx, url, "assay-analyze", 0, wholeTables); err != nil {
-		db.Close()
-		return nil, err
-	}
-	if err := db.checkPepper(ctx, pepper); err != nil {
+	if db.analysis, err = db.newPool("assay-analyze", 0, wholeTables); err != nil {
 		db.Close()
 		return nil, err
 	}
 	return db, nil
+}
+
+// Open returns the database at url, prepared.
+func Open(ctx context.Context, url string, pepper experiment.Pepper) (*DB, error) {
+	db, err := New(url, pepper)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Prepare(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// Prepare brings the schema up to date and checks that the pepper is the one
+// the database was made with. An error that wraps ErrUnavailable may be gone
+// the next time; any other is for the operator.
+func (db *DB) Prepare(ctx context.Context) error {
+	if err := Migrate(ctx, db.url); err != nil {
+		return err
+	}
+	if err := db.checkPepper(ctx); err != nil {
+		return err
+	}
+	db.prepared.Store(true)
+	return nil
+}
+
+// Ping says whether the database can be reached, within a bounded time.
+func (db *DB) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return interpret(db.definitions.Ping(ctx))
+}
+
+// checkPrepared keeps every connection from a database that is not known to
+// have this schema and this pepper: subjects hashed with another one must not
+// get into it.
+func (db *DB) checkPrepared() error {
+	if db.prepared.Load() {
+		return nil
+	}
+	return unavailable(errors.New("not prepared yet"))
 }
 
 // Close closes the connections, waiting for those in use.
@@ -102,12 +149,16 @@ var byKey = map[string]string{"enable_seqscan": "off", "enable_hashjoin": "off",
 // small, and a nested loop over them never ends.
 var wholeTables = map[string]string{"enable_nestloop": "off", "work_mem": "128MB"}
 
-func newPool(ctx context.Context, url, name string, timeout time.Duration, settings map[string]string) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
+func (db *DB) newPool(name string, timeout time.Duration, settings map[string]string) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(db.url)
 	if err != nil {
 		return nil, fmt.Errorf("the database URL: %w", err)
 	}
 	config.MaxConns = poolSize
+	config.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return db.checkPrepared() }
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectTimeout
+	}
 	params := config.ConnConfig.RuntimeParams
 	maps.Copy(params, settings)
 	params["application_name"] = name
@@ -119,7 +170,7 @@ func newPool(ctx context.Context, url, name string, timeout time.Duration, setti
 		params["statement_timeout"] = fmt.Sprint(timeout.Milliseconds())
 		params["idle_in_transaction_session_timeout"] = fmt.Sprint(timeout.Milliseconds())
 	}
-	return pgxpool.NewWithConfig(ctx, config)
+	return pgxpool.NewWithConfig(context.Background(), config)
 }
 
 //go:embed migrations/*.sql
@@ -131,6 +182,9 @@ func Migrate(ctx context.Context, url string) error {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		return fmt.Errorf("the database URL: %w", err)
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
 	}
 	sqlDB := stdlib.OpenDB(*config)
 	defer sqlDB.Close()
@@ -147,25 +201,30 @@ func Migrate(ctx context.Context, url string) error {
 		return err
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrating the database: %w", err)
+		return fmt.Errorf("migrating the database: %w", interpret(err))
 	}
 	return nil
 }
 
 // checkPepper remembers the first pepper's key id and refuses any other: with
 // another pepper, subjects would silently lose their history.
-func (db *DB) checkPepper(ctx context.Context, pepper experiment.Pepper) error {
+func (db *DB) checkPepper(ctx context.Context) error {
 	const name = "pepper_key_id"
-	if _, err := db.definitions.Exec(ctx,
-		`INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, name, pepper.KeyID()); err != nil {
+	conn, err := pgx.ConnectConfig(ctx, db.definitions.Config().ConnConfig)
+	if err != nil {
+		return interpret(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx,
+		`INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, name, db.pepper.KeyID()); err != nil {
 		return interpret(err)
 	}
 	var stored string
-	if err := db.definitions.QueryRow(ctx, `SELECT value FROM settings WHERE name = $1`, name).Scan(&stored); err != nil {
+	if err := conn.QueryRow(ctx, `SELECT value FROM settings WHERE name = $1`, name).Scan(&stored); err != nil {
 		return interpret(err)
 	}
-	if stored != pepper.KeyID() {
-		return fmt.Errorf("the pepper's key id is %s, but the database was made with %s: start with the pepper that it was made with", pepper.KeyID(), stored)
+	if stored != db.pepper.KeyID() {
+		return fmt.Errorf("the pepper's key id is %s, but the database was made with %s: start with the pepper that it was made with", db.pepper.KeyID(), stored)
 	}
 	return nil
 }
@@ -198,6 +257,9 @@ func interpret(err error) error {
 	if errors.As(err, &connect) {
 		return unavailable(err)
 	}
+	if errors.Is(err, experiment.ErrUnavailable) {
+		return err // Said already, by checkPrepared.
+	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		switch {
@@ -218,7 +280,7 @@ func interpret(err error) error {
 // isBroken says whether err is a connection that broke in the middle.
 func isBroken(err error) bool {
 	var network net.Error
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network)
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network)
 }
 
 func unavailable(err error) error {

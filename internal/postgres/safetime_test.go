@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -106,5 +107,18 @@ func TestSafeTimeSeesWrites(t *testing.T) {
 		if at := scalar[time.Time](t, d.raw, `SELECT max(`+column+`) FROM `+table); !safe.Before(at) {
 			t.Errorf("%s: %v was safe, and then %v was committed", name, safe, at)
 		}
+	}
+}
+
+// The start of a transaction is known only after it, so it could pass for a
+// safe moment; the time of a later statement cannot.
+func TestRecordedTimeIsThatOfTheStatement(t *testing.T) {
+	d := newDatabase(t)
+	got := list[string](t, d.raw, `SELECT adrelid::regclass || ' ' || pg_get_expr(adbin, adrelid) FROM pg_attrdef
+		JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+		WHERE (adrelid::regclass::text, attname) IN (('exposures', 'recorded_time'), ('outcomes', 'recorded_time'), ('overrides', 'create_time')) ORDER BY 1`)
+	want := []string{"exposures statement_timestamp()", "outcomes statement_timestamp()", "overrides statement_timestamp()"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -96,6 +96,12 @@ func (d *database) totals(t *testing.T, id int32, asOf time.Time, columns ...met
 	return values
 }
 
+// of is the exposure to another experiment.
+func of(id int32, e experiment.Exposure) experiment.Exposure {
+	e.ExperimentID = id
+	return e
+}
+
 func component(a experiment.Aggregate, conditions ...experiment.Condition) experiment.Component {
 	return experiment.Component{Outcome: "purchase", Aggregate: a, Conditions: conditions}
 }
@@ -104,16 +110,20 @@ func component(a experiment.Aggregate, conditions ...experiment.Condition) exper
 // and whatever partitions their ends fall into.
 func TestSubjectsWindows(t *testing.T) {
 	const ms = time.Millisecond
-	for name, first := range map[string]time.Time{
-		"inside a month":                 day(15, 12),
-		"window ends with the month":     day(31, 0),
-		"window ends in the next month":  day(31, 7.5),
-		"begins with the month":          day(1),
-		"window before ends in December": day(1, 23),
-		"not on a millisecond":           day(15).Add(300 * time.Microsecond),
+	d := newDatabase(t)
+	for n, c := range []struct {
+		name  string
+		first time.Time
+	}{
+		{"inside a month", day(15, 12)},
+		{"window ends with the month", day(31, 0)},
+		{"window ends in the next month", day(31, 7.5)},
+		{"begins with the month", day(1)},
+		{"window before ends in December", day(1, 23)},
+		{"not on a millisecond", day(15).Add(300 * time.Microsecond)},
 	} {
-		d := newDatabase(t)
-		recordExposures(t, d.DB, exposure(1, "a", first))
+		id, first := int32(n), c.first
+		recordExposures(t, d.DB, of(id, exposure(n, "a", first)))
 		at := first.Truncate(ms)
 		if at.Before(first) {
 			at = at.Add(ms) // The first millisecond that is not before the exposure.
@@ -121,20 +131,20 @@ func TestSubjectsWindows(t *testing.T) {
 		for i, moment := range []time.Time{
 			at.Add(-24*hour - ms), at.Add(-24 * hour), at.Add(-ms), at, at.Add(24*hour - ms), at.Add(24 * hour), at.AddDate(1, 0, 0),
 		} {
-			recordOutcomes(t, d.DB, outcome(fmt.Sprint(i), 1, moment, math.Exp2(float64(i)), ""))
+			recordOutcomes(t, d.DB, outcome(fmt.Sprint(i), n, moment, math.Exp2(float64(i)), ""))
 		}
-		recordOutcomes(t, d.DB, outcome("other subject", 2, at, 1000.0, ""), named(outcome("other name", 1, at, 1000.0, ""), "refund"))
+		recordOutcomes(t, d.DB, outcome("other subject", 99, at, 1000.0, ""), named(outcome("other name", n, at, 1000.0, ""), "refund"))
 		sum := component(experiment.AggregateSum)
 		after, before, endless := metric.Column{Component: sum, Window: 24 * hour}, metric.Column{Component: sum, Before: 24 * hour}, metric.Column{Component: sum}
-		if diff := cmp.Diff([]float64{8 + 16, 2 + 4, 8 + 16 + 32 + 64}, d.totals(t, 7, forever, after, before, endless)); diff != "" {
-			t.Errorf("%s: %s", name, diff)
+		if diff := cmp.Diff([]float64{8 + 16, 2 + 4, 8 + 16 + 32 + 64}, d.totals(t, id, forever, after, before, endless)); diff != "" {
+			t.Errorf("%s: %s", c.name, diff)
 		}
-		for _, c := range []struct { // Each alone, with the bounds that it alone needs.
+		for _, alone := range []struct { // With the bounds that it alone needs.
 			column metric.Column
 			want   float64
 		}{{after, 24}, {before, 6}, {endless, 120}} {
-			if got := d.totals(t, 7, forever, c.column); got[0] != c.want {
-				t.Errorf("%s: %+v alone: %v, want %v", name, c.column, got[0], c.want)
+			if got := d.totals(t, id, forever, alone.column); got[0] != alone.want {
+				t.Errorf("%s: %+v alone: %v, want %v", c.name, alone.column, got[0], alone.want)
 			}
 		}
 	}
@@ -163,7 +173,8 @@ func TestSubjectsAggregates(t *testing.T) {
 	if x, y := experiment.NewRowID(day(5), lower), experiment.NewRowID(day(5), higher); string(x[:]) > string(y[:]) {
 		lower, higher = higher, lower
 	}
-	for _, c := range []struct {
+	d := newDatabase(t)
+	for n, c := range []struct {
 		name     string
 		outcomes []experiment.Outcome
 		want     []float64 // count, sum, any, min, max, last, distinct days
@@ -178,10 +189,13 @@ func TestSubjectsAggregates(t *testing.T) {
 		}, []float64{3, 6, 1, 1, 3, 3, 2}},
 		{"large", []experiment.Outcome{outcome("a", 1, day(5), 1e100, ""), outcome("b", 1, day(6), 1e100, "")}, []float64{2, 2e100, 1, 1e100, 1e100, 1e100, 2}},
 	} {
-		d := newDatabase(t)
-		recordExposures(t, d.DB, exposure(1, "a", day(2)))
-		recordOutcomes(t, d.DB, append(c.outcomes, named(outcome("else", 1, day(9), 77.0, ""), "refund"))...)
-		if diff := cmp.Diff(c.want, d.totals(t, 7, forever, columns...)); diff != "" {
+		outcomes := append(c.outcomes, named(outcome("else", 1, day(9), 77.0, ""), "refund"))
+		for i := range outcomes {
+			outcomes[i].SubjectID = subjectID(n)
+		}
+		recordOutcomes(t, d.DB, outcomes...)
+		recordExposures(t, d.DB, of(int32(n), exposure(n, "a", day(2))))
+		if diff := cmp.Diff(c.want, d.totals(t, int32(n), forever, columns...)); diff != "" {
 			t.Errorf("%s: %s", c.name, diff)
 		}
 	}
@@ -267,7 +281,8 @@ func TestSubjectsOfNothing(t *testing.T) {
 }
 
 func TestSubjectsAttributes(t *testing.T) {
-	for _, c := range []struct {
+	d := newDatabase(t)
+	for n, c := range []struct {
 		attributes string
 		segment    string
 		number     float64
@@ -286,13 +301,12 @@ func TestSubjectsAttributes(t *testing.T) {
 		{`{"x":[1]}`, "[1]", math.NaN()},
 		{`{"x":"\u017c\u00f3\u0142w"}`, "żółw", math.NaN()},
 	} {
-		d := newDatabase(t)
-		e := exposure(1, "a", day(2))
+		e := of(int32(n), exposure(1, "a", day(2)))
 		if c.attributes != "" {
 			e.Attributes = json.RawMessage(c.attributes)
 		}
 		recordExposures(t, d.DB, e)
-		rows, _ := d.subjects(t, 7, forever, studyOf(t, nil, []string{"x", "y"}, []string{"y", "x"}))
+		rows, _ := d.subjects(t, int32(n), forever, studyOf(t, nil, []string{"x", "y"}, []string{"y", "x"}))
 		if got := fmt.Sprintf("%q", rows[0].Segments); got != fmt.Sprintf("%q", []string{"", c.segment}) {
 			t.Errorf("%s: segments %s", c.attributes, got)
 		}
@@ -310,7 +324,8 @@ func TestSubjectsFirstExposure(t *testing.T) {
 		e.Phase, e.Attributes = phase, json.RawMessage(`{"country":"`+country+`"}`)
 		return e
 	}
-	for _, c := range []struct {
+	d := newDatabase(t)
+	for n, c := range []struct {
 		name  string
 		items []experiment.Exposure
 		want  string
@@ -324,11 +339,10 @@ func TestSubjectsFirstExposure(t *testing.T) {
 		{"two variants in a later phase", []experiment.Exposure{in(2, "b", day(4), "PL"), in(2, "a", day(5), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false DE"},
 		{"a later phase alone", []experiment.Exposure{in(3, "b", day(4), "PL")}, "b 3 4 false PL"},
 	} {
-		d := newDatabase(t)
 		for _, item := range c.items {
-			recordExposures(t, d.DB, item)
+			recordExposures(t, d.DB, of(int32(n), item))
 		}
-		rows, _ := d.subjects(t, 7, forever, studyOf(t, nil, nil, []string{"country"}))
+		rows, _ := d.subjects(t, int32(n), forever, studyOf(t, nil, nil, []string{"country"}))
 		if len(rows) != 1 {
 			t.Fatalf("%s: %d rows", c.name, len(rows))
 		}
@@ -343,9 +357,7 @@ func TestSubjectsOverridden(t *testing.T) {
 	d := newDatabase(t)
 	e := createExperiment(t, d.DB, "e", definition())
 	for n := 1; n <= 5; n++ {
-		item := exposure(n, fmt.Sprint("v", n), day(3))
-		item.ExperimentID = e.ID
-		recordExposures(t, d.DB, item)
+		recordExposures(t, d.DB, of(e.ID, exposure(n, fmt.Sprint("v", n), day(3))))
 	}
 	setOverrides(t, d.DB, pin("short", 1, 2, 3, 6)...) // 6 was never exposed.
 	setOverrides(t, d.DB, append(pin("", 2), pin("control", 3)...)...)
