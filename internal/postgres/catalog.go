@@ -95,10 +95,9 @@ func (db *DB) ListenCatalog(ctx context.Context, notify func()) error {
 	if err := db.checkPrepared(); err != nil {
 		return err
 	}
-	config := db.definitions.Config().ConnConfig
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := db.connect(ctx)
 	if err != nil {
-		return interpret(err)
+		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx, `LISTEN `+catalogChannel); err != nil {

@@ -61,8 +61,8 @@ const recorderName = "assay-record"
 // that a write has committed or failed soon after its caller gave up on it.
 const statementTimeout = 15 * time.Second
 
-// connectTimeout bounds one attempt to connect, unless the URL says otherwise.
-// Where packets vanish, nothing else would end it.
+// connectTimeout bounds attempts to connect. Where packets vanish, nothing else
+// would end them. For the pools the URL may say otherwise.
 const connectTimeout = 5 * time.Second
 
 // New returns the database at url without connecting to it.
@@ -100,14 +100,26 @@ func Open(ctx context.Context, url string, pepper experiment.Pepper) (*DB, error
 // the database was made with. An error that wraps ErrUnavailable may be gone
 // the next time; any other is for the operator.
 func (db *DB) Prepare(ctx context.Context) error {
+	conn, err := db.connect(ctx) // Migrate is patient; whether there is a database shows sooner.
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
 	if err := Migrate(ctx, db.url); err != nil {
 		return err
 	}
-	if err := db.checkPepper(ctx); err != nil {
+	if err := db.checkPepper(ctx, conn); err != nil {
 		return err
 	}
 	db.prepared.Store(true)
 	return nil
+}
+
+func (db *DB) connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, db.definitions.Config().ConnConfig)
+	return conn, interpret(err)
 }
 
 // Ping says whether the database can be reached, within a bounded time.
@@ -208,13 +220,8 @@ func Migrate(ctx context.Context, url string) error {
 
 // checkPepper remembers the first pepper's key id and refuses any other: with
 // another pepper, subjects would silently lose their history.
-func (db *DB) checkPepper(ctx context.Context) error {
+func (db *DB) checkPepper(ctx context.Context, conn *pgx.Conn) error {
 	const name = "pepper_key_id"
-	conn, err := pgx.ConnectConfig(ctx, db.definitions.Config().ConnConfig)
-	if err != nil {
-		return interpret(err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx,
 		`INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, name, db.pepper.KeyID()); err != nil {
 		return interpret(err)
@@ -256,9 +263,6 @@ func interpret(err error) error {
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {
 		return unavailable(err)
-	}
-	if errors.Is(err, experiment.ErrUnavailable) {
-		return err // Said already, by checkPrepared.
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
