@@ -6,6 +6,11 @@
 // server, and by polling, so that a lost notice delays them by no more than the
 // interval. Where storage cannot be reached, the last good catalog stays.
 //
+// [Store.Keep] keeps a copy on disk, from which [Store.Restore] starts a server
+// while storage cannot be reached. The first load after that replaces the copy
+// as a whole: storage may have been restored to an earlier state meanwhile,
+// under the same versions.
+//
 // It promises that a [Store.Refresh] sees all that was committed before it was
 // called. A handler that refreshes after its own change therefore reads its own
 // writes on its server.
@@ -34,23 +39,34 @@ type Load func(ctx context.Context, known map[string]int64) ([]experiment.Histor
 // returned.
 type Listen func(ctx context.Context, notify func()) error
 
-// listenPause is how long Run waits before it listens again. A reconnection
-// need not be faster: polling goes on.
-const listenPause = time.Second
+const (
+	// listenPause is how long Run waits before it listens again. A reconnection
+	// need not be faster: polling goes on.
+	listenPause = time.Second
+	// loadTimeout bounds a load. Loads follow each other, so one on a connection
+	// that broke in silence would stop them all.
+	loadTimeout = 30 * time.Second
+)
 
 // Store holds the current catalog. It is safe for concurrent use.
 type Store struct {
+	pepper experiment.Pepper
 	load   Load
 	listen Listen
 	poll   time.Duration
 	log    *slog.Logger
 
-	current  atomic.Pointer[assign.Catalog]
-	loadedAt atomic.Pointer[time.Time]
+	empty   *assign.Catalog
+	current atomic.Pointer[assign.Catalog]
 
-	turn chan struct{} // Holds one element while a round loads.
-	mu   sync.Mutex
-	next *round // The round that has not begun; nil if nobody waits for one.
+	turn   chan struct{} // Holds one element while a round loads.
+	loaded chan struct{} // Holds one element when a load has succeeded since Keep looked.
+
+	mu        sync.Mutex
+	next      *round                         // The round that has not begun; nil if nobody waits for one.
+	histories map[string]*experiment.History // What current was compiled from.
+	loadedAt  time.Time
+	edition   int64 // Counts the changes that came from storage; 0 before the first load.
 }
 
 // round is one load and the callers who wait for it.
@@ -62,8 +78,11 @@ type round struct {
 
 // New returns a store with an empty catalog. It polls at the given interval.
 func New(pepper experiment.Pepper, load Load, listen Listen, poll time.Duration, log *slog.Logger) *Store {
-	s := &Store{load: load, listen: listen, poll: poll, log: log, turn: make(chan struct{}, 1)}
-	s.current.Store(assign.NewCatalog(pepper))
+	s := &Store{
+		pepper: pepper, load: load, listen: listen, poll: poll, log: log,
+		empty: assign.NewCatalog(pepper), turn: make(chan struct{}, 1), loaded: make(chan struct{}, 1),
+	}
+	s.current.Store(s.empty)
 	return s
 }
 
@@ -71,12 +90,19 @@ func New(pepper experiment.Pepper, load Load, listen Listen, poll time.Duration,
 func (s *Store) Current() *assign.Catalog { return s.current.Load() }
 
 // LoadedAt returns when the last load that succeeded began, or zero before the
-// first. The catalog holds all that was committed before it.
+// first. The catalog holds all that was committed before it. Of a catalog from
+// disk it is the last load of the server that wrote it.
 func (s *Store) LoadedAt() time.Time {
-	if t := s.loadedAt.Load(); t != nil {
-		return *t
-	}
-	return time.Time{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loadedAt
+}
+
+// Len returns the number of experiments.
+func (s *Store) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.histories)
 }
 
 // Refresh loads what has changed, and returns when everything that was
@@ -128,24 +154,64 @@ func (s *Store) lead(ctx context.Context, r *round) {
 }
 
 func (s *Store) loadChanges(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
 	began := time.Now()
-	current := s.current.Load()
-	histories, err := s.load(ctx, current.Versions())
+	base := s.base()
+	histories, err := s.load(ctx, base.Versions())
 	if err != nil {
 		return err
 	}
+	next := base
 	if len(histories) > 0 {
-		changed := make([]*assign.Experiment, len(histories))
-		for i, history := range histories {
-			if changed[i], err = assign.Compile(history); err != nil {
-				s.log.ErrorContext(ctx, "experiment does not compile; it is served as not running",
-					"experiment", history.Experiment.Key, "error", err)
-			}
-		}
-		s.current.Store(current.With(changed...))
+		next = base.With(s.compile(ctx, histories)...)
 	}
-	s.loadedAt.Store(&began)
+	s.publish(next, histories, began)
+	select {
+	case s.loaded <- struct{}{}:
+	default:
+	}
 	return nil
+}
+
+// base returns the catalog that a load adds to: nothing of one from disk.
+func (s *Store) base() *assign.Catalog {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.edition == 0 {
+		return s.empty
+	}
+	return s.current.Load()
+}
+
+// publish makes next current, which a load that began then has brought from
+// storage by these changes.
+func (s *Store) publish(next *assign.Catalog, changes []experiment.History, began time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.edition == 0 {
+		s.histories = make(map[string]*experiment.History, len(changes))
+	}
+	if s.edition == 0 || len(changes) > 0 {
+		s.edition++
+	}
+	for i := range changes {
+		s.histories[changes[i].Experiment.Key] = &changes[i]
+	}
+	s.loadedAt = began
+	s.current.Store(next)
+}
+
+func (s *Store) compile(ctx context.Context, histories []experiment.History) []*assign.Experiment {
+	compiled := make([]*assign.Experiment, len(histories))
+	for i, history := range histories {
+		var err error
+		if compiled[i], err = assign.Compile(history); err != nil {
+			s.log.ErrorContext(ctx, "experiment does not compile; it is served as not running",
+				"experiment", history.Experiment.Key, "error", err)
+		}
+	}
+	return compiled
 }
 
 // Run keeps the catalog current until ctx ends, and then returns nil. Failures
@@ -178,12 +244,19 @@ func (s *Store) keepListening(ctx context.Context, notices chan<- struct{}) {
 		default:
 		}
 	}
+	told := false // Of this loss: an outage is one line, not one for each attempt.
 	for {
-		err := s.listen(ctx, notify)
+		err := s.listen(ctx, func() {
+			told = false
+			notify()
+		})
 		if ctx.Err() != nil {
 			return
 		}
-		s.log.WarnContext(ctx, "catalog notices lost; polling goes on", "error", err)
+		if !told {
+			s.log.WarnContext(ctx, "catalog notices lost; polling goes on", "error", err)
+		}
+		told = true
 		select {
 		case <-ctx.Done():
 			return

@@ -1,0 +1,187 @@
+package catalog
+
+import (
+	"bufio"
+	"compress/gzip"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// The file is a gzip stream of JSON values: a header, then each experiment. It
+// is whole or refused: gzip ends with a checksum and a length, and the header
+// counts the experiments. It is read by the release that wrote it, or by one
+// with the same formatVersion; a field that this release does not know is
+// refused too, since what it says of assignment would be lost.
+
+// temporaryPattern names the file while it is written.
+const temporaryPattern = ".catalog-*"
+
+const formatName = "assay catalog"
+
+// formatVersion is to be raised when the JSON form of what is stored changes
+// so that an older file would be understood wrongly.
+const formatVersion = 1
+
+type header struct {
+	Format      string `json:"format"`
+	Version     int    `json:"version"`
+	PepperKeyID string `json:"pepper_key_id"` // Overrides are by subject id, which means nothing under another pepper.
+	Experiments int    `json:"experiments"`
+}
+
+// stored is the form of an experiment.History.
+type stored struct {
+	Experiment  experiment.Experiment   `json:"experiment"`
+	Revisions   []experiment.Revision   `json:"revisions"`
+	Transitions []experiment.Transition `json:"transitions"`
+	Overrides   map[string]string       `json:"overrides,omitempty"` // Subject id in hexadecimal → variant.
+}
+
+func toStored(h *experiment.History) stored {
+	s := stored{Experiment: h.Experiment, Revisions: h.Revisions, Transitions: h.Transitions}
+	if len(h.Overrides) > 0 {
+		s.Overrides = make(map[string]string, len(h.Overrides))
+		for id, variant := range h.Overrides {
+			s.Overrides[hex.EncodeToString(id[:])] = variant
+		}
+	}
+	return s
+}
+
+func (s *stored) history() (experiment.History, error) {
+	h := experiment.History{Experiment: s.Experiment, Revisions: s.Revisions, Transitions: s.Transitions}
+	if len(s.Overrides) > 0 {
+		h.Overrides = make(map[experiment.SubjectID]string, len(s.Overrides))
+	}
+	for text, variant := range s.Overrides {
+		id, err := hex.DecodeString(text)
+		if err != nil || len(id) != len(experiment.SubjectID{}) {
+			return experiment.History{}, fmt.Errorf("%q is no subject id", text)
+		}
+		h.Overrides[experiment.SubjectID(id)] = variant
+	}
+	return h, nil
+}
+
+// encode writes the histories in the form of the file.
+func encode(to io.Writer, pepper experiment.Pepper, histories []*experiment.History) error {
+	zip, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(zip)
+	out.SetEscapeHTML(false)
+	if err := out.Encode(header{formatName, formatVersion, pepper.KeyID(), len(histories)}); err != nil {
+		return err
+	}
+	for _, h := range histories {
+		if err := out.Encode(toStored(h)); err != nil {
+			return fmt.Errorf("experiment %s: %w", h.Experiment.Key, err)
+		}
+	}
+	return zip.Close()
+}
+
+// decode reads what encode has written under the same pepper, to the end.
+func decode(from io.Reader, pepper experiment.Pepper) ([]experiment.History, error) {
+	zip, err := gzip.NewReader(from)
+	if err != nil {
+		return nil, fmt.Errorf("damaged: %w", err)
+	}
+	in := json.NewDecoder(zip)
+	var head header
+	if err := in.Decode(&head); err != nil {
+		return nil, fmt.Errorf("damaged: %w", err)
+	}
+	switch {
+	case head.Format != formatName || head.Version != formatVersion:
+		return nil, fmt.Errorf("its format is %q, version %d; this release reads %q, version %d", head.Format, head.Version, formatName, formatVersion)
+	case head.PepperKeyID != pepper.KeyID():
+		return nil, fmt.Errorf("it was written with the pepper %s; this server has %s", head.PepperKeyID, pepper.KeyID())
+	}
+	in.DisallowUnknownFields()
+	var histories []experiment.History
+	for {
+		var s stored
+		if err := in.Decode(&s); errors.Is(err, io.EOF) {
+			break // The checksum and the length hold, or it would be another error.
+		} else if err != nil {
+			return nil, fmt.Errorf("damaged or of another release: %w", err)
+		}
+		h, err := s.history()
+		if err != nil {
+			return nil, fmt.Errorf("damaged: experiment %s: %w", s.Experiment.Key, err)
+		}
+		histories = append(histories, h)
+	}
+	if len(histories) != head.Experiments {
+		return nil, fmt.Errorf("damaged: it holds %d experiments of %d", len(histories), head.Experiments)
+	}
+	return histories, nil
+}
+
+// readFile returns what the file holds and when that was last known to be
+// current.
+func readFile(path string, pepper experiment.Pepper) ([]experiment.History, time.Time, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	histories, err := decode(bufio.NewReader(f), pepper)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return histories, info.ModTime(), nil
+}
+
+// writeFile replaces the file. Whenever the process or the machine stops, the
+// old file or the new one is there, whole.
+func writeFile(path string, pepper experiment.Pepper, histories []*experiment.History, current time.Time) (err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, temporaryPattern) // Mode 0600.
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	buffered := bufio.NewWriterSize(f, 1<<16)
+	err = encode(buffered, pepper, histories)
+	if err = errors.Join(err, buffered.Flush(), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Chtimes(f.Name(), current, current); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename outlast the machine's power.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
