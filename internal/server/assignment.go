@@ -24,13 +24,16 @@ func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignReque
 		return nil, inField("subject", err)
 	}
 	var resp assayv1.AssignResponse
-	resp.Assignments, resp.Truncated = s.assign(s.Catalog.Current(), req.Subject, req)
+	shown := exposures{mode: req.ExposureRecording}
+	resp.Assignments, resp.Truncated = s.assign(s.Catalog.Current(), req.Subject, req, &shown)
+	s.record(ctx, &shown)
 	return &resp, nil
 }
 
 func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchAssignRequest) (*assayv1.BatchAssignResponse, error) {
 	snapshot := s.Catalog.Current()
 	resp := &assayv1.BatchAssignResponse{Results: make([]*assayv1.BatchAssignResult, len(req.Subjects))}
+	shown := exposures{mode: req.ExposureRecording}
 	for i, subject := range req.Subjects {
 		if err := ctx.Err(); err != nil { // A large batch of costly predicates takes a while.
 			return nil, err
@@ -43,10 +46,11 @@ func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchA
 		if err != nil {
 			result.Error = err.Error()
 		} else {
-			result.Assignments, result.Truncated = s.assign(snapshot, subject, req)
+			result.Assignments, result.Truncated = s.assign(snapshot, subject, req, &shown)
 		}
 		resp.Results[i] = &result
 	}
+	s.record(ctx, &shown)
 	return resp, nil
 }
 
@@ -54,10 +58,10 @@ func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchA
 type assignmentQuery interface {
 	GetExperiments() []string
 	GetLabels() map[string]string
-	GetExposureRecording() assayv1.ExposureRecording
 }
 
-func (s *assignmentService) assign(snapshot *assign.Catalog, from *assayv1.Subject, q assignmentQuery) (assignments []*assayv1.Assignment, truncated bool) {
+// assign decides for one subject, and adds to shown what is to be recorded.
+func (s *assignmentService) assign(snapshot *assign.Catalog, from *assayv1.Subject, q assignmentQuery, shown *exposures) (assignments []*assayv1.Assignment, truncated bool) {
 	subject := snapshot.Subject(unitOf(from.Unit), from.Key, from.Attributes.AsMap())
 	var decisions []assign.Decision
 	if keys := q.GetExperiments(); len(keys) > 0 {
@@ -77,39 +81,8 @@ func (s *assignmentService) assign(snapshot *assign.Catalog, from *assayv1.Subje
 			assignments[i] = toAssignment(e.Key, decisions[i])
 		}
 	}
-	if q.GetExposureRecording() == assayv1.ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT {
-		s.recordSplits(subject, from.Attributes, decisions)
-	}
+	s.addSplits(shown, subject, from.Attributes, decisions, assignments)
 	return assignments, truncated
-}
-
-// recordSplits hands the split decisions to the writer as exposures of now. It
-// does not wait; what the writer cannot take is counted.
-func (s *assignmentService) recordSplits(subject *assign.Subject, attributes *structpb.Struct, decisions []assign.Decision) {
-	var exposures []experiment.Exposure
-	now := s.Now().UTC().Truncate(timeResolution)
-	for _, d := range decisions {
-		if d.Reason != assign.ReasonSplit {
-			continue
-		}
-		def := &d.Experiment.Current.Definition
-		kept, err := keptAttributes(def, attributes)
-		if err != nil {
-			s.Lost.Inc()
-			continue
-		}
-		exposures = append(exposures, experiment.Exposure{
-			ExperimentID: d.Experiment.ID,
-			Phase:        d.Experiment.Current.Phase,
-			SubjectID:    subject.ID(),
-			Variant:      def.Variants[d.Variant].Key,
-			ExposedTime:  now,
-			Attributes:   kept,
-		})
-	}
-	if !s.Exposures.TryWrite(exposures) {
-		s.Lost.Add(float64(len(exposures)))
-	}
 }
 
 func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.ExplainAssignmentRequest) (*assayv1.ExplainAssignmentResponse, error) {

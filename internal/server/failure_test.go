@@ -69,26 +69,7 @@ func TestDatabaseDown(t *testing.T) {
 	a.createCheckoutCopy(t)
 	a.do(t, "ExperimentService/StartExperiment", `{"key":"checkout-copy"}`)
 
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := strings.TrimPrefix(u.Path, "/")
-	u.Path = "/postgres"
-	admin, err := pgx.Connect(t.Context(), u.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close(context.Background())
-	execute := func(sql string, args ...any) {
-		t.Helper()
-		if _, err := admin.Exec(t.Context(), sql, args...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	execute(`ALTER DATABASE ` + name + ` ALLOW_CONNECTIONS false`)
-	execute(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, name)
-
+	giveBack := takeAway(t, address)
 	const outcome = `{"outcomes":[{"event_id":"e","subject":{"key":"u-1"},"name":"purchase","occurred_time":"2026-01-05T10:03:00Z"}]}`
 	for _, call := range [][2]string{
 		{"EventService/RecordOutcomes", outcome},
@@ -113,6 +94,31 @@ func TestDatabaseDown(t *testing.T) {
 	if got := a.assigned(t, "checkout-copy", `{"key":"u-1","attributes":{"country":"PL","age":31}}`); got.Variant != "short" {
 		t.Errorf("without a database: %v", got)
 	}
-	execute(`ALTER DATABASE ` + name + ` ALLOW_CONNECTIONS true`)
+	giveBack()
 	a.expect(t, "EventService/RecordOutcomes", outcome, `{"recorded":1}`)
+}
+
+// takeAway makes a database unreachable until it is given back.
+func takeAway(t *testing.T, address string) (giveBack func()) {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimPrefix(u.Path, "/")
+	u.Path = "/postgres"
+	admin, err := pgx.Connect(t.Context(), u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { admin.Close(context.Background()) })
+	execute := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	execute(`ALTER DATABASE ` + name + ` ALLOW_CONNECTIONS false`)
+	execute(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, name)
+	return func() { execute(`ALTER DATABASE ` + name + ` ALLOW_CONNECTIONS true`) }
 }

@@ -36,6 +36,11 @@ const (
 	// fails the assignment; an exposure that could not be stored is counted in
 	// the metric assay_exposures_lost_total.
 	ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT ExposureRecording = 2
+	// Record each REASON_SPLIT assignment as an exposure and answer once it is
+	// committed. An exposure that could not be stored does not fail the call: its
+	// assignment says so in `exposure_error`. At most half of the time that the
+	// call has left is spent on it.
+	ExposureRecording_EXPOSURE_RECORDING_DURABLE ExposureRecording = 3
 )
 
 // Enum value maps for ExposureRecording.
@@ -44,11 +49,13 @@ var (
 		0: "EXPOSURE_RECORDING_UNSPECIFIED",
 		1: "EXPOSURE_RECORDING_NONE",
 		2: "EXPOSURE_RECORDING_BEST_EFFORT",
+		3: "EXPOSURE_RECORDING_DURABLE",
 	}
 	ExposureRecording_value = map[string]int32{
 		"EXPOSURE_RECORDING_UNSPECIFIED": 0,
 		"EXPOSURE_RECORDING_NONE":        1,
 		"EXPOSURE_RECORDING_BEST_EFFORT": 2,
+		"EXPOSURE_RECORDING_DURABLE":     3,
 	}
 )
 
@@ -239,7 +246,11 @@ type Assignment struct {
 	// The variant's payload, if it has one.
 	Payload *structpb.Struct `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
 	// The revision of the experiment that decided. 0 with REASON_NOT_FOUND.
-	Revision      int32 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int32 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	// With EXPOSURE_RECORDING_DURABLE: why the exposure is not known to be
+	// stored. It may be stored after all; recording it again is safe. Empty if
+	// it is stored, or if there was nothing to store.
+	ExposureError string `protobuf:"bytes,6,opt,name=exposure_error,json=exposureError,proto3" json:"exposure_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +318,13 @@ func (x *Assignment) GetRevision() int32 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Assignment) GetExposureError() string {
+	if x != nil {
+		return x.ExposureError
+	}
+	return ""
 }
 
 // AssignRequest asks for the assignments of one subject.
@@ -978,7 +996,7 @@ var File_assay_v1_assignment_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\n" +
-	"!assay/v1/assignment_service.proto\x12\bassay.v1\x1a\x16assay/v1/subject.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xbf\x01\n" +
+	"!assay/v1/assignment_service.proto\x12\bassay.v1\x1a\x16assay/v1/subject.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xe6\x01\n" +
 	"\n" +
 	"Assignment\x12\x1e\n" +
 	"\n" +
@@ -987,7 +1005,8 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12(\n" +
 	"\x06reason\x18\x03 \x01(\x0e2\x10.assay.v1.ReasonR\x06reason\x121\n" +
 	"\apayload\x18\x04 \x01(\v2\x17.google.protobuf.StructR\apayload\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x05R\brevision\"\xe8\x02\n" +
+	"\brevision\x18\x05 \x01(\x05R\brevision\x12%\n" +
+	"\x0eexposure_error\x18\x06 \x01(\tR\rexposureError\"\xe8\x02\n" +
 	"\rAssignRequest\x123\n" +
 	"\asubject\x18\x01 \x01(\v2\x11.assay.v1.SubjectB\x06\xbaH\x03\xc8\x01\x01R\asubject\x12J\n" +
 	"\vexperiments\x18\x02 \x03(\tB(\xbaH%\x92\x01\"\x10\xe8\a\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\vexperiments\x12E\n" +
@@ -1051,11 +1070,12 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\vBucketRange\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x05R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x05R\x02to\x12\x18\n" +
-	"\avariant\x18\x03 \x01(\tR\avariant*x\n" +
+	"\avariant\x18\x03 \x01(\tR\avariant*\x98\x01\n" +
 	"\x11ExposureRecording\x12\"\n" +
 	"\x1eEXPOSURE_RECORDING_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17EXPOSURE_RECORDING_NONE\x10\x01\x12\"\n" +
-	"\x1eEXPOSURE_RECORDING_BEST_EFFORT\x10\x02*\xe8\x01\n" +
+	"\x1eEXPOSURE_RECORDING_BEST_EFFORT\x10\x02\x12\x1e\n" +
+	"\x1aEXPOSURE_RECORDING_DURABLE\x10\x03*\xe8\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fREASON_SPLIT\x10\x01\x12\x13\n" +
