@@ -29,5 +29,7 @@
 // its key. A subject takes part if its traffic bucket is below
 // floor(traffic × 10⁶ + ½). The first split lays the variants out in their
 // listed order, the i-th boundary at floor(10⁶ × cumulative weight ÷ total
-// weight); the ranges are half-open.
+// weight); the ranges are half-open. Later splits are the revision's explicit
+// ranges over the same buckets, and a reshuffle gives the split a salt of its
+// own, which the revision names; traffic keeps the experiment's.
 package assign

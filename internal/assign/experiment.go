@@ -3,7 +3,6 @@ package assign
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 
@@ -98,7 +97,7 @@ func (e *Experiment) compile(h *experiment.History) error {
 		return err
 	}
 	e.trafficHash = hashPair(PurposeTraffic, def.Salt)
-	e.traffic = int32(math.Floor(def.Traffic*experiment.Buckets + 0.5))
+	e.traffic = def.TrafficBuckets()
 	if e.ShippedVariant != "" {
 		if e.shipped = def.Variant(e.ShippedVariant); e.shipped < 0 {
 			return fmt.Errorf("the shipped variant %q does not exist", e.ShippedVariant)
@@ -112,7 +111,7 @@ func (e *Experiment) compile(h *experiment.History) error {
 	}
 	e.overrides = make(map[experiment.SubjectID]int, len(h.Overrides))
 	for id, key := range h.Overrides {
-		// A variant that a draft has lost since pins nobody.
+		// A variant that has been removed since pins nobody.
 		if i := def.Variant(key); i >= 0 {
 			e.overrides[id] = i
 		}
@@ -150,7 +149,7 @@ func (e *Experiment) compileHistory(h *experiment.History) error {
 
 func compileSplit(r *experiment.Revision) (split, error) {
 	s := split{
-		hash:   hashPair(PurposeSplit, r.Definition.Salt),
+		hash:   hashPair(PurposeSplit, r.Definition.SaltOfSplit()),
 		ranges: make([]variantRange, len(r.Allocation)),
 	}
 	for i, a := range r.Allocation {

@@ -121,7 +121,7 @@ func (x *Explanation) noteTraffic(e *Experiment, mixed uint64, in bool) {
 }
 
 func (x *Explanation) noteSplit(e *Experiment, mixed uint64, i int) {
-	b := Bucketing{Purpose: PurposeSplit, Salt: e.Current.Definition.Salt, Hash: mixed, Bucket: bucketOf(mixed)}
+	b := Bucketing{Purpose: PurposeSplit, Salt: e.Current.Definition.SaltOfSplit(), Hash: mixed, Bucket: bucketOf(mixed)}
 	g := Gate{Kind: GateSplit, Passed: i >= 0, Bucketing: &b}
 	if i >= 0 {
 		r := e.current.ranges[i]

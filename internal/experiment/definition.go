@@ -16,7 +16,8 @@ type Definition struct {
 	Eligibility string            `json:"eligibility,omitempty"` // CEL; empty means everyone.
 	Traffic     float64           `json:"traffic"`               // 0 to 1.
 	Salt        string            `json:"salt"`
-	External    bool              `json:"external,omitempty"` // Assigned elsewhere.
+	SplitSalt   string            `json:"split_salt,omitempty"` // Since a reshuffle; empty means Salt.
+	External    bool              `json:"external,omitempty"`   // Assigned elsewhere.
 	Labels      map[string]string `json:"labels,omitempty"`
 	Segments    []string          `json:"segments,omitempty"` // Attribute names.
 	Covariates  []Covariate       `json:"covariates,omitempty"`
@@ -155,6 +156,14 @@ type Plan struct {
 	Correction      Correction `json:"correction"`
 	MinimumEffect   *Magnitude `json:"minimum_effect,omitempty"`
 	PlannedSubjects int64      `json:"planned_subjects,omitempty"` // Of all arms; 0 means none planned.
+}
+
+// SaltOfSplit returns what salts the split's hash.
+func (d *Definition) SaltOfSplit() string {
+	if d.SplitSalt != "" {
+		return d.SplitSalt
+	}
+	return d.Salt
 }
 
 // Control returns the index of the control, or -1.

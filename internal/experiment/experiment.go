@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -62,6 +61,14 @@ type Experiment struct {
 	ConcludeTime   time.Time // Zero before.
 }
 
+// CheckVersion refuses a version that is not the present one, unless it is 0.
+func (e *Experiment) CheckVersion(version int64) error {
+	if version != 0 && version != e.Version {
+		return Errorf(ErrAborted, "ETAG_MISMATCH", "the experiment has changed since it was read")
+	}
+	return nil
+}
+
 // Revision is an immutable version of an experiment's definition.
 type Revision struct {
 	Number     int32
@@ -83,38 +90,6 @@ type History struct {
 	Revisions   []Revision           // By number.
 	Transitions []Transition         // By time.
 	Overrides   map[SubjectID]string // In force: subject → variant.
-}
-
-// Buckets is the number of buckets that traffic and splits are cut into.
-const Buckets = 1_000_000
-
-// Range is a half-open range [From, To) of split buckets that belong to a
-// variant.
-type Range struct {
-	From    int32  `json:"from"`
-	To      int32  `json:"to"`
-	Variant string `json:"variant"`
-}
-
-// FirstAllocation lays the variants out in their listed order, the i-th
-// boundary at floor(10⁶ × cumulative weight ÷ total weight). Variants of
-// weight 0 get no range. The total weight must be positive.
-func FirstAllocation(variants []Variant) []Range {
-	total := int64(0)
-	for _, v := range variants {
-		total += int64(v.Weight)
-	}
-	var ranges []Range
-	from, sum := int32(0), int64(0)
-	for _, v := range variants {
-		sum += int64(v.Weight)
-		to := int32(Buckets * sum / total)
-		if to > from {
-			ranges = append(ranges, Range{from, to, v.Key})
-		}
-		from = to
-	}
-	return ranges
 }
 
 // SharesOf returns the revision's share of the buckets for each variant of a
@@ -161,5 +136,3 @@ func equalJSON(a, b any) bool {
 	y, errY := json.Marshal(b)
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
-
-func join(fields []string) string { return strings.Join(fields, ", ") }

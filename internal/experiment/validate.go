@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"regexp"
-	"slices"
 	"strconv"
 )
 
@@ -133,34 +132,4 @@ func validateConditions(bad *InvalidError, prefix string, conditions []Condition
 			}
 		}
 	}
-}
-
-// CheckStartedUpdate says whether a started experiment may change from d to
-// next. Owner, description, hypothesis, labels and payloads may change, and
-// traffic may rise; anything else would move subjects or break the sealed
-// plan.
-func (d *Definition) CheckStartedUpdate(next *Definition) error {
-	var fields []string
-	note := func(changed bool, field string) {
-		if changed {
-			fields = append(fields, field)
-		}
-	}
-	note(d.Unit != next.Unit, "unit")
-	note(d.Eligibility != next.Eligibility, "eligibility")
-	note(d.Salt != next.Salt, "salt")
-	note(d.External != next.External, "assignment")
-	note(next.Traffic < d.Traffic, "traffic (it can only rise)")
-	note(!slices.EqualFunc(d.Variants, next.Variants, func(a, b Variant) bool {
-		return a.Key == b.Key && a.Control == b.Control && a.Weight == b.Weight
-	}), "variants")
-	note(!slices.Equal(d.Segments, next.Segments), "segments")
-	note(!equalJSON(d.Covariates, next.Covariates), "covariates")
-	note(!equalJSON(d.Metrics, next.Metrics), "metrics")
-	note(!equalJSON(d.Plan, next.Plan), "plan")
-	if len(fields) == 0 {
-		return nil
-	}
-	return Errorf(ErrPrecondition, "EXPERIMENT_STARTED",
-		"the experiment has started: %s cannot change, as that would move subjects or break the sealed plan", join(fields))
 }

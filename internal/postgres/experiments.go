@@ -206,10 +206,7 @@ func lockExperiment(ctx context.Context, tx pgx.Tx, key string, etag int64) (*ex
 	if err != nil {
 		return nil, err
 	}
-	if etag != 0 && etag != e.Version {
-		return nil, experiment.Errorf(experiment.ErrAborted, "ETAG_MISMATCH", "the experiment has changed since it was read")
-	}
-	return e, nil
+	return e, e.CheckVersion(etag)
 }
 
 // StateChange moves an experiment to another state.

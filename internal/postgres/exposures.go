@@ -133,3 +133,13 @@ func insertExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure
 	})
 	return err
 }
+
+// ExposedSubjects counts the subjects with a recorded exposure in a phase of an
+// experiment, but for those that are pinned now.
+func (db *DB) ExposedSubjects(ctx context.Context, id, phase int32) (int64, error) {
+	var n int64
+	err := db.analysis.QueryRow(ctx, `SELECT count(DISTINCT subject_id) FROM exposures x
+		WHERE experiment_id = $1 AND phase = $2 AND NOT EXISTS (
+			SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.end_time IS NULL)`, id, phase).Scan(&n)
+	return n, interpret(err)
+}

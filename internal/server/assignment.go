@@ -164,6 +164,14 @@ func toGate(g assign.Gate) (*assayv1.Gate, error) {
 	return gate, nil
 }
 
+func toRanges(ranges []experiment.Range) []*assayv1.BucketRange {
+	list := make([]*assayv1.BucketRange, len(ranges))
+	for i, r := range ranges {
+		list[i] = toRange(r)
+	}
+	return list
+}
+
 func toRange(r experiment.Range) *assayv1.BucketRange {
 	return &assayv1.BucketRange{From: r.From, To: r.To, Variant: r.Variant}
 }

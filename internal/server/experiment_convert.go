@@ -108,6 +108,7 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 		Eligibility:    def.Eligibility,
 		Traffic:        proto.Float64(def.Traffic),
 		Salt:           def.Salt,
+		SplitSalt:      def.SplitSalt,
 		Assignment:     assayv1.Experiment_ASSIGNMENT_NATIVE,
 		Labels:         def.Labels,
 		Segments:       def.Segments,
@@ -143,9 +144,7 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 			Metric: m.Metric, Role: roles.to(m.Role), Covariates: m.Covariates, Margin: toMagnitude(m.Margin),
 		})
 	}
-	for _, r := range e.Current.Allocation {
-		p.Allocation = append(p.Allocation, toRange(r))
-	}
+	p.Allocation = toRanges(e.Current.Allocation)
 	return p
 }
 

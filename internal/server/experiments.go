@@ -86,58 +86,6 @@ func (s *experimentService) ListExperiments(ctx context.Context, req *assayv1.Li
 	return resp, nil
 }
 
-// experimentFields are the fields that an update may name.
-var experimentFields = []string{"unit", "owner", "description", "hypothesis", "variants", "eligibility", "traffic", "salt",
-	"assignment", "labels", "segments", "covariates", "metrics", "plan"}
-
-func (s *experimentService) UpdateExperiment(ctx context.Context, req *assayv1.UpdateExperimentRequest) (*assayv1.UpdateExperimentResponse, error) {
-	etag, err := checkUpdate("experiment", req.GetExperiment().GetKey(), req.GetExperiment().GetEtag())
-	if err != nil {
-		return nil, err
-	}
-	fields, err := changedFields(req.Experiment, req.UpdateMask, experimentFields)
-	if err != nil {
-		return nil, err
-	}
-	e, err := s.DB.UpdateExperiment(ctx, req.Experiment.Key, etag, func(now *experiment.Experiment) (experiment.Revision, error) {
-		next := toExperiment(now)
-		replaceFields(next, req.Experiment, fields)
-		return s.nextRevision(now, next)
-	})
-	if err != nil {
-		return nil, inField("experiment", err)
-	}
-	s.refreshed(ctx)
-	return &assayv1.UpdateExperimentResponse{Experiment: toExperiment(e)}, nil
-}
-
-// nextRevision is the revision by which an experiment becomes the next one, or
-// its current one if nothing changes.
-func (s *experimentService) nextRevision(now *experiment.Experiment, next *assayv1.Experiment) (experiment.Revision, error) {
-	none := experiment.Revision{}
-	if now.State == experiment.StateConcluded || now.State == experiment.StateArchived {
-		return none, experiment.Errorf(experiment.ErrPrecondition, "STATE_FORBIDS", "an experiment that is %s does not change", now.State)
-	}
-	if err := checkRules(s.validator, next); err != nil {
-		return none, err
-	}
-	def, err := definitionOf(next)
-	if err != nil {
-		return none, err
-	}
-	current := now.Current
-	if def.Equal(&current.Definition) {
-		return current, nil
-	}
-	revision := experiment.Revision{Number: current.Number + 1, Phase: current.Phase, Definition: *def, Allocation: current.Allocation}
-	if now.State == experiment.StateDraft {
-		revision.Allocation = experiment.FirstAllocation(def.Variants)
-	} else if err := current.Definition.CheckStartedUpdate(def); err != nil {
-		return none, err
-	}
-	return revision, nil
-}
-
 // transition changes an experiment's state on behalf of the RPCs that do so.
 func (s *experimentService) transition(ctx context.Context, key, etag string, change postgres.StateChange) (*assayv1.Experiment, error) {
 	version, err := parseEtag("etag", etag)

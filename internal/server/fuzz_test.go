@@ -39,6 +39,8 @@ var requests = []struct{ method, request string }{
 	{"ExperimentService/SetOverrides", `{"experiment":"checkout-copy","overrides":[{"subject_key":"u-9","variant":"short"}]}`},
 	{"ExperimentService/ListOverrides", `{"experiment":"checkout-copy","page_size":1,"page_token":"MDAwMDAwMDAwMDAwNDAwMDgwMDAwMDAwMDAwMDAwMDA"}`},
 	{"ExperimentService/StartExperiment", `{"key":"checkout-copy"}`},
+	{"ExperimentService/PreviewUpdate", `{"experiment":{"key":"checkout-copy","traffic":0.25,"variants":[{"key":"control","control":true},{"key":"short","weight":3},{"key":"long"}]},"update_mask":"traffic,variants","reshuffle":true}`},
+	{"ExperimentService/UpdateExperiment", `{"experiment":{"key":"checkout-copy","eligibility":""},"update_mask":"eligibility","allow_movement":true}`},
 	{"ExperimentService/GetExperiment", `{"key":"checkout-copy","revision":1}`},
 	{"ExperimentService/ListExperiments", `{"page_size":1,"page_token":"YQ","states":["STATE_RUNNING"],"labels":{"team":"growth"}}`},
 	{"ExperimentService/ListExperimentRevisions", `{"key":"checkout-copy","page_size":1,"page_token":"Mg"}`},

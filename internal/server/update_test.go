@@ -193,31 +193,39 @@ func TestUpdateStarted(t *testing.T) {
 	a := newAPI(t)
 	a.createCheckoutCopy(t)
 	a.do(t, "ExperimentService/StartExperiment", `{"key":"checkout-copy"}`)
-	sealed := a.get(t, "checkout-copy").PlanHash
+	planHash := a.get(t, "checkout-copy").PlanHash
 	update := func(fields string) string {
 		return `{"experiment":` + with(`{"key":"checkout-copy"}`, fields) + `}`
 	}
 	for i, fields := range []string{
 		`"owner":"x"`, `"description":"x"`, `"hypothesis":{"statement":"x"}`, `"labels":{"team":"x","more":""}`, `"traffic":0.75`, `"traffic":1`,
 		`"variants":[{"key":"control","control":true,"payload":{"x":1}},{"key":"short","description":"x"}]`,
+		`"variants":[{"key":"short"},{"key":"control","control":true}]`, `"variants":[{"key":"control","control":true,"weight":3},{"key":"short","weight":3}]`,
 	} {
 		got := call[*assayv1.UpdateExperimentResponse](t, a, "ExperimentService/UpdateExperiment", update(fields)).Experiment
-		if got.Revision != int32(i+2) || got.Phase != 1 || got.PlanHash != sealed {
+		if got.Revision != int32(i+2) || got.Phase != 1 || got.PlanHash != planHash {
 			t.Errorf("%s: revision %d, phase %d, plan %s", fields, got.Revision, got.Phase, got.PlanHash)
 		}
 	}
-	refused := []string{
-		`"unit":"account"`, `"eligibility":"true"`, `"salt":"x"`, `"traffic":0.99`, `"assignment":"ASSIGNMENT_EXTERNAL"`,
+	sealed := []string{
+		`"unit":"account"`, `"salt":"x"`, `"assignment":"ASSIGNMENT_EXTERNAL"`,
 		`"segments":["city"]`, `"covariates":[{"name":"past_spend","attribute":"x"}]`, `"plan":{"confidence_level":0.9}`,
 		`"metrics":[{"metric":"purchase_rate","role":"METRIC_ROLE_PRIMARY"}]`,
-		`"variants":[{"key":"control","control":true},{"key":"long"}]`, `"variants":[{"key":"short"},{"key":"control","control":true}]`,
-		`"variants":[{"key":"control","control":true,"weight":2},{"key":"short"}]`, `"variants":[{"key":"control"},{"key":"short","control":true}]`,
-		`"variants":[{"key":"control","control":true},{"key":"short"},{"key":"third"}]`,
+		`"variants":[{"key":"control"},{"key":"short","control":true}]`, `"variants":[{"key":"short","control":true},{"key":"third"}]`,
 		`"owner":"y","salt":"x"`,
 	}
-	for _, fields := range refused {
-		_, err := a.invoke(t, "ExperimentService/UpdateExperiment", newRequest(t, "ExperimentService/UpdateExperiment", update(fields)))
-		checkRefusal(t, err, codes.FailedPrecondition, "has started", "EXPERIMENT_STARTED")
+	moving := []string{
+		`"eligibility":"true"`, `"traffic":0.99`, `"variants":[{"key":"control","control":true},{"key":"long"}]`,
+		`"variants":[{"key":"control","control":true,"weight":2},{"key":"short"}]`,
+		`"variants":[{"key":"control","control":true},{"key":"short"},{"key":"third"}]`,
+		`"variants":[{"key":"control","control":true},{"key":"short"},{"key":"third","weight":0}]`,
+		`"owner":"y","traffic":0`,
+	}
+	for reason, list := range map[string][]string{"EXPERIMENT_STARTED": sealed, "MOVEMENT_NOT_ALLOWED": moving} {
+		for _, fields := range list {
+			_, err := a.invoke(t, "ExperimentService/UpdateExperiment", newRequest(t, "ExperimentService/UpdateExperiment", update(fields)))
+			checkRefusal(t, err, codes.FailedPrecondition, "has started", reason)
+		}
 	}
 	a.do(t, "ExperimentService/PauseExperiment", `{"key":"checkout-copy"}`)
 	a.do(t, "ExperimentService/UpdateExperiment", update(`"owner":"z"`))

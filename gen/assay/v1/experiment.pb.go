@@ -381,7 +381,10 @@ type Experiment struct {
 	// Output only. When it started.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,26,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Output only. When it was concluded.
-	ConcludeTime  *timestamppb.Timestamp `protobuf:"bytes,27,opt,name=conclude_time,json=concludeTime,proto3" json:"conclude_time,omitempty"`
+	ConcludeTime *timestamppb.Timestamp `protobuf:"bytes,27,opt,name=conclude_time,json=concludeTime,proto3" json:"conclude_time,omitempty"`
+	// Output only. The salt of the split, once a reshuffle has given it one of
+	// its own. Empty: `salt`.
+	SplitSalt     string `protobuf:"bytes,28,opt,name=split_salt,json=splitSalt,proto3" json:"split_salt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,6 +606,13 @@ func (x *Experiment) GetConcludeTime() *timestamppb.Timestamp {
 		return x.ConcludeTime
 	}
 	return nil
+}
+
+func (x *Experiment) GetSplitSalt() string {
+	if x != nil {
+		return x.SplitSalt
+	}
+	return ""
 }
 
 // Hypothesis is what an experiment is meant to settle.
@@ -1163,7 +1173,7 @@ var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\v\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\v\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -1205,7 +1215,9 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"updateTime\x129\n" +
 	"\n" +
 	"start_time\x18\x1a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12?\n" +
-	"\rconclude_time\x18\x1b \x01(\v2\x1a.google.protobuf.TimestampR\fconcludeTime\x1a9\n" +
+	"\rconclude_time\x18\x1b \x01(\v2\x1a.google.protobuf.TimestampR\fconcludeTime\x12\x1d\n" +
+	"\n" +
+	"split_salt\x18\x1c \x01(\tR\tsplitSalt\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +

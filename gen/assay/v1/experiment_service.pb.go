@@ -365,7 +365,14 @@ type UpdateExperimentRequest struct {
 	// The fields to change, by their names in Experiment; each is replaced as a
 	// whole, and cleared if it is not set. "*" names them all. Absent or empty:
 	// those that are set.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Accept that subjects of a started experiment change variant, enter or
+	// leave. PreviewUpdate tells how many.
+	AllowMovement bool `protobuf:"varint,3,opt,name=allow_movement,json=allowMovement,proto3" json:"allow_movement,omitempty"`
+	// Split all subjects anew, independently of the split so far. Who takes part
+	// does not change. A started experiment only; needs `allow_movement`.
+	// Repeating the request reshuffles again, unless an etag forbids it.
+	Reshuffle     bool `protobuf:"varint,4,opt,name=reshuffle,proto3" json:"reshuffle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +421,20 @@ func (x *UpdateExperimentRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *UpdateExperimentRequest) GetAllowMovement() bool {
+	if x != nil {
+		return x.AllowMovement
+	}
+	return false
+}
+
+func (x *UpdateExperimentRequest) GetReshuffle() bool {
+	if x != nil {
+		return x.Reshuffle
+	}
+	return false
+}
+
 // UpdateExperimentResponse holds the experiment's new revision.
 type UpdateExperimentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -460,6 +481,326 @@ func (x *UpdateExperimentResponse) GetExperiment() *Experiment {
 	return nil
 }
 
+// PreviewUpdateRequest holds an update as UpdateExperimentRequest does.
+type PreviewUpdateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in UpdateExperimentRequest.
+	Experiment *Experiment `protobuf:"bytes,1,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	// As in UpdateExperimentRequest.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// As in UpdateExperimentRequest.
+	Reshuffle     bool `protobuf:"varint,3,opt,name=reshuffle,proto3" json:"reshuffle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewUpdateRequest) Reset() {
+	*x = PreviewUpdateRequest{}
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewUpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewUpdateRequest) ProtoMessage() {}
+
+func (x *PreviewUpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewUpdateRequest.ProtoReflect.Descriptor instead.
+func (*PreviewUpdateRequest) Descriptor() ([]byte, []int) {
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PreviewUpdateRequest) GetExperiment() *Experiment {
+	if x != nil {
+		return x.Experiment
+	}
+	return nil
+}
+
+func (x *PreviewUpdateRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *PreviewUpdateRequest) GetReshuffle() bool {
+	if x != nil {
+		return x.Reshuffle
+	}
+	return false
+}
+
+// PreviewUpdateResponse says what the update would do.
+type PreviewUpdateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether a new phase would begin. UpdateExperiment then needs
+	// `allow_movement`.
+	NewPhase bool `protobuf:"varint,1,opt,name=new_phase,json=newPhase,proto3" json:"new_phase,omitempty"`
+	// The split buckets of each variant now.
+	AllocationBefore []*BucketRange `protobuf:"bytes,2,rep,name=allocation_before,json=allocationBefore,proto3" json:"allocation_before,omitempty"`
+	// The split buckets of each variant after the update.
+	AllocationAfter []*BucketRange `protobuf:"bytes,3,rep,name=allocation_after,json=allocationAfter,proto3" json:"allocation_after,omitempty"`
+	// Who would move. All 0 for a draft, which has nobody.
+	Movement *Movement `protobuf:"bytes,4,opt,name=movement,proto3" json:"movement,omitempty"`
+	// About how many of the subjects with a recorded exposure in the present
+	// phase would change variant or leave: their number × the share of
+	// participants that move. Pinned subjects stay and are not counted. Absent if
+	// the eligibility changes; a note says why.
+	EstimatedExposedSubjects *int64 `protobuf:"varint,5,opt,name=estimated_exposed_subjects,json=estimatedExposedSubjects,proto3,oneof" json:"estimated_exposed_subjects,omitempty"`
+	// What the shares do not say.
+	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewUpdateResponse) Reset() {
+	*x = PreviewUpdateResponse{}
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewUpdateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewUpdateResponse) ProtoMessage() {}
+
+func (x *PreviewUpdateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewUpdateResponse.ProtoReflect.Descriptor instead.
+func (*PreviewUpdateResponse) Descriptor() ([]byte, []int) {
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PreviewUpdateResponse) GetNewPhase() bool {
+	if x != nil {
+		return x.NewPhase
+	}
+	return false
+}
+
+func (x *PreviewUpdateResponse) GetAllocationBefore() []*BucketRange {
+	if x != nil {
+		return x.AllocationBefore
+	}
+	return nil
+}
+
+func (x *PreviewUpdateResponse) GetAllocationAfter() []*BucketRange {
+	if x != nil {
+		return x.AllocationAfter
+	}
+	return nil
+}
+
+func (x *PreviewUpdateResponse) GetMovement() *Movement {
+	if x != nil {
+		return x.Movement
+	}
+	return nil
+}
+
+func (x *PreviewUpdateResponse) GetEstimatedExposedSubjects() int64 {
+	if x != nil && x.EstimatedExposedSubjects != nil {
+		return *x.EstimatedExposedSubjects
+	}
+	return 0
+}
+
+func (x *PreviewUpdateResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// Movement is the share of subjects that a change moves. Traffic and split are
+// independent hashes, so that a share of all subjects is the product of a share
+// of traffic buckets and a share of split buckets.
+//
+// The shares are exact over the million buckets. Those of all subjects are of
+// the subjects that are eligible before and after.
+type Movement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of all subjects: those that take part before and after, and change variant.
+	ChangeVariant float64 `protobuf:"fixed64,1,opt,name=change_variant,json=changeVariant,proto3" json:"change_variant,omitempty"`
+	// Of all subjects: those that begin to take part.
+	Enter float64 `protobuf:"fixed64,2,opt,name=enter,proto3" json:"enter,omitempty"`
+	// Of all subjects: those that no longer take part.
+	Leave float64 `protobuf:"fixed64,3,opt,name=leave,proto3" json:"leave,omitempty"`
+	// Who changes variant, by both variants.
+	Variants []*VariantMovement `protobuf:"bytes,4,rep,name=variants,proto3" json:"variants,omitempty"`
+	// Of the split buckets: those that change variant. For a reshuffle, of all
+	// pairs of an old and a new bucket.
+	SplitChange   float64 `protobuf:"fixed64,5,opt,name=split_change,json=splitChange,proto3" json:"split_change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Movement) Reset() {
+	*x = Movement{}
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Movement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Movement) ProtoMessage() {}
+
+func (x *Movement) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Movement.ProtoReflect.Descriptor instead.
+func (*Movement) Descriptor() ([]byte, []int) {
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Movement) GetChangeVariant() float64 {
+	if x != nil {
+		return x.ChangeVariant
+	}
+	return 0
+}
+
+func (x *Movement) GetEnter() float64 {
+	if x != nil {
+		return x.Enter
+	}
+	return 0
+}
+
+func (x *Movement) GetLeave() float64 {
+	if x != nil {
+		return x.Leave
+	}
+	return 0
+}
+
+func (x *Movement) GetVariants() []*VariantMovement {
+	if x != nil {
+		return x.Variants
+	}
+	return nil
+}
+
+func (x *Movement) GetSplitChange() float64 {
+	if x != nil {
+		return x.SplitChange
+	}
+	return 0
+}
+
+// VariantMovement is the share of subjects that go from one variant to another.
+type VariantMovement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The variant that they have.
+	FromVariant string `protobuf:"bytes,1,opt,name=from_variant,json=fromVariant,proto3" json:"from_variant,omitempty"`
+	// The variant that they get.
+	ToVariant string `protobuf:"bytes,2,opt,name=to_variant,json=toVariant,proto3" json:"to_variant,omitempty"`
+	// Their share of all subjects.
+	Share float64 `protobuf:"fixed64,3,opt,name=share,proto3" json:"share,omitempty"`
+	// Their share of the split buckets, as in Movement.split_change.
+	SplitShare    float64 `protobuf:"fixed64,4,opt,name=split_share,json=splitShare,proto3" json:"split_share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VariantMovement) Reset() {
+	*x = VariantMovement{}
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VariantMovement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VariantMovement) ProtoMessage() {}
+
+func (x *VariantMovement) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VariantMovement.ProtoReflect.Descriptor instead.
+func (*VariantMovement) Descriptor() ([]byte, []int) {
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *VariantMovement) GetFromVariant() string {
+	if x != nil {
+		return x.FromVariant
+	}
+	return ""
+}
+
+func (x *VariantMovement) GetToVariant() string {
+	if x != nil {
+		return x.ToVariant
+	}
+	return ""
+}
+
+func (x *VariantMovement) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *VariantMovement) GetSplitShare() float64 {
+	if x != nil {
+		return x.SplitShare
+	}
+	return 0
+}
+
 // StartExperimentRequest names an experiment.
 type StartExperimentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -473,7 +814,7 @@ type StartExperimentRequest struct {
 
 func (x *StartExperimentRequest) Reset() {
 	*x = StartExperimentRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[8]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +826,7 @@ func (x *StartExperimentRequest) String() string {
 func (*StartExperimentRequest) ProtoMessage() {}
 
 func (x *StartExperimentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[8]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +839,7 @@ func (x *StartExperimentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartExperimentRequest.ProtoReflect.Descriptor instead.
 func (*StartExperimentRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{8}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartExperimentRequest) GetKey() string {
@@ -526,7 +867,7 @@ type StartExperimentResponse struct {
 
 func (x *StartExperimentResponse) Reset() {
 	*x = StartExperimentResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[9]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +879,7 @@ func (x *StartExperimentResponse) String() string {
 func (*StartExperimentResponse) ProtoMessage() {}
 
 func (x *StartExperimentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[9]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +892,7 @@ func (x *StartExperimentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartExperimentResponse.ProtoReflect.Descriptor instead.
 func (*StartExperimentResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{9}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartExperimentResponse) GetExperiment() *Experiment {
@@ -574,7 +915,7 @@ type PauseExperimentRequest struct {
 
 func (x *PauseExperimentRequest) Reset() {
 	*x = PauseExperimentRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[10]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +927,7 @@ func (x *PauseExperimentRequest) String() string {
 func (*PauseExperimentRequest) ProtoMessage() {}
 
 func (x *PauseExperimentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[10]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +940,7 @@ func (x *PauseExperimentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseExperimentRequest.ProtoReflect.Descriptor instead.
 func (*PauseExperimentRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{10}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PauseExperimentRequest) GetKey() string {
@@ -627,7 +968,7 @@ type PauseExperimentResponse struct {
 
 func (x *PauseExperimentResponse) Reset() {
 	*x = PauseExperimentResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[11]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +980,7 @@ func (x *PauseExperimentResponse) String() string {
 func (*PauseExperimentResponse) ProtoMessage() {}
 
 func (x *PauseExperimentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[11]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +993,7 @@ func (x *PauseExperimentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseExperimentResponse.ProtoReflect.Descriptor instead.
 func (*PauseExperimentResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{11}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PauseExperimentResponse) GetExperiment() *Experiment {
@@ -675,7 +1016,7 @@ type ResumeExperimentRequest struct {
 
 func (x *ResumeExperimentRequest) Reset() {
 	*x = ResumeExperimentRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[12]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +1028,7 @@ func (x *ResumeExperimentRequest) String() string {
 func (*ResumeExperimentRequest) ProtoMessage() {}
 
 func (x *ResumeExperimentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[12]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +1041,7 @@ func (x *ResumeExperimentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeExperimentRequest.ProtoReflect.Descriptor instead.
 func (*ResumeExperimentRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{12}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeExperimentRequest) GetKey() string {
@@ -728,7 +1069,7 @@ type ResumeExperimentResponse struct {
 
 func (x *ResumeExperimentResponse) Reset() {
 	*x = ResumeExperimentResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[13]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1081,7 @@ func (x *ResumeExperimentResponse) String() string {
 func (*ResumeExperimentResponse) ProtoMessage() {}
 
 func (x *ResumeExperimentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[13]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1094,7 @@ func (x *ResumeExperimentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeExperimentResponse.ProtoReflect.Descriptor instead.
 func (*ResumeExperimentResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{13}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResumeExperimentResponse) GetExperiment() *Experiment {
@@ -781,7 +1122,7 @@ type ConcludeExperimentRequest struct {
 
 func (x *ConcludeExperimentRequest) Reset() {
 	*x = ConcludeExperimentRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[14]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +1134,7 @@ func (x *ConcludeExperimentRequest) String() string {
 func (*ConcludeExperimentRequest) ProtoMessage() {}
 
 func (x *ConcludeExperimentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[14]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1147,7 @@ func (x *ConcludeExperimentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcludeExperimentRequest.ProtoReflect.Descriptor instead.
 func (*ConcludeExperimentRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{14}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConcludeExperimentRequest) GetKey() string {
@@ -848,7 +1189,7 @@ type ConcludeExperimentResponse struct {
 
 func (x *ConcludeExperimentResponse) Reset() {
 	*x = ConcludeExperimentResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[15]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1201,7 @@ func (x *ConcludeExperimentResponse) String() string {
 func (*ConcludeExperimentResponse) ProtoMessage() {}
 
 func (x *ConcludeExperimentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[15]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1214,7 @@ func (x *ConcludeExperimentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcludeExperimentResponse.ProtoReflect.Descriptor instead.
 func (*ConcludeExperimentResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{15}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConcludeExperimentResponse) GetExperiment() *Experiment {
@@ -896,7 +1237,7 @@ type ArchiveExperimentRequest struct {
 
 func (x *ArchiveExperimentRequest) Reset() {
 	*x = ArchiveExperimentRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[16]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1249,7 @@ func (x *ArchiveExperimentRequest) String() string {
 func (*ArchiveExperimentRequest) ProtoMessage() {}
 
 func (x *ArchiveExperimentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[16]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1262,7 @@ func (x *ArchiveExperimentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveExperimentRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveExperimentRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{16}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ArchiveExperimentRequest) GetKey() string {
@@ -949,7 +1290,7 @@ type ArchiveExperimentResponse struct {
 
 func (x *ArchiveExperimentResponse) Reset() {
 	*x = ArchiveExperimentResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[17]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1302,7 @@ func (x *ArchiveExperimentResponse) String() string {
 func (*ArchiveExperimentResponse) ProtoMessage() {}
 
 func (x *ArchiveExperimentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[17]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1315,7 @@ func (x *ArchiveExperimentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveExperimentResponse.ProtoReflect.Descriptor instead.
 func (*ArchiveExperimentResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{17}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ArchiveExperimentResponse) GetExperiment() *Experiment {
@@ -999,7 +1340,7 @@ type ListExperimentRevisionsRequest struct {
 
 func (x *ListExperimentRevisionsRequest) Reset() {
 	*x = ListExperimentRevisionsRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[18]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1352,7 @@ func (x *ListExperimentRevisionsRequest) String() string {
 func (*ListExperimentRevisionsRequest) ProtoMessage() {}
 
 func (x *ListExperimentRevisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[18]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1365,7 @@ func (x *ListExperimentRevisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExperimentRevisionsRequest.ProtoReflect.Descriptor instead.
 func (*ListExperimentRevisionsRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{18}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListExperimentRevisionsRequest) GetKey() string {
@@ -1061,7 +1402,7 @@ type ListExperimentRevisionsResponse struct {
 
 func (x *ListExperimentRevisionsResponse) Reset() {
 	*x = ListExperimentRevisionsResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[19]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1414,7 @@ func (x *ListExperimentRevisionsResponse) String() string {
 func (*ListExperimentRevisionsResponse) ProtoMessage() {}
 
 func (x *ListExperimentRevisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[19]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1427,7 @@ func (x *ListExperimentRevisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExperimentRevisionsResponse.ProtoReflect.Descriptor instead.
 func (*ListExperimentRevisionsResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{19}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListExperimentRevisionsResponse) GetRevisions() []*ExperimentRevision {
@@ -1121,7 +1462,7 @@ type ExperimentRevision struct {
 
 func (x *ExperimentRevision) Reset() {
 	*x = ExperimentRevision{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[20]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1474,7 @@ func (x *ExperimentRevision) String() string {
 func (*ExperimentRevision) ProtoMessage() {}
 
 func (x *ExperimentRevision) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[20]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1487,7 @@ func (x *ExperimentRevision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExperimentRevision.ProtoReflect.Descriptor instead.
 func (*ExperimentRevision) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{20}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExperimentRevision) GetRevision() int32 {
@@ -1190,7 +1531,7 @@ type SetOverridesRequest struct {
 
 func (x *SetOverridesRequest) Reset() {
 	*x = SetOverridesRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[21]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1543,7 @@ func (x *SetOverridesRequest) String() string {
 func (*SetOverridesRequest) ProtoMessage() {}
 
 func (x *SetOverridesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[21]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1556,7 @@ func (x *SetOverridesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOverridesRequest.ProtoReflect.Descriptor instead.
 func (*SetOverridesRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{21}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetOverridesRequest) GetExperiment() string {
@@ -1245,7 +1586,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[22]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1598,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[22]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1611,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{22}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Override) GetSubjectKey() string {
@@ -1298,7 +1639,7 @@ type SetOverridesResponse struct {
 
 func (x *SetOverridesResponse) Reset() {
 	*x = SetOverridesResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[23]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1651,7 @@ func (x *SetOverridesResponse) String() string {
 func (*SetOverridesResponse) ProtoMessage() {}
 
 func (x *SetOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[23]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1664,7 @@ func (x *SetOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOverridesResponse.ProtoReflect.Descriptor instead.
 func (*SetOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{23}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetOverridesResponse) GetChanged() int32 {
@@ -1348,7 +1689,7 @@ type ListOverridesRequest struct {
 
 func (x *ListOverridesRequest) Reset() {
 	*x = ListOverridesRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[24]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1701,7 @@ func (x *ListOverridesRequest) String() string {
 func (*ListOverridesRequest) ProtoMessage() {}
 
 func (x *ListOverridesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[24]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1714,7 @@ func (x *ListOverridesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesRequest.ProtoReflect.Descriptor instead.
 func (*ListOverridesRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{24}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListOverridesRequest) GetExperiment() string {
@@ -1410,7 +1751,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[25]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1763,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[25]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1776,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{25}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListOverridesResponse) GetOverrides() []*PinnedSubject {
@@ -1467,7 +1808,7 @@ type PinnedSubject struct {
 
 func (x *PinnedSubject) Reset() {
 	*x = PinnedSubject{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[26]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1820,7 @@ func (x *PinnedSubject) String() string {
 func (*PinnedSubject) ProtoMessage() {}
 
 func (x *PinnedSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[26]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1833,7 @@ func (x *PinnedSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinnedSubject.ProtoReflect.Descriptor instead.
 func (*PinnedSubject) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{26}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PinnedSubject) GetSubjectId() string {
@@ -1520,7 +1861,7 @@ var File_assay_v1_experiment_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_service_proto_rawDesc = "" +
 	"\n" +
-	"!assay/v1/experiment_service.proto\x12\bassay.v1\x1a\x19assay/v1/experiment.proto\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n" +
+	"!assay/v1/experiment_service.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x19assay/v1/experiment.proto\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n" +
 	"\x17CreateExperimentRequest\x12<\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\v2\x14.assay.v1.ExperimentB\x06\xbaH\x03\xc8\x01\x01R\n" +
@@ -1551,17 +1892,47 @@ const file_assay_v1_experiment_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"y\n" +
 	"\x17ListExperimentsResponse\x126\n" +
 	"\vexperiments\x18\x01 \x03(\v2\x14.assay.v1.ExperimentR\vexperiments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x94\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd9\x01\n" +
 	"\x17UpdateExperimentRequest\x12<\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\v2\x14.assay.v1.ExperimentB\x06\xbaH\x03\xd8\x01\x03R\n" +
 	"experiment\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"P\n" +
+	"updateMask\x12%\n" +
+	"\x0eallow_movement\x18\x03 \x01(\bR\rallowMovement\x12\x1c\n" +
+	"\treshuffle\x18\x04 \x01(\bR\treshuffle\"P\n" +
 	"\x18UpdateExperimentResponse\x124\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\v2\x14.assay.v1.ExperimentR\n" +
-	"experiment\"g\n" +
+	"experiment\"\xaf\x01\n" +
+	"\x14PreviewUpdateRequest\x12<\n" +
+	"\n" +
+	"experiment\x18\x01 \x01(\v2\x14.assay.v1.ExperimentB\x06\xbaH\x03\xd8\x01\x03R\n" +
+	"experiment\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x1c\n" +
+	"\treshuffle\x18\x03 \x01(\bR\treshuffle\"\xe2\x02\n" +
+	"\x15PreviewUpdateResponse\x12\x1b\n" +
+	"\tnew_phase\x18\x01 \x01(\bR\bnewPhase\x12B\n" +
+	"\x11allocation_before\x18\x02 \x03(\v2\x15.assay.v1.BucketRangeR\x10allocationBefore\x12@\n" +
+	"\x10allocation_after\x18\x03 \x03(\v2\x15.assay.v1.BucketRangeR\x0fallocationAfter\x12.\n" +
+	"\bmovement\x18\x04 \x01(\v2\x12.assay.v1.MovementR\bmovement\x12A\n" +
+	"\x1aestimated_exposed_subjects\x18\x05 \x01(\x03H\x00R\x18estimatedExposedSubjects\x88\x01\x01\x12\x14\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notesB\x1d\n" +
+	"\x1b_estimated_exposed_subjects\"\xb7\x01\n" +
+	"\bMovement\x12%\n" +
+	"\x0echange_variant\x18\x01 \x01(\x01R\rchangeVariant\x12\x14\n" +
+	"\x05enter\x18\x02 \x01(\x01R\x05enter\x12\x14\n" +
+	"\x05leave\x18\x03 \x01(\x01R\x05leave\x125\n" +
+	"\bvariants\x18\x04 \x03(\v2\x19.assay.v1.VariantMovementR\bvariants\x12!\n" +
+	"\fsplit_change\x18\x05 \x01(\x01R\vsplitChange\"\x8a\x01\n" +
+	"\x0fVariantMovement\x12!\n" +
+	"\ffrom_variant\x18\x01 \x01(\tR\vfromVariant\x12\x1d\n" +
+	"\n" +
+	"to_variant\x18\x02 \x01(\tR\ttoVariant\x12\x14\n" +
+	"\x05share\x18\x03 \x01(\x01R\x05share\x12\x1f\n" +
+	"\vsplit_share\x18\x04 \x01(\x01R\n" +
+	"splitShare\"g\n" +
 	"\x16StartExperimentRequest\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\"O\n" +
@@ -1644,12 +2015,13 @@ const file_assay_v1_experiment_service_proto_rawDesc = "" +
 	"subject_id\x18\x01 \x01(\tR\tsubjectId\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime2\x8a\t\n" +
+	"createTime2\xe1\t\n" +
 	"\x11ExperimentService\x12^\n" +
 	"\x10CreateExperiment\x12!.assay.v1.CreateExperimentRequest\x1a\".assay.v1.CreateExperimentResponse\"\x03\x90\x02\x02\x12U\n" +
 	"\rGetExperiment\x12\x1e.assay.v1.GetExperimentRequest\x1a\x1f.assay.v1.GetExperimentResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\x0fListExperiments\x12 .assay.v1.ListExperimentsRequest\x1a!.assay.v1.ListExperimentsResponse\"\x03\x90\x02\x01\x12^\n" +
-	"\x10UpdateExperiment\x12!.assay.v1.UpdateExperimentRequest\x1a\".assay.v1.UpdateExperimentResponse\"\x03\x90\x02\x02\x12[\n" +
+	"\x10UpdateExperiment\x12!.assay.v1.UpdateExperimentRequest\x1a\".assay.v1.UpdateExperimentResponse\"\x03\x90\x02\x02\x12U\n" +
+	"\rPreviewUpdate\x12\x1e.assay.v1.PreviewUpdateRequest\x1a\x1f.assay.v1.PreviewUpdateResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\x0fStartExperiment\x12 .assay.v1.StartExperimentRequest\x1a!.assay.v1.StartExperimentResponse\"\x03\x90\x02\x02\x12[\n" +
 	"\x0fPauseExperiment\x12 .assay.v1.PauseExperimentRequest\x1a!.assay.v1.PauseExperimentResponse\"\x03\x90\x02\x02\x12^\n" +
 	"\x10ResumeExperiment\x12!.assay.v1.ResumeExperimentRequest\x1a\".assay.v1.ResumeExperimentResponse\"\x03\x90\x02\x02\x12d\n" +
@@ -1671,7 +2043,7 @@ func file_assay_v1_experiment_service_proto_rawDescGZIP() []byte {
 	return file_assay_v1_experiment_service_proto_rawDescData
 }
 
-var file_assay_v1_experiment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_assay_v1_experiment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_assay_v1_experiment_service_proto_goTypes = []any{
 	(*CreateExperimentRequest)(nil),         // 0: assay.v1.CreateExperimentRequest
 	(*CreateExperimentResponse)(nil),        // 1: assay.v1.CreateExperimentResponse
@@ -1681,81 +2053,94 @@ var file_assay_v1_experiment_service_proto_goTypes = []any{
 	(*ListExperimentsResponse)(nil),         // 5: assay.v1.ListExperimentsResponse
 	(*UpdateExperimentRequest)(nil),         // 6: assay.v1.UpdateExperimentRequest
 	(*UpdateExperimentResponse)(nil),        // 7: assay.v1.UpdateExperimentResponse
-	(*StartExperimentRequest)(nil),          // 8: assay.v1.StartExperimentRequest
-	(*StartExperimentResponse)(nil),         // 9: assay.v1.StartExperimentResponse
-	(*PauseExperimentRequest)(nil),          // 10: assay.v1.PauseExperimentRequest
-	(*PauseExperimentResponse)(nil),         // 11: assay.v1.PauseExperimentResponse
-	(*ResumeExperimentRequest)(nil),         // 12: assay.v1.ResumeExperimentRequest
-	(*ResumeExperimentResponse)(nil),        // 13: assay.v1.ResumeExperimentResponse
-	(*ConcludeExperimentRequest)(nil),       // 14: assay.v1.ConcludeExperimentRequest
-	(*ConcludeExperimentResponse)(nil),      // 15: assay.v1.ConcludeExperimentResponse
-	(*ArchiveExperimentRequest)(nil),        // 16: assay.v1.ArchiveExperimentRequest
-	(*ArchiveExperimentResponse)(nil),       // 17: assay.v1.ArchiveExperimentResponse
-	(*ListExperimentRevisionsRequest)(nil),  // 18: assay.v1.ListExperimentRevisionsRequest
-	(*ListExperimentRevisionsResponse)(nil), // 19: assay.v1.ListExperimentRevisionsResponse
-	(*ExperimentRevision)(nil),              // 20: assay.v1.ExperimentRevision
-	(*SetOverridesRequest)(nil),             // 21: assay.v1.SetOverridesRequest
-	(*Override)(nil),                        // 22: assay.v1.Override
-	(*SetOverridesResponse)(nil),            // 23: assay.v1.SetOverridesResponse
-	(*ListOverridesRequest)(nil),            // 24: assay.v1.ListOverridesRequest
-	(*ListOverridesResponse)(nil),           // 25: assay.v1.ListOverridesResponse
-	(*PinnedSubject)(nil),                   // 26: assay.v1.PinnedSubject
-	nil,                                     // 27: assay.v1.ListExperimentsRequest.LabelsEntry
-	(*Experiment)(nil),                      // 28: assay.v1.Experiment
-	(State)(0),                              // 29: assay.v1.State
-	(*fieldmaskpb.FieldMask)(nil),           // 30: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),           // 31: google.protobuf.Timestamp
+	(*PreviewUpdateRequest)(nil),            // 8: assay.v1.PreviewUpdateRequest
+	(*PreviewUpdateResponse)(nil),           // 9: assay.v1.PreviewUpdateResponse
+	(*Movement)(nil),                        // 10: assay.v1.Movement
+	(*VariantMovement)(nil),                 // 11: assay.v1.VariantMovement
+	(*StartExperimentRequest)(nil),          // 12: assay.v1.StartExperimentRequest
+	(*StartExperimentResponse)(nil),         // 13: assay.v1.StartExperimentResponse
+	(*PauseExperimentRequest)(nil),          // 14: assay.v1.PauseExperimentRequest
+	(*PauseExperimentResponse)(nil),         // 15: assay.v1.PauseExperimentResponse
+	(*ResumeExperimentRequest)(nil),         // 16: assay.v1.ResumeExperimentRequest
+	(*ResumeExperimentResponse)(nil),        // 17: assay.v1.ResumeExperimentResponse
+	(*ConcludeExperimentRequest)(nil),       // 18: assay.v1.ConcludeExperimentRequest
+	(*ConcludeExperimentResponse)(nil),      // 19: assay.v1.ConcludeExperimentResponse
+	(*ArchiveExperimentRequest)(nil),        // 20: assay.v1.ArchiveExperimentRequest
+	(*ArchiveExperimentResponse)(nil),       // 21: assay.v1.ArchiveExperimentResponse
+	(*ListExperimentRevisionsRequest)(nil),  // 22: assay.v1.ListExperimentRevisionsRequest
+	(*ListExperimentRevisionsResponse)(nil), // 23: assay.v1.ListExperimentRevisionsResponse
+	(*ExperimentRevision)(nil),              // 24: assay.v1.ExperimentRevision
+	(*SetOverridesRequest)(nil),             // 25: assay.v1.SetOverridesRequest
+	(*Override)(nil),                        // 26: assay.v1.Override
+	(*SetOverridesResponse)(nil),            // 27: assay.v1.SetOverridesResponse
+	(*ListOverridesRequest)(nil),            // 28: assay.v1.ListOverridesRequest
+	(*ListOverridesResponse)(nil),           // 29: assay.v1.ListOverridesResponse
+	(*PinnedSubject)(nil),                   // 30: assay.v1.PinnedSubject
+	nil,                                     // 31: assay.v1.ListExperimentsRequest.LabelsEntry
+	(*Experiment)(nil),                      // 32: assay.v1.Experiment
+	(State)(0),                              // 33: assay.v1.State
+	(*fieldmaskpb.FieldMask)(nil),           // 34: google.protobuf.FieldMask
+	(*BucketRange)(nil),                     // 35: assay.v1.BucketRange
+	(*timestamppb.Timestamp)(nil),           // 36: google.protobuf.Timestamp
 }
 var file_assay_v1_experiment_service_proto_depIdxs = []int32{
-	28, // 0: assay.v1.CreateExperimentRequest.experiment:type_name -> assay.v1.Experiment
-	28, // 1: assay.v1.CreateExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	28, // 2: assay.v1.GetExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	29, // 3: assay.v1.ListExperimentsRequest.states:type_name -> assay.v1.State
-	27, // 4: assay.v1.ListExperimentsRequest.labels:type_name -> assay.v1.ListExperimentsRequest.LabelsEntry
-	28, // 5: assay.v1.ListExperimentsResponse.experiments:type_name -> assay.v1.Experiment
-	28, // 6: assay.v1.UpdateExperimentRequest.experiment:type_name -> assay.v1.Experiment
-	30, // 7: assay.v1.UpdateExperimentRequest.update_mask:type_name -> google.protobuf.FieldMask
-	28, // 8: assay.v1.UpdateExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	28, // 9: assay.v1.StartExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	28, // 10: assay.v1.PauseExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	28, // 11: assay.v1.ResumeExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	28, // 12: assay.v1.ConcludeExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	28, // 13: assay.v1.ArchiveExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	20, // 14: assay.v1.ListExperimentRevisionsResponse.revisions:type_name -> assay.v1.ExperimentRevision
-	31, // 15: assay.v1.ExperimentRevision.create_time:type_name -> google.protobuf.Timestamp
-	28, // 16: assay.v1.ExperimentRevision.experiment:type_name -> assay.v1.Experiment
-	22, // 17: assay.v1.SetOverridesRequest.overrides:type_name -> assay.v1.Override
-	26, // 18: assay.v1.ListOverridesResponse.overrides:type_name -> assay.v1.PinnedSubject
-	31, // 19: assay.v1.PinnedSubject.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 20: assay.v1.ExperimentService.CreateExperiment:input_type -> assay.v1.CreateExperimentRequest
-	2,  // 21: assay.v1.ExperimentService.GetExperiment:input_type -> assay.v1.GetExperimentRequest
-	4,  // 22: assay.v1.ExperimentService.ListExperiments:input_type -> assay.v1.ListExperimentsRequest
-	6,  // 23: assay.v1.ExperimentService.UpdateExperiment:input_type -> assay.v1.UpdateExperimentRequest
-	8,  // 24: assay.v1.ExperimentService.StartExperiment:input_type -> assay.v1.StartExperimentRequest
-	10, // 25: assay.v1.ExperimentService.PauseExperiment:input_type -> assay.v1.PauseExperimentRequest
-	12, // 26: assay.v1.ExperimentService.ResumeExperiment:input_type -> assay.v1.ResumeExperimentRequest
-	14, // 27: assay.v1.ExperimentService.ConcludeExperiment:input_type -> assay.v1.ConcludeExperimentRequest
-	16, // 28: assay.v1.ExperimentService.ArchiveExperiment:input_type -> assay.v1.ArchiveExperimentRequest
-	18, // 29: assay.v1.ExperimentService.ListExperimentRevisions:input_type -> assay.v1.ListExperimentRevisionsRequest
-	21, // 30: assay.v1.ExperimentService.SetOverrides:input_type -> assay.v1.SetOverridesRequest
-	24, // 31: assay.v1.ExperimentService.ListOverrides:input_type -> assay.v1.ListOverridesRequest
-	1,  // 32: assay.v1.ExperimentService.CreateExperiment:output_type -> assay.v1.CreateExperimentResponse
-	3,  // 33: assay.v1.ExperimentService.GetExperiment:output_type -> assay.v1.GetExperimentResponse
-	5,  // 34: assay.v1.ExperimentService.ListExperiments:output_type -> assay.v1.ListExperimentsResponse
-	7,  // 35: assay.v1.ExperimentService.UpdateExperiment:output_type -> assay.v1.UpdateExperimentResponse
-	9,  // 36: assay.v1.ExperimentService.StartExperiment:output_type -> assay.v1.StartExperimentResponse
-	11, // 37: assay.v1.ExperimentService.PauseExperiment:output_type -> assay.v1.PauseExperimentResponse
-	13, // 38: assay.v1.ExperimentService.ResumeExperiment:output_type -> assay.v1.ResumeExperimentResponse
-	15, // 39: assay.v1.ExperimentService.ConcludeExperiment:output_type -> assay.v1.ConcludeExperimentResponse
-	17, // 40: assay.v1.ExperimentService.ArchiveExperiment:output_type -> assay.v1.ArchiveExperimentResponse
-	19, // 41: assay.v1.ExperimentService.ListExperimentRevisions:output_type -> assay.v1.ListExperimentRevisionsResponse
-	23, // 42: assay.v1.ExperimentService.SetOverrides:output_type -> assay.v1.SetOverridesResponse
-	25, // 43: assay.v1.ExperimentService.ListOverrides:output_type -> assay.v1.ListOverridesResponse
-	32, // [32:44] is the sub-list for method output_type
-	20, // [20:32] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	32, // 0: assay.v1.CreateExperimentRequest.experiment:type_name -> assay.v1.Experiment
+	32, // 1: assay.v1.CreateExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	32, // 2: assay.v1.GetExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	33, // 3: assay.v1.ListExperimentsRequest.states:type_name -> assay.v1.State
+	31, // 4: assay.v1.ListExperimentsRequest.labels:type_name -> assay.v1.ListExperimentsRequest.LabelsEntry
+	32, // 5: assay.v1.ListExperimentsResponse.experiments:type_name -> assay.v1.Experiment
+	32, // 6: assay.v1.UpdateExperimentRequest.experiment:type_name -> assay.v1.Experiment
+	34, // 7: assay.v1.UpdateExperimentRequest.update_mask:type_name -> google.protobuf.FieldMask
+	32, // 8: assay.v1.UpdateExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	32, // 9: assay.v1.PreviewUpdateRequest.experiment:type_name -> assay.v1.Experiment
+	34, // 10: assay.v1.PreviewUpdateRequest.update_mask:type_name -> google.protobuf.FieldMask
+	35, // 11: assay.v1.PreviewUpdateResponse.allocation_before:type_name -> assay.v1.BucketRange
+	35, // 12: assay.v1.PreviewUpdateResponse.allocation_after:type_name -> assay.v1.BucketRange
+	10, // 13: assay.v1.PreviewUpdateResponse.movement:type_name -> assay.v1.Movement
+	11, // 14: assay.v1.Movement.variants:type_name -> assay.v1.VariantMovement
+	32, // 15: assay.v1.StartExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	32, // 16: assay.v1.PauseExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	32, // 17: assay.v1.ResumeExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	32, // 18: assay.v1.ConcludeExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	32, // 19: assay.v1.ArchiveExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	24, // 20: assay.v1.ListExperimentRevisionsResponse.revisions:type_name -> assay.v1.ExperimentRevision
+	36, // 21: assay.v1.ExperimentRevision.create_time:type_name -> google.protobuf.Timestamp
+	32, // 22: assay.v1.ExperimentRevision.experiment:type_name -> assay.v1.Experiment
+	26, // 23: assay.v1.SetOverridesRequest.overrides:type_name -> assay.v1.Override
+	30, // 24: assay.v1.ListOverridesResponse.overrides:type_name -> assay.v1.PinnedSubject
+	36, // 25: assay.v1.PinnedSubject.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 26: assay.v1.ExperimentService.CreateExperiment:input_type -> assay.v1.CreateExperimentRequest
+	2,  // 27: assay.v1.ExperimentService.GetExperiment:input_type -> assay.v1.GetExperimentRequest
+	4,  // 28: assay.v1.ExperimentService.ListExperiments:input_type -> assay.v1.ListExperimentsRequest
+	6,  // 29: assay.v1.ExperimentService.UpdateExperiment:input_type -> assay.v1.UpdateExperimentRequest
+	8,  // 30: assay.v1.ExperimentService.PreviewUpdate:input_type -> assay.v1.PreviewUpdateRequest
+	12, // 31: assay.v1.ExperimentService.StartExperiment:input_type -> assay.v1.StartExperimentRequest
+	14, // 32: assay.v1.ExperimentService.PauseExperiment:input_type -> assay.v1.PauseExperimentRequest
+	16, // 33: assay.v1.ExperimentService.ResumeExperiment:input_type -> assay.v1.ResumeExperimentRequest
+	18, // 34: assay.v1.ExperimentService.ConcludeExperiment:input_type -> assay.v1.ConcludeExperimentRequest
+	20, // 35: assay.v1.ExperimentService.ArchiveExperiment:input_type -> assay.v1.ArchiveExperimentRequest
+	22, // 36: assay.v1.ExperimentService.ListExperimentRevisions:input_type -> assay.v1.ListExperimentRevisionsRequest
+	25, // 37: assay.v1.ExperimentService.SetOverrides:input_type -> assay.v1.SetOverridesRequest
+	28, // 38: assay.v1.ExperimentService.ListOverrides:input_type -> assay.v1.ListOverridesRequest
+	1,  // 39: assay.v1.ExperimentService.CreateExperiment:output_type -> assay.v1.CreateExperimentResponse
+	3,  // 40: assay.v1.ExperimentService.GetExperiment:output_type -> assay.v1.GetExperimentResponse
+	5,  // 41: assay.v1.ExperimentService.ListExperiments:output_type -> assay.v1.ListExperimentsResponse
+	7,  // 42: assay.v1.ExperimentService.UpdateExperiment:output_type -> assay.v1.UpdateExperimentResponse
+	9,  // 43: assay.v1.ExperimentService.PreviewUpdate:output_type -> assay.v1.PreviewUpdateResponse
+	13, // 44: assay.v1.ExperimentService.StartExperiment:output_type -> assay.v1.StartExperimentResponse
+	15, // 45: assay.v1.ExperimentService.PauseExperiment:output_type -> assay.v1.PauseExperimentResponse
+	17, // 46: assay.v1.ExperimentService.ResumeExperiment:output_type -> assay.v1.ResumeExperimentResponse
+	19, // 47: assay.v1.ExperimentService.ConcludeExperiment:output_type -> assay.v1.ConcludeExperimentResponse
+	21, // 48: assay.v1.ExperimentService.ArchiveExperiment:output_type -> assay.v1.ArchiveExperimentResponse
+	23, // 49: assay.v1.ExperimentService.ListExperimentRevisions:output_type -> assay.v1.ListExperimentRevisionsResponse
+	27, // 50: assay.v1.ExperimentService.SetOverrides:output_type -> assay.v1.SetOverridesResponse
+	29, // 51: assay.v1.ExperimentService.ListOverrides:output_type -> assay.v1.ListOverridesResponse
+	39, // [39:52] is the sub-list for method output_type
+	26, // [26:39] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_experiment_service_proto_init() }
@@ -1763,15 +2148,17 @@ func file_assay_v1_experiment_service_proto_init() {
 	if File_assay_v1_experiment_service_proto != nil {
 		return
 	}
+	file_assay_v1_assignment_service_proto_init()
 	file_assay_v1_experiment_proto_init()
 	file_assay_v1_experiment_service_proto_msgTypes[2].OneofWrappers = []any{}
+	file_assay_v1_experiment_service_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_experiment_service_proto_rawDesc), len(file_assay_v1_experiment_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	ExperimentService_GetExperiment_FullMethodName           = "/assay.v1.ExperimentService/GetExperiment"
 	ExperimentService_ListExperiments_FullMethodName         = "/assay.v1.ExperimentService/ListExperiments"
 	ExperimentService_UpdateExperiment_FullMethodName        = "/assay.v1.ExperimentService/UpdateExperiment"
+	ExperimentService_PreviewUpdate_FullMethodName           = "/assay.v1.ExperimentService/PreviewUpdate"
 	ExperimentService_StartExperiment_FullMethodName         = "/assay.v1.ExperimentService/StartExperiment"
 	ExperimentService_PauseExperiment_FullMethodName         = "/assay.v1.ExperimentService/PauseExperiment"
 	ExperimentService_ResumeExperiment_FullMethodName        = "/assay.v1.ExperimentService/ResumeExperiment"
@@ -55,9 +56,23 @@ type ExperimentServiceClient interface {
 	//
 	// Everything can change in a draft. Once it has started, owner, description,
 	// hypothesis, labels and payloads can change and traffic can rise, for they
-	// move no subject and leave the plan alone; any other change is
-	// FAILED_PRECONDITION. Concluded and archived experiments do not change.
+	// move no subject. What moves subjects needs `allow_movement`, or is
+	// FAILED_PRECONDITION with the reason MOVEMENT_NOT_ALLOWED and the shares
+	// that would move: other weights, a variant more or less, lower traffic, a
+	// reshuffle, another eligibility. It begins a new phase, of which the
+	// analysis makes a stratum of its own.
+	//
+	// Weight 0 ends a variant and keeps what is known of it; removing it also
+	// takes it out of the analysis. Either way its buckets alone go to the
+	// others. The control cannot be removed, nor can another variant become the
+	// control. Unit, salt, assignment, segments, covariates, metrics and plan
+	// are sealed: FAILED_PRECONDITION with the reason EXPERIMENT_STARTED.
+	// Concluded and archived experiments do not change.
 	UpdateExperiment(ctx context.Context, in *UpdateExperimentRequest, opts ...grpc.CallOption) (*UpdateExperimentResponse, error)
+	// PreviewUpdate says whom an update would move, and changes nothing. It
+	// refuses what UpdateExperiment refuses, except for a want of
+	// `allow_movement` and for metrics that do not exist.
+	PreviewUpdate(ctx context.Context, in *PreviewUpdateRequest, opts ...grpc.CallOption) (*PreviewUpdateResponse, error)
 	// StartExperiment makes a draft run. It pins the current revision of every
 	// metric and seals the plan.
 	StartExperiment(ctx context.Context, in *StartExperimentRequest, opts ...grpc.CallOption) (*StartExperimentResponse, error)
@@ -125,6 +140,16 @@ func (c *experimentServiceClient) UpdateExperiment(ctx context.Context, in *Upda
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdateExperimentResponse)
 	err := c.cc.Invoke(ctx, ExperimentService_UpdateExperiment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *experimentServiceClient) PreviewUpdate(ctx context.Context, in *PreviewUpdateRequest, opts ...grpc.CallOption) (*PreviewUpdateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PreviewUpdateResponse)
+	err := c.cc.Invoke(ctx, ExperimentService_PreviewUpdate_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -233,9 +258,23 @@ type ExperimentServiceServer interface {
 	//
 	// Everything can change in a draft. Once it has started, owner, description,
 	// hypothesis, labels and payloads can change and traffic can rise, for they
-	// move no subject and leave the plan alone; any other change is
-	// FAILED_PRECONDITION. Concluded and archived experiments do not change.
+	// move no subject. What moves subjects needs `allow_movement`, or is
+	// FAILED_PRECONDITION with the reason MOVEMENT_NOT_ALLOWED and the shares
+	// that would move: other weights, a variant more or less, lower traffic, a
+	// reshuffle, another eligibility. It begins a new phase, of which the
+	// analysis makes a stratum of its own.
+	//
+	// Weight 0 ends a variant and keeps what is known of it; removing it also
+	// takes it out of the analysis. Either way its buckets alone go to the
+	// others. The control cannot be removed, nor can another variant become the
+	// control. Unit, salt, assignment, segments, covariates, metrics and plan
+	// are sealed: FAILED_PRECONDITION with the reason EXPERIMENT_STARTED.
+	// Concluded and archived experiments do not change.
 	UpdateExperiment(context.Context, *UpdateExperimentRequest) (*UpdateExperimentResponse, error)
+	// PreviewUpdate says whom an update would move, and changes nothing. It
+	// refuses what UpdateExperiment refuses, except for a want of
+	// `allow_movement` and for metrics that do not exist.
+	PreviewUpdate(context.Context, *PreviewUpdateRequest) (*PreviewUpdateResponse, error)
 	// StartExperiment makes a draft run. It pins the current revision of every
 	// metric and seals the plan.
 	StartExperiment(context.Context, *StartExperimentRequest) (*StartExperimentResponse, error)
@@ -280,6 +319,9 @@ func (UnimplementedExperimentServiceServer) ListExperiments(context.Context, *Li
 }
 func (UnimplementedExperimentServiceServer) UpdateExperiment(context.Context, *UpdateExperimentRequest) (*UpdateExperimentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateExperiment not implemented")
+}
+func (UnimplementedExperimentServiceServer) PreviewUpdate(context.Context, *PreviewUpdateRequest) (*PreviewUpdateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PreviewUpdate not implemented")
 }
 func (UnimplementedExperimentServiceServer) StartExperiment(context.Context, *StartExperimentRequest) (*StartExperimentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StartExperiment not implemented")
@@ -394,6 +436,24 @@ func _ExperimentService_UpdateExperiment_Handler(srv interface{}, ctx context.Co
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ExperimentServiceServer).UpdateExperiment(ctx, req.(*UpdateExperimentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ExperimentService_PreviewUpdate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PreviewUpdateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ExperimentServiceServer).PreviewUpdate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ExperimentService_PreviewUpdate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ExperimentServiceServer).PreviewUpdate(ctx, req.(*PreviewUpdateRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -564,6 +624,10 @@ var ExperimentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateExperiment",
 			Handler:    _ExperimentService_UpdateExperiment_Handler,
+		},
+		{
+			MethodName: "PreviewUpdate",
+			Handler:    _ExperimentService_PreviewUpdate_Handler,
 		},
 		{
 			MethodName: "StartExperiment",
