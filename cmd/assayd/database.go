@@ -20,6 +20,10 @@ type database struct {
 	url    string
 	pepper experiment.Pepper
 	local  *localpg.Server // Nil with a database of the operator's.
+
+	// snapshot is the file with the last catalog, to start from while the
+	// database is down. The private one is started with the server: it has none.
+	snapshot string
 }
 
 // openDatabase starts the private Postgres, or takes the one that the settings
@@ -33,7 +37,7 @@ func openDatabase(ctx context.Context, s *settings) (*database, error) {
 		if pepper == nil {
 			return nil, errors.New("a database URL needs a pepper: set ASSAY_PEPPER or --pepper-file to a secret that you keep for as long as the data")
 		}
-		return &database{url: s.databaseURL, pepper: pepper}, nil
+		return &database{url: s.databaseURL, pepper: pepper, snapshot: filepath.Join(s.dataDir, "catalog.json.gz")}, nil
 	}
 	local, err := localpg.Start(ctx, localpg.Config{DataDir: s.dataDir})
 	if err != nil {

@@ -463,8 +463,8 @@ func TestTwoServers(t *testing.T) {
 	_, owner := serveIn(t, dir, "")
 	url := socketURL(t, dir)
 	pepper := filepath.Join(dir, "pepper")
-	second := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--pepper-file", pepper, "--catalog-poll", "1h")
-	third := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--pepper-file", pepper, "--catalog-poll", "1h")
+	second := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--data-dir", t.TempDir(), "--pepper-file", pepper, "--catalog-poll", "1h")
+	third := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--data-dir", t.TempDir(), "--pepper-file", pepper, "--catalog-poll", "1h")
 	a := connect(t, second.waitFor(t, `serving address=(\S+)`)[1])
 	b := connect(t, third.waitFor(t, `serving address=(\S+)`)[1])
 	health, err := grpc_health_v1.NewHealthClient(connect(t, owner)).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
@@ -493,7 +493,7 @@ func TestTwoServers(t *testing.T) {
 	if err := os.WriteFile(other, []byte("quite another pepper"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--pepper-file", other)
+	refused := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--data-dir", t.TempDir(), "--pepper-file", other)
 	refused.waitEnd(t)
 	if refused.err == nil || !strings.Contains(refused.output.String(), "start with the pepper that it was made with") {
 		t.Errorf("another pepper: %v, %s", refused.err, refused.output)

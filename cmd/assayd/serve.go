@@ -48,11 +48,16 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, database.close()) }()
-	db, err := postgres.Open(ctx, database.url, database.pepper)
+	db, err := postgres.New(database.url, database.pepper)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
+	store := catalog.New(database.pepper, db.Histories, db.ListenCatalog, s.catalogPoll, s.log)
+	prepared, err := begin(ctx, db, store, database.snapshot, s.log)
+	if err != nil {
+		return err
+	}
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -61,11 +66,7 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 		Help: "Exposures of assignments that could not be recorded.",
 	})
 	registry.MustRegister(lost)
-
-	store := catalog.New(database.pepper, db.Histories, db.ListenCatalog, s.catalogPoll, s.log)
-	if err := store.Refresh(ctx); err != nil {
-		return err
-	}
+	registerCatalog(registry, store)
 	exposures := event.NewWriter(flushOf(db.RecordExposures, s.log), func(n int) { lost.Add(float64(n)) })
 	outcomes := event.NewWriter(flushOf(db.RecordOutcomes, s.log), func(int) {})
 	srv, state, err := server.New(server.Config{
@@ -75,12 +76,13 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	if err != nil {
 		return err
 	}
+	server.SetDatabase(srv, state, prepared)
 	listener, err := net.Listen("tcp", s.listen)
 	if err != nil {
 		return err
 	}
 	return runAll(ctx, &s, parts{
-		database: database, store: store, exposures: exposures, outcomes: outcomes,
+		database: database, db: db, prepared: prepared, store: store, exposures: exposures, outcomes: outcomes,
 		srv: srv, state: state, listener: listener, registry: registry,
 	}, ready)
 }
@@ -104,6 +106,8 @@ func flushOf[T any](record func(context.Context, []T) ([]experiment.Result, erro
 // parts are what runs while the server serves.
 type parts struct {
 	database  *database
+	db        *postgres.DB
+	prepared  bool // Whether db is.
 	store     *catalog.Store
 	exposures *event.Writer[experiment.Exposure]
 	outcomes  *event.Writer[experiment.Outcome]
@@ -122,6 +126,10 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 	g.Go(func() error { return p.exposures.Run(writing) })
 	g.Go(func() error { return p.outcomes.Run(writing) })
 	g.Go(func() error { return p.store.Run(running) })
+	if p.database.snapshot != "" {
+		g.Go(func() error { return p.store.Keep(running, p.database.snapshot) })
+	}
+	g.Go(func() error { return watchDatabase(running, p, s.log) })
 	g.Go(func() error { return p.srv.Serve(p.listener) })
 	g.Go(func() error {
 		select {

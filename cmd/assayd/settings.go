@@ -36,7 +36,7 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 		flags.StringVar(p, name, value, help+" ("+variable(name)+")")
 	}
 	text(&s.listen, "listen", "127.0.0.1:8080", "address of the gRPC API")
-	text(&s.dataDir, "data-dir", "assay-data", "directory of the private Postgres and its pepper; unused with a database URL")
+	text(&s.dataDir, "data-dir", "assay-data", "directory of the private Postgres and its pepper; with a database URL, of the last catalog alone")
 	text(&s.databaseURL, "database-url", "", "the database to use instead of a private Postgres")
 	text(&s.pepperFile, "pepper-file", "", "file with the secret that subject keys are hashed with; or ASSAY_PEPPER holds it")
 	text(&s.metricsListen, "metrics-listen", "", "address of the Prometheus metrics, path /metrics; empty for none")

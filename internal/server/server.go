@@ -56,7 +56,7 @@ const (
 )
 
 // New returns a gRPC server with every service registered, and its health,
-// which is SERVING until it is told otherwise.
+// in which every service is SERVING until it is told otherwise.
 func New(c Config) (*grpc.Server, *health.Server, error) {
 	validator, err := protovalidate.New()
 	if err != nil {
@@ -85,6 +85,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	h := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(srv, h)
 	reflection.Register(srv)
+	SetDatabase(srv, h, true)
 	calls.InitializeMetrics(srv)
 	return srv, h, nil
 }
