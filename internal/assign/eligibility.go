@@ -37,11 +37,15 @@ const (
 
 // eligibility is a compiled predicate, safe for concurrent use.
 type eligibility struct {
-	program cel.Program
-	names   []string // Of the attributes that it reads by name, sorted.
+	condition condition // Nil for a predicate that is not of the common shapes.
+	program   cel.Program
+	names     []string // Of the attributes that it reads by name, sorted.
 }
 
-var errNotBool = errors.New("the result is not a bool")
+var (
+	errNotBool = errors.New("the result is not a bool")
+	errFailed  = errors.New("the predicate failed to evaluate")
+)
 
 // CheckEligibility says whether a predicate is acceptable for a new definition.
 // The InvalidError that it returns, on the field "eligibility", tells why not.
@@ -150,7 +154,7 @@ func planPredicate(checked *cel.Ast) (el *eligibility, err error) {
 	if err != nil {
 		return nil, invalidPredicate("one of its constants is invalid: %v", err)
 	}
-	return &eligibility{program, names}, nil
+	return &eligibility{compileCondition(checked.NativeRep().Expr()), program, names}, nil
 }
 
 // recoverPredicate turns a panic of the CEL compiler into a refusal. What it
@@ -231,14 +235,16 @@ func (inputLimits) EstimateCallCost(_, _ string, _ *cost.AstNode, _ []cost.AstNo
 }
 
 // variables are the inputs of the predicates of one subject. The first predicate
-// reads the attributes as they are, which costs an allocation at each use; for a
-// second one they are converted to the evaluator's own types, all at once, so
-// that it and those after it allocate nothing.
+// that CEL's evaluator decides reads the attributes as they are, which costs an
+// allocation at each use; for a second one they are converted to the
+// evaluator's own types, all at once, so that it and those after it allocate
+// nothing.
 type variables struct {
-	attributes map[string]any
+	attributes Attributes
 	unit       string
 
 	evaluations   int
+	all           map[string]any // Nil before the first.
 	converted     map[string]any // Nil before the second.
 	convertedUnit any            // Nil until it is asked for.
 }
@@ -247,11 +253,14 @@ type variables struct {
 func (v *variables) ResolveName(name string) (any, bool) {
 	switch name {
 	case attributesVariable:
+		if v.all == nil {
+			v.all = v.attributes.All()
+		}
 		if v.evaluations < 2 {
-			return v.attributes, true
+			return v.all, true
 		}
 		if v.converted == nil {
-			v.converted = convertScalars(v.attributes)
+			v.converted = convertScalars(v.all)
 		}
 		return v.converted, true
 	case unitVariable:
@@ -285,8 +294,22 @@ func convertScalars(attributes map[string]any) map[string]any {
 func (v *variables) Parent() cel.Activation { return nil }
 
 // eval evaluates the predicate. An error means that it could not be evaluated
-// for this subject, which is then not eligible.
+// for this subject, which is then not eligible; [eligibility.tell] says why.
 func (el *eligibility) eval(v *variables) (bool, error) {
+	if el.condition == nil {
+		return el.tell(v)
+	}
+	switch el.condition(v) {
+	case yes:
+		return true, nil
+	case no:
+		return false, nil
+	}
+	return false, errFailed
+}
+
+// tell is eval with an error that says what failed.
+func (el *eligibility) tell(v *variables) (bool, error) {
 	v.evaluations++
 	out, _, err := el.program.Eval(v)
 	if err != nil {

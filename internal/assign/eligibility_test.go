@@ -68,9 +68,12 @@ func TestEligibility(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The second evaluation reads converted attributes, the third those again.
-			v := variables{attributes: attributes, unit: "user"}
+			v := variables{attributes: attributeMap(attributes), unit: "user"}
 			for range 3 {
-				ok, err := el.eval(&v)
+				ok, err := el.tell(&v)
+				if quick, failure := el.eval(&v); quick != ok || (failure == nil) != (err == nil) {
+					t.Errorf("decided %v, %v; told %v, %v", quick, failure, ok, err)
+				}
 				got := fmt.Sprint(ok)
 				if err != nil {
 					got = err.Error()
@@ -95,7 +98,7 @@ func TestEligibilityWithoutAttributes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v := variables{unit: "user"}
+		v := variables{attributes: attributeMap(nil), unit: "user"}
 		for range 2 {
 			if ok, _ := el.eval(&v); ok != want {
 				t.Errorf("%s: got %v", predicate, ok)
@@ -177,7 +180,7 @@ func TestEligibilityIsStopped(t *testing.T) {
 	for i := range list {
 		list[i] = "b"
 	}
-	ok, err := el.eval(&variables{attributes: map[string]any{"list": list}, unit: "user"})
+	ok, err := el.eval(&variables{attributes: attributeMap{"list": list}, unit: "user"})
 	if ok || err == nil || !strings.Contains(err.Error(), "cost limit exceeded") {
 		t.Errorf("got %v, %v", ok, err)
 	}
@@ -191,7 +194,7 @@ func TestEligibilityIsConcurrent(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 20 {
 		group.Go(func() {
-			v := variables{attributes: map[string]any{"n": float64(i), "tags": []any{"user"}}, unit: "user"}
+			v := variables{attributes: attributeMap{"n": float64(i), "tags": []any{"user"}}, unit: "user"}
 			for range 100 {
 				if ok, err := el.eval(&v); ok != (i >= 10) || err != nil {
 					t.Errorf("%d: got %v, %v", i, ok, err)
@@ -243,7 +246,7 @@ func FuzzEligibility(f *testing.F) {
 		if err != nil {
 			t.Fatalf("accepted, but does not compile: %v", err)
 		}
-		v := variables{unit: "user", attributes: map[string]any{
+		v := variables{unit: "user", attributes: attributeMap{
 			"a": s, "n": n, "t": "2026-01-05T10:00:00Z", "country": "PL", "age": 31.0, "b": true, "nil": nil,
 			"tags": []any{s, n, nil, "a"}, "m": map[string]any{s: n, "b": []any{}},
 		}}

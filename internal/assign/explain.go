@@ -99,8 +99,9 @@ func (x *Explanation) noteEligibility(s *Subject, e *Experiment, eligible bool, 
 	}
 	if e.eligibility != nil {
 		g.Attributes = map[string]any{}
+		all := s.variables.attributes.All()
 		for _, name := range e.eligibility.names {
-			if v, ok := s.variables.attributes[name]; ok {
+			if v, ok := all[name]; ok {
 				g.Attributes[name] = v
 			}
 		}

@@ -43,6 +43,12 @@ type Subject struct {
 // attributes hold nil, bool, float64, string, []any and map[string]any only; the
 // map may be nil, and must not change while the subject is in use.
 func (c *Catalog) Subject(unit, key string, attributes map[string]any) *Subject {
+	return c.SubjectWith(unit, key, attributeMap(attributes))
+}
+
+// SubjectWith is Subject with attributes that the caller holds in a form of its
+// own.
+func (c *Catalog) SubjectWith(unit, key string, attributes Attributes) *Subject {
 	return &Subject{
 		Subject:   experiment.Subject{Unit: unit, Key: key},
 		catalog:   c,
@@ -149,8 +155,12 @@ func (s *Subject) override(e *Experiment) int {
 func (s *Subject) passEligibility(e *Experiment, x *Explanation) (eligible, failed bool) {
 	var err error
 	eligible = true
-	if e.eligibility != nil {
+	switch {
+	case e.eligibility == nil:
+	case x == nil:
 		eligible, err = e.eligibility.eval(&s.variables)
+	default:
+		eligible, err = e.eligibility.tell(&s.variables)
 	}
 	if x != nil {
 		x.noteEligibility(s, e, eligible, err)
