@@ -69,9 +69,10 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	registerCatalog(registry, store)
 	exposures := event.NewWriter(flushOf(db.RecordExposures, s.log), func(n int) { lost.Add(float64(n)) })
 	outcomes := event.NewWriter(flushOf(db.RecordOutcomes, s.log), func(int) {})
+	stopping := make(chan struct{})
 	srv, state, err := server.New(server.Config{
 		DB: db, Catalog: store, Exposures: exposures, Outcomes: outcomes, Pepper: database.pepper,
-		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now,
+		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now, Stopping: stopping,
 	})
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	}
 	return runAll(ctx, &s, parts{
 		database: database, db: db, prepared: prepared, store: store, exposures: exposures, outcomes: outcomes,
-		srv: srv, state: state, listener: listener, registry: registry,
+		srv: srv, state: state, stopping: stopping, listener: listener, registry: registry,
 	}, ready)
 }
 
@@ -113,6 +114,7 @@ type parts struct {
 	outcomes  *event.Writer[experiment.Outcome]
 	srv       *grpc.Server
 	state     *health.Server
+	stopping  chan struct{} // Closed to end the streams of events.
 	listener  net.Listener
 	registry  *prometheus.Registry
 }
@@ -142,7 +144,7 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 	g.Go(func() error {
 		<-running.Done()
 		defer stopWriting()
-		stop(p.srv, p.state)
+		stop(&p)
 		return nil
 	})
 	if s.metricsListen != "" {
@@ -152,14 +154,15 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 	return g.Wait()
 }
 
-// stop ends the server: it says that it is leaving, lets calls under way
-// finish, and then breaks those that remain.
-func stop(srv *grpc.Server, state *health.Server) {
-	state.Shutdown()
+// stop ends the server: it says that it is leaving, ends the streams of events,
+// lets calls under way finish, and then breaks those that remain.
+func stop(p *parts) {
+	p.state.Shutdown()
 	time.Sleep(leaveTime)
-	timer := time.AfterFunc(stopTime, srv.Stop)
+	timer := time.AfterFunc(stopTime, p.srv.Stop)
 	defer timer.Stop()
-	srv.GracefulStop()
+	close(p.stopping)
+	p.srv.GracefulStop()
 }
 
 func serveMetrics(ctx context.Context, addr string, registry *prometheus.Registry) error {

@@ -58,6 +58,7 @@ type Store struct {
 
 	empty   *assign.Catalog
 	current atomic.Pointer[assign.Catalog]
+	changed atomic.Pointer[chan struct{}] // Closed and replaced after each change of current.
 
 	turn   chan struct{} // Holds one element while a round loads.
 	loaded chan struct{} // Holds one element when a load has succeeded since Keep looked.
@@ -83,11 +84,17 @@ func New(pepper experiment.Pepper, load Load, listen Listen, poll time.Duration,
 		empty: assign.NewCatalog(pepper), turn: make(chan struct{}, 1), loaded: make(chan struct{}, 1),
 	}
 	s.current.Store(s.empty)
+	changed := make(chan struct{})
+	s.changed.Store(&changed)
 	return s
 }
 
 // Current returns the current catalog, which never changes.
 func (s *Store) Current() *assign.Catalog { return s.current.Load() }
+
+// Changed returns a channel that is closed when the current catalog is replaced
+// by another. Whoever calls Changed first and Current then misses nothing.
+func (s *Store) Changed() <-chan struct{} { return *s.changed.Load() }
 
 // LoadedAt returns when the last load that succeeded began, or zero before the
 // first. The catalog holds all that was committed before it. Of a catalog from
@@ -199,7 +206,17 @@ func (s *Store) publish(next *assign.Catalog, changes []experiment.History, bega
 		s.histories[changes[i].Experiment.Key] = &changes[i]
 	}
 	s.loadedAt = began
-	s.current.Store(next)
+	s.replace(next)
+}
+
+// replace makes the catalog the current one and, if it is another, wakes those
+// who wait for that.
+func (s *Store) replace(next *assign.Catalog) {
+	if s.current.Swap(next) == next {
+		return
+	}
+	changed := make(chan struct{})
+	close(*s.changed.Swap(&changed))
 }
 
 func (s *Store) compile(ctx context.Context, histories []experiment.History) []*assign.Experiment {

@@ -38,7 +38,7 @@ func (s *Store) Restore(ctx context.Context, path string) error {
 		s.histories[histories[i].Experiment.Key] = &histories[i]
 	}
 	s.loadedAt = current
-	s.current.Store(next)
+	s.replace(next)
 	return nil
 }
 

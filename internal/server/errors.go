@@ -44,6 +44,17 @@ func mapErrors(log *slog.Logger) grpc.UnaryServerInterceptor {
 	}
 }
 
+// mapStreamErrors does so for streams.
+func mapStreamErrors(log *slog.Logger) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		err := handler(srv, stream)
+		if err != nil {
+			err = toStatus(stream.Context(), err, info.FullMethod, log)
+		}
+		return err
+	}
+}
+
 func toStatus(ctx context.Context, err error, method string, log *slog.Logger) error {
 	var crash *panicError
 	var invalid *experiment.InvalidError

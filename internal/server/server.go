@@ -27,6 +27,8 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	flagdv1 "github.com/assayhq/assay/gen/flagd/evaluation/v1"
+	flagdv2 "github.com/assayhq/assay/gen/flagd/evaluation/v2"
 	"github.com/assayhq/assay/internal/catalog"
 	"github.com/assayhq/assay/internal/event"
 	"github.com/assayhq/assay/internal/experiment"
@@ -44,6 +46,7 @@ type Config struct {
 	Metrics   prometheus.Registerer
 	Log       *slog.Logger
 	Now       func() time.Time
+	Stopping  <-chan struct{} // Closed when the server begins to stop, which ends the streams that would go on.
 }
 
 // Limits of the transport. A connection that never speaks, or a client that
@@ -66,7 +69,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	if err := c.Metrics.Register(calls); err != nil {
 		return nil, nil, err
 	}
-	recoverer := recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(recovered))
+	recoverer := recovery.WithRecoveryHandlerContext(recovered)
 	srv := grpc.NewServer(
 		grpc.ConnectionTimeout(connectionTimeout),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
@@ -74,7 +77,8 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
-		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recoverer, validate(validator)),
+		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), validate(validator)),
+		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer)),
 	)
 	s := &services{Config: c, validator: validator}
 	assayv1.RegisterAssignmentServiceServer(srv, &assignmentService{services: s})
@@ -82,6 +86,9 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	assayv1.RegisterExperimentServiceServer(srv, &experimentService{services: s})
 	assayv1.RegisterMetricServiceServer(srv, &metricService{services: s})
 	assayv1.RegisterAnalysisServiceServer(srv, &analysisService{services: s})
+	events := &flagEvents{catalog: c.Catalog, stopping: c.Stopping}
+	flagdv1.RegisterServiceServer(srv, &flagdV1{services: s, events: events})
+	flagdv2.RegisterServiceServer(srv, &flagdV2{services: s, events: events})
 	h := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(srv, h)
 	reflection.Register(srv)

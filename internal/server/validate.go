@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	flagdv1 "github.com/assayhq/assay/gen/flagd/evaluation/v1"
 	"github.com/assayhq/assay/internal/experiment"
 )
 
@@ -36,6 +37,8 @@ func validate(v protovalidate.Validator) grpc.UnaryServerInterceptor {
 // a check of its own.
 func acceptsNUL(m proto.Message) bool {
 	switch m.(type) {
+	case flagRequest, *flagdv1.ResolveAllRequest:
+		return true
 	case *assayv1.AssignRequest, *assayv1.BatchAssignRequest, *assayv1.ExplainAssignmentRequest,
 		*assayv1.RecordExposuresRequest, *assayv1.RecordOutcomesRequest:
 		return true

@@ -1,0 +1,76 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	flagdv2 "github.com/assayhq/assay/gen/flagd/evaluation/v2"
+)
+
+// flagdV2 is the second version of the OpenFeature protocol. A reply without a
+// variant has no value either.
+type flagdV2 struct {
+	flagdv2.UnimplementedServiceServer
+	*services
+	events *flagEvents
+}
+
+// resolveV2 resolves a flag; variant and value are nil if it has none.
+func resolveV2[T any](s *services, req flagRequest, value func(resolution) (T, error)) (v *T, variant *string, reason string, err error) {
+	got, r, err := resolveFlag(s, req, value)
+	if err != nil || r.variant == "" {
+		return nil, nil, r.reason, err
+	}
+	return &got, &r.variant, r.reason, nil
+}
+
+func (s *flagdV2) ResolveBoolean(_ context.Context, req *flagdv2.ResolveBooleanRequest) (*flagdv2.ResolveBooleanResponse, error) {
+	v, variant, reason, err := resolveV2(s.services, req, boolOf)
+	if err != nil {
+		return nil, err
+	}
+	return &flagdv2.ResolveBooleanResponse{Value: v, Reason: reason, Variant: variant}, nil
+}
+
+func (s *flagdV2) ResolveString(_ context.Context, req *flagdv2.ResolveStringRequest) (*flagdv2.ResolveStringResponse, error) {
+	v, variant, reason, err := resolveV2(s.services, req, stringOf)
+	if err != nil {
+		return nil, err
+	}
+	return &flagdv2.ResolveStringResponse{Value: v, Reason: reason, Variant: variant}, nil
+}
+
+func (s *flagdV2) ResolveFloat(_ context.Context, req *flagdv2.ResolveFloatRequest) (*flagdv2.ResolveFloatResponse, error) {
+	v, variant, reason, err := resolveV2(s.services, req, floatOf)
+	if err != nil {
+		return nil, err
+	}
+	return &flagdv2.ResolveFloatResponse{Value: v, Reason: reason, Variant: variant}, nil
+}
+
+func (s *flagdV2) ResolveInt(_ context.Context, req *flagdv2.ResolveIntRequest) (*flagdv2.ResolveIntResponse, error) {
+	v, variant, reason, err := resolveV2(s.services, req, intOf)
+	if err != nil {
+		return nil, err
+	}
+	return &flagdv2.ResolveIntResponse{Value: v, Reason: reason, Variant: variant}, nil
+}
+
+func (s *flagdV2) ResolveObject(_ context.Context, req *flagdv2.ResolveObjectRequest) (*flagdv2.ResolveObjectResponse, error) {
+	v, variant, reason, err := resolveV2(s.services, req, objectOf)
+	if err != nil {
+		return nil, err
+	}
+	resp := &flagdv2.ResolveObjectResponse{Reason: reason, Variant: variant}
+	if v != nil {
+		resp.Value = *v
+	}
+	return resp, nil
+}
+
+func (s *flagdV2) EventStream(_ *flagdv2.EventStreamRequest, stream flagdv2.Service_EventStreamServer) error {
+	return s.events.follow(stream.Context(), func(kind string, data *structpb.Struct) error {
+		return stream.Send(&flagdv2.EventStreamResponse{Type: kind, Data: data})
+	})
+}
