@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -92,4 +93,20 @@ func (db *DB) Overrides(ctx context.Context, id int32, after experiment.SubjectI
 		return o, err
 	})
 	return list, interpret(err)
+}
+
+// OverrideAt returns the pin of a subject that was in force at a time, by
+// subject id; nothing if it was not pinned.
+func (db *DB) OverrideAt(ctx context.Context, id int32, subject experiment.SubjectID, t time.Time) (map[experiment.SubjectID]string, error) {
+	var variant string
+	err := db.definitions.QueryRow(ctx, `SELECT variant FROM overrides
+		WHERE experiment_id = $1 AND subject_id = $2 AND create_time <= $3 AND (end_time IS NULL OR end_time > $3)
+		ORDER BY create_time DESC LIMIT 1`, id, [16]byte(subject), t).Scan(&variant)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, interpret(err)
+	}
+	return map[experiment.SubjectID]string{subject: variant}, nil
 }

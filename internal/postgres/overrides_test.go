@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -112,5 +113,27 @@ func TestSetOverridesAtOnce(t *testing.T) {
 		WHERE a.end_time IS NULL OR a.end_time > b.create_time`)
 	if n := scalar[int](t, d.raw, `SELECT count(*) FROM overrides WHERE end_time IS NULL`); n != 3 || overlaps != 0 {
 		t.Errorf("%d in force, want 3; %d overlaps", n, overlaps)
+	}
+}
+
+// TestOverrideAt pins a subject, pins it again, unpins it, and asks for each
+// moment between.
+func TestOverrideAt(t *testing.T) {
+	d := newDatabase(t)
+	e := createExperiment(t, d.DB, "e", definition())
+	moments := []time.Time{time.Now()}
+	for _, variant := range []string{"short", "control", "", "short"} {
+		setOverrides(t, d.DB, pin(variant, 1)...)
+		setOverrides(t, d.DB, pin("control", 2)...)
+		moments = append(moments, time.Now())
+	}
+	for i, want := range []string{"", "short", "control", "", "short"} {
+		got, err := d.OverrideAt(t.Context(), e.ID, subjectID(1), moments[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[subjectID(1)] != want || want == "" && len(got) > 0 {
+			t.Errorf("after step %d: %v, want %q", i, got, want)
+		}
 	}
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -85,28 +84,6 @@ func (s *assignmentService) assign(snapshot *assign.Catalog, from *assayv1.Subje
 	return assignments, truncated
 }
 
-func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.ExplainAssignmentRequest) (*assayv1.ExplainAssignmentResponse, error) {
-	if err := checkAttributes(req.Subject); err != nil {
-		return nil, inField("subject", err)
-	}
-	snapshot := s.Catalog.Current()
-	e := snapshot.Experiment(req.Experiment)
-	if e == nil {
-		return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there is no experiment %q", req.Experiment)
-	}
-	subject := snapshot.Subject(unitOf(req.Subject.Unit), req.Subject.Key, req.Subject.Attributes.AsMap())
-	x := subject.Explain(e)
-	resp := &assayv1.ExplainAssignmentResponse{Assignment: toAssignment(e.Key, x.Decision)}
-	for _, g := range x.Gates {
-		gate, err := toGate(g)
-		if err != nil {
-			return nil, err
-		}
-		resp.Gates = append(resp.Gates, gate)
-	}
-	return resp, nil
-}
-
 var reasons = map[assign.Reason]assayv1.Reason{
 	assign.ReasonNotFound:     assayv1.Reason_REASON_NOT_FOUND,
 	assign.ReasonUnitMismatch: assayv1.Reason_REASON_UNIT_MISMATCH,
@@ -136,32 +113,6 @@ func payloads(e *assign.Experiment) any {
 		list[i] = decodeStruct(v.Payload)
 	}
 	return list
-}
-
-var gateKinds = map[assign.GateKind]assayv1.Gate_Kind{
-	assign.GateState:       assayv1.Gate_KIND_STATE,
-	assign.GateOverride:    assayv1.Gate_KIND_OVERRIDE,
-	assign.GateEligibility: assayv1.Gate_KIND_ELIGIBILITY,
-	assign.GateTraffic:     assayv1.Gate_KIND_TRAFFIC,
-	assign.GateSplit:       assayv1.Gate_KIND_SPLIT,
-}
-
-func toGate(g assign.Gate) (*assayv1.Gate, error) {
-	gate := &assayv1.Gate{Kind: gateKinds[g.Kind], Passed: g.Passed, Detail: g.Detail, Predicate: g.Predicate}
-	if g.Attributes != nil {
-		attributes, err := structpb.NewStruct(g.Attributes)
-		if err != nil {
-			return nil, fmt.Errorf("attributes of a gate: %w", err)
-		}
-		gate.Attributes = attributes
-	}
-	if b := g.Bucketing; b != nil {
-		gate.Bucketing = &assayv1.Bucketing{Purpose: b.Purpose, Salt: b.Salt, Hash: fmt.Sprintf("%016x", b.Hash), Bucket: b.Bucket}
-		if b.Range != nil {
-			gate.Bucketing.Range = toRange(*b.Range)
-		}
-	}
-	return gate, nil
 }
 
 func toRanges(ranges []experiment.Range) []*assayv1.BucketRange {

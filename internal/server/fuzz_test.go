@@ -48,6 +48,8 @@ var requests = []struct{ method, request string }{
 	{"AssignmentService/Assign", `{"subject":{"key":"u-1"},"labels":{"team":"growth"}}`},
 	{"AssignmentService/BatchAssign", `{"subjects":[{"key":"u-1","attributes":{"country":"PL","age":31}},{}],"experiments":["checkout-copy"],"exposure_recording":"EXPOSURE_RECORDING_BEST_EFFORT"}`},
 	{"AssignmentService/ExplainAssignment", `{"subject":{"key":"u-1","attributes":{"country":["PL",{}],"age":31}},"experiment":"checkout-copy"}`},
+	{"AssignmentService/ExplainAssignment", `{"subject":{"key":"u-1"},"experiment":"checkout-copy","revision":1}`},
+	{"AssignmentService/Assign", `{"subject":{"key":"u-2","attributes":{"country":"PL","age":31}},"experiments":["checkout-copy"],"exposure_recording":"EXPOSURE_RECORDING_DURABLE"}`},
 	{"EventService/RecordExposures", `{"exposures":[{"experiment":"checkout-copy","variant":"short","subject":{"key":"u-1","attributes":{"country":"PL","past_spend":7}},"exposed_time":"2026-01-05T10:00:00Z","revision":1}]}`},
 	{"EventService/RecordOutcomes", `{"outcomes":[{"event_id":"order-991","subject":{"key":"u-1"},"name":"purchase","value":49.9,"occurred_time":"2026-01-05T10:03:00Z","properties":{"sku":"A1","n":[1,{"x":null}]}}]}`},
 	{"AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy","segments":["country"],"metrics":["order_value"],"as_of_time":"2026-01-20T00:00:00Z"}`},

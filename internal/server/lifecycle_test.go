@@ -236,7 +236,7 @@ func checkGoldenGates(t *testing.T, got *assayv1.ExplainAssignmentResponse) {
 	t.Helper()
 	want := parse(t, got.ProtoReflect().Descriptor(), `{
 		"assignment":{"experiment":"checkout-copy","variant":"short","reason":"REASON_SPLIT","payload":{"title":"Pay now"},"revision":1},
-		"gates":[
+		"state":"STATE_RUNNING","gates":[
 			{"kind":"KIND_STATE","passed":true},
 			{"kind":"KIND_OVERRIDE","passed":true},
 			{"kind":"KIND_ELIGIBILITY","passed":true,"predicate":"attributes.country == 'PL' && attributes.age >= 18","attributes":{"country":"PL","age":31}},

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -642,13 +643,22 @@ func (x *BatchAssignResult) GetError() string {
 	return ""
 }
 
-// ExplainAssignmentRequest asks why a subject gets its variant.
+// ExplainAssignmentRequest asks why a subject gets its variant, or got it.
 type ExplainAssignmentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The subject, with the attributes it has.
+	// The subject, with the attributes that it has at the moment asked about.
+	// Attributes of the past are not known here.
 	Subject *Subject `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
 	// The experiment's key.
-	Experiment    string `protobuf:"bytes,2,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	Experiment string `protobuf:"bytes,2,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	// The moment asked about. Absent: now, as this server sees it, which is also
+	// what it answers while the database is away.
+	//
+	// Types that are valid to be assigned to Moment:
+	//
+	//	*ExplainAssignmentRequest_Revision
+	//	*ExplainAssignmentRequest_Time
+	Moment        isExplainAssignmentRequest_Moment `protobuf_oneof:"moment"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,14 +707,61 @@ func (x *ExplainAssignmentRequest) GetExperiment() string {
 	return ""
 }
 
+func (x *ExplainAssignmentRequest) GetMoment() isExplainAssignmentRequest_Moment {
+	if x != nil {
+		return x.Moment
+	}
+	return nil
+}
+
+func (x *ExplainAssignmentRequest) GetRevision() int32 {
+	if x != nil {
+		if x, ok := x.Moment.(*ExplainAssignmentRequest_Revision); ok {
+			return x.Revision
+		}
+	}
+	return 0
+}
+
+func (x *ExplainAssignmentRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Moment.(*ExplainAssignmentRequest_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
+type isExplainAssignmentRequest_Moment interface {
+	isExplainAssignmentRequest_Moment()
+}
+
+type ExplainAssignmentRequest_Revision struct {
+	// As if the experiment ran with this revision, with the overrides of now.
+	Revision int32 `protobuf:"varint,3,opt,name=revision,proto3,oneof"`
+}
+
+type ExplainAssignmentRequest_Time struct {
+	// As it was then: the state, the revision and the overrides in force. The
+	// payload is that of the revision. A server learns of a change shortly
+	// after it is made, and answers until then as before.
+	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3,oneof"`
+}
+
+func (*ExplainAssignmentRequest_Revision) isExplainAssignmentRequest_Moment() {}
+
+func (*ExplainAssignmentRequest_Time) isExplainAssignmentRequest_Moment() {}
+
 // ExplainAssignmentResponse is an assignment with its reasons.
 type ExplainAssignmentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What Assign answers.
+	// What Assign answers, or answered. Its `revision` is the one in force.
 	Assignment *Assignment `protobuf:"bytes,1,opt,name=assignment,proto3" json:"assignment,omitempty"`
 	// The gates, in the order in which they decide. Gates after the deciding one
 	// are absent.
-	Gates         []*Gate `protobuf:"bytes,2,rep,name=gates,proto3" json:"gates,omitempty"`
+	Gates []*Gate `protobuf:"bytes,2,rep,name=gates,proto3" json:"gates,omitempty"`
+	// The state in force at the moment asked about; RUNNING for a revision.
+	State         State `protobuf:"varint,3,opt,name=state,proto3,enum=assay.v1.State" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +808,13 @@ func (x *ExplainAssignmentResponse) GetGates() []*Gate {
 		return x.Gates
 	}
 	return nil
+}
+
+func (x *ExplainAssignmentResponse) GetState() State {
+	if x != nil {
+		return x.State
+	}
+	return State_STATE_UNSPECIFIED
 }
 
 // Gate is one step of a decision, with what it read.
@@ -996,7 +1060,7 @@ var File_assay_v1_assignment_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\n" +
-	"!assay/v1/assignment_service.proto\x12\bassay.v1\x1a\x16assay/v1/subject.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xe6\x01\n" +
+	"!assay/v1/assignment_service.proto\x12\bassay.v1\x1a\x14assay/v1/state.proto\x1a\x16assay/v1/subject.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x01\n" +
 	"\n" +
 	"Assignment\x12\x1e\n" +
 	"\n" +
@@ -1032,17 +1096,21 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x11BatchAssignResult\x126\n" +
 	"\vassignments\x18\x01 \x03(\v2\x14.assay.v1.AssignmentR\vassignments\x12\x1c\n" +
 	"\ttruncated\x18\x02 \x01(\bR\ttruncated\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x8f\x01\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xf2\x01\n" +
 	"\x18ExplainAssignmentRequest\x123\n" +
 	"\asubject\x18\x01 \x01(\v2\x11.assay.v1.SubjectB\x06\xbaH\x03\xc8\x01\x01R\asubject\x12>\n" +
 	"\n" +
 	"experiment\x18\x02 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
-	"experiment\"w\n" +
+	"experiment\x12%\n" +
+	"\brevision\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x01H\x00R\brevision\x120\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04timeB\b\n" +
+	"\x06moment\"\x9e\x01\n" +
 	"\x19ExplainAssignmentResponse\x124\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\v2\x14.assay.v1.AssignmentR\n" +
 	"assignment\x12$\n" +
-	"\x05gates\x18\x02 \x03(\v2\x0e.assay.v1.GateR\x05gates\"\xe2\x02\n" +
+	"\x05gates\x18\x02 \x03(\v2\x0e.assay.v1.GateR\x05gates\x12%\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\xe2\x02\n" +
 	"\x04Gate\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.assay.v1.Gate.KindR\x04kind\x12\x16\n" +
 	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x16\n" +
@@ -1125,6 +1193,8 @@ var file_assay_v1_assignment_service_proto_goTypes = []any{
 	nil,                               // 15: assay.v1.BatchAssignRequest.LabelsEntry
 	(*structpb.Struct)(nil),           // 16: google.protobuf.Struct
 	(*Subject)(nil),                   // 17: assay.v1.Subject
+	(*timestamppb.Timestamp)(nil),     // 18: google.protobuf.Timestamp
+	(State)(0),                        // 19: assay.v1.State
 }
 var file_assay_v1_assignment_service_proto_depIdxs = []int32{
 	1,  // 0: assay.v1.Assignment.reason:type_name -> assay.v1.Reason
@@ -1139,23 +1209,25 @@ var file_assay_v1_assignment_service_proto_depIdxs = []int32{
 	8,  // 9: assay.v1.BatchAssignResponse.results:type_name -> assay.v1.BatchAssignResult
 	3,  // 10: assay.v1.BatchAssignResult.assignments:type_name -> assay.v1.Assignment
 	17, // 11: assay.v1.ExplainAssignmentRequest.subject:type_name -> assay.v1.Subject
-	3,  // 12: assay.v1.ExplainAssignmentResponse.assignment:type_name -> assay.v1.Assignment
-	11, // 13: assay.v1.ExplainAssignmentResponse.gates:type_name -> assay.v1.Gate
-	2,  // 14: assay.v1.Gate.kind:type_name -> assay.v1.Gate.Kind
-	12, // 15: assay.v1.Gate.bucketing:type_name -> assay.v1.Bucketing
-	16, // 16: assay.v1.Gate.attributes:type_name -> google.protobuf.Struct
-	13, // 17: assay.v1.Bucketing.range:type_name -> assay.v1.BucketRange
-	4,  // 18: assay.v1.AssignmentService.Assign:input_type -> assay.v1.AssignRequest
-	6,  // 19: assay.v1.AssignmentService.BatchAssign:input_type -> assay.v1.BatchAssignRequest
-	9,  // 20: assay.v1.AssignmentService.ExplainAssignment:input_type -> assay.v1.ExplainAssignmentRequest
-	5,  // 21: assay.v1.AssignmentService.Assign:output_type -> assay.v1.AssignResponse
-	7,  // 22: assay.v1.AssignmentService.BatchAssign:output_type -> assay.v1.BatchAssignResponse
-	10, // 23: assay.v1.AssignmentService.ExplainAssignment:output_type -> assay.v1.ExplainAssignmentResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	18, // 12: assay.v1.ExplainAssignmentRequest.time:type_name -> google.protobuf.Timestamp
+	3,  // 13: assay.v1.ExplainAssignmentResponse.assignment:type_name -> assay.v1.Assignment
+	11, // 14: assay.v1.ExplainAssignmentResponse.gates:type_name -> assay.v1.Gate
+	19, // 15: assay.v1.ExplainAssignmentResponse.state:type_name -> assay.v1.State
+	2,  // 16: assay.v1.Gate.kind:type_name -> assay.v1.Gate.Kind
+	12, // 17: assay.v1.Gate.bucketing:type_name -> assay.v1.Bucketing
+	16, // 18: assay.v1.Gate.attributes:type_name -> google.protobuf.Struct
+	13, // 19: assay.v1.Bucketing.range:type_name -> assay.v1.BucketRange
+	4,  // 20: assay.v1.AssignmentService.Assign:input_type -> assay.v1.AssignRequest
+	6,  // 21: assay.v1.AssignmentService.BatchAssign:input_type -> assay.v1.BatchAssignRequest
+	9,  // 22: assay.v1.AssignmentService.ExplainAssignment:input_type -> assay.v1.ExplainAssignmentRequest
+	5,  // 23: assay.v1.AssignmentService.Assign:output_type -> assay.v1.AssignResponse
+	7,  // 24: assay.v1.AssignmentService.BatchAssign:output_type -> assay.v1.BatchAssignResponse
+	10, // 25: assay.v1.AssignmentService.ExplainAssignment:output_type -> assay.v1.ExplainAssignmentResponse
+	23, // [23:26] is the sub-list for method output_type
+	20, // [20:23] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_assignment_service_proto_init() }
@@ -1163,7 +1235,12 @@ func file_assay_v1_assignment_service_proto_init() {
 	if File_assay_v1_assignment_service_proto != nil {
 		return
 	}
+	file_assay_v1_state_proto_init()
 	file_assay_v1_subject_proto_init()
+	file_assay_v1_assignment_service_proto_msgTypes[6].OneofWrappers = []any{
+		(*ExplainAssignmentRequest_Revision)(nil),
+		(*ExplainAssignmentRequest_Time)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

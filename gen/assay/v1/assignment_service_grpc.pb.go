@@ -42,9 +42,11 @@ type AssignmentServiceClient interface {
 	// their assignments.
 	BatchAssign(ctx context.Context, in *BatchAssignRequest, opts ...grpc.CallOption) (*BatchAssignResponse, error)
 	// ExplainAssignment answers like Assign for one experiment and lists every
-	// gate it passed, in order, with the inputs of each. It records nothing.
+	// gate it passed, in order, with the inputs of each: for now, for a past
+	// time, or for a revision. It records nothing.
 	//
-	// NOT_FOUND if there is no such experiment.
+	// NOT_FOUND if there is no such experiment or revision, or if there was none
+	// at that time. INVALID_ARGUMENT for a time in the future.
 	ExplainAssignment(ctx context.Context, in *ExplainAssignmentRequest, opts ...grpc.CallOption) (*ExplainAssignmentResponse, error)
 }
 
@@ -104,9 +106,11 @@ type AssignmentServiceServer interface {
 	// their assignments.
 	BatchAssign(context.Context, *BatchAssignRequest) (*BatchAssignResponse, error)
 	// ExplainAssignment answers like Assign for one experiment and lists every
-	// gate it passed, in order, with the inputs of each. It records nothing.
+	// gate it passed, in order, with the inputs of each: for now, for a past
+	// time, or for a revision. It records nothing.
 	//
-	// NOT_FOUND if there is no such experiment.
+	// NOT_FOUND if there is no such experiment or revision, or if there was none
+	// at that time. INVALID_ARGUMENT for a time in the future.
 	ExplainAssignment(context.Context, *ExplainAssignmentRequest) (*ExplainAssignmentResponse, error)
 	mustEmbedUnimplementedAssignmentServiceServer()
 }

@@ -25,73 +25,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// State is where an experiment stands: draft → running ⇄ paused → concluded →
-// archived.
-type State int32
-
-const (
-	// Never sent.
-	State_STATE_UNSPECIFIED State = 0
-	// Being written; assigns nothing.
-	State_STATE_DRAFT State = 1
-	// Assigns and records.
-	State_STATE_RUNNING State = 2
-	// Assigns nothing; accepts exposures from before the pause.
-	State_STATE_PAUSED State = 3
-	// Decided. Gives everyone the shipped variant, if there is one; outcomes
-	// count until their windows close.
-	State_STATE_CONCLUDED State = 4
-	// Out of sight. Results remain.
-	State_STATE_ARCHIVED State = 5
-)
-
-// Enum value maps for State.
-var (
-	State_name = map[int32]string{
-		0: "STATE_UNSPECIFIED",
-		1: "STATE_DRAFT",
-		2: "STATE_RUNNING",
-		3: "STATE_PAUSED",
-		4: "STATE_CONCLUDED",
-		5: "STATE_ARCHIVED",
-	}
-	State_value = map[string]int32{
-		"STATE_UNSPECIFIED": 0,
-		"STATE_DRAFT":       1,
-		"STATE_RUNNING":     2,
-		"STATE_PAUSED":      3,
-		"STATE_CONCLUDED":   4,
-		"STATE_ARCHIVED":    5,
-	}
-)
-
-func (x State) Enum() *State {
-	p := new(State)
-	*p = x
-	return p
-}
-
-func (x State) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (State) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[0].Descriptor()
-}
-
-func (State) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[0]
-}
-
-func (x State) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use State.Descriptor instead.
-func (State) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{0}
-}
-
 // MetricRole says what a metric decides.
 type MetricRole int32
 
@@ -134,11 +67,11 @@ func (x MetricRole) String() string {
 }
 
 func (MetricRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[1].Descriptor()
+	return file_assay_v1_experiment_proto_enumTypes[0].Descriptor()
 }
 
 func (MetricRole) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[1]
+	return &file_assay_v1_experiment_proto_enumTypes[0]
 }
 
 func (x MetricRole) Number() protoreflect.EnumNumber {
@@ -147,7 +80,7 @@ func (x MetricRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MetricRole.Descriptor instead.
 func (MetricRole) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{1}
+	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{0}
 }
 
 // Method is how uncertainty is computed.
@@ -188,11 +121,11 @@ func (x Method) String() string {
 }
 
 func (Method) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[2].Descriptor()
+	return file_assay_v1_experiment_proto_enumTypes[1].Descriptor()
 }
 
 func (Method) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[2]
+	return &file_assay_v1_experiment_proto_enumTypes[1]
 }
 
 func (x Method) Number() protoreflect.EnumNumber {
@@ -201,7 +134,7 @@ func (x Method) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Method.Descriptor instead.
 func (Method) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{2}
+	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{1}
 }
 
 // Correction adjusts p-values for the number of comparisons in a family.
@@ -246,11 +179,11 @@ func (x Correction) String() string {
 }
 
 func (Correction) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[3].Descriptor()
+	return file_assay_v1_experiment_proto_enumTypes[2].Descriptor()
 }
 
 func (Correction) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[3]
+	return &file_assay_v1_experiment_proto_enumTypes[2]
 }
 
 func (x Correction) Number() protoreflect.EnumNumber {
@@ -259,7 +192,7 @@ func (x Correction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Correction.Descriptor instead.
 func (Correction) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{3}
+	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{2}
 }
 
 // Assignment says who decides which variant a subject gets.
@@ -299,11 +232,11 @@ func (x Experiment_Assignment) String() string {
 }
 
 func (Experiment_Assignment) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[4].Descriptor()
+	return file_assay_v1_experiment_proto_enumTypes[3].Descriptor()
 }
 
 func (Experiment_Assignment) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[4]
+	return &file_assay_v1_experiment_proto_enumTypes[3]
 }
 
 func (x Experiment_Assignment) Number() protoreflect.EnumNumber {
@@ -1173,7 +1106,7 @@ var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\v\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\v\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -1273,14 +1206,7 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"correction\x12:\n" +
 	"\x0eminimum_effect\x18\x04 \x01(\v2\x13.assay.v1.MagnitudeR\rminimumEffect\x129\n" +
 	"\x10planned_subjects\x18\x05 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fplannedSubjectsB\x13\n" +
-	"\x11_confidence_level*}\n" +
-	"\x05State\x12\x15\n" +
-	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
-	"\vSTATE_DRAFT\x10\x01\x12\x11\n" +
-	"\rSTATE_RUNNING\x10\x02\x12\x10\n" +
-	"\fSTATE_PAUSED\x10\x03\x12\x13\n" +
-	"\x0fSTATE_CONCLUDED\x10\x04\x12\x12\n" +
-	"\x0eSTATE_ARCHIVED\x10\x05*x\n" +
+	"\x11_confidence_level*x\n" +
 	"\n" +
 	"MetricRole\x12\x1b\n" +
 	"\x17METRIC_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -1310,23 +1236,23 @@ func file_assay_v1_experiment_proto_rawDescGZIP() []byte {
 	return file_assay_v1_experiment_proto_rawDescData
 }
 
-var file_assay_v1_experiment_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_assay_v1_experiment_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_assay_v1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_assay_v1_experiment_proto_goTypes = []any{
-	(State)(0),                    // 0: assay.v1.State
-	(MetricRole)(0),               // 1: assay.v1.MetricRole
-	(Method)(0),                   // 2: assay.v1.Method
-	(Correction)(0),               // 3: assay.v1.Correction
-	(Experiment_Assignment)(0),    // 4: assay.v1.Experiment.Assignment
-	(*Experiment)(nil),            // 5: assay.v1.Experiment
-	(*Hypothesis)(nil),            // 6: assay.v1.Hypothesis
-	(*Variant)(nil),               // 7: assay.v1.Variant
-	(*Covariate)(nil),             // 8: assay.v1.Covariate
-	(*PastOutcomes)(nil),          // 9: assay.v1.PastOutcomes
-	(*ExperimentMetric)(nil),      // 10: assay.v1.ExperimentMetric
-	(*Magnitude)(nil),             // 11: assay.v1.Magnitude
-	(*Plan)(nil),                  // 12: assay.v1.Plan
-	nil,                           // 13: assay.v1.Experiment.LabelsEntry
+	(MetricRole)(0),               // 0: assay.v1.MetricRole
+	(Method)(0),                   // 1: assay.v1.Method
+	(Correction)(0),               // 2: assay.v1.Correction
+	(Experiment_Assignment)(0),    // 3: assay.v1.Experiment.Assignment
+	(*Experiment)(nil),            // 4: assay.v1.Experiment
+	(*Hypothesis)(nil),            // 5: assay.v1.Hypothesis
+	(*Variant)(nil),               // 6: assay.v1.Variant
+	(*Covariate)(nil),             // 7: assay.v1.Covariate
+	(*PastOutcomes)(nil),          // 8: assay.v1.PastOutcomes
+	(*ExperimentMetric)(nil),      // 9: assay.v1.ExperimentMetric
+	(*Magnitude)(nil),             // 10: assay.v1.Magnitude
+	(*Plan)(nil),                  // 11: assay.v1.Plan
+	nil,                           // 12: assay.v1.Experiment.LabelsEntry
+	(State)(0),                    // 13: assay.v1.State
 	(*BucketRange)(nil),           // 14: assay.v1.BucketRange
 	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 	(*structpb.Struct)(nil),       // 16: google.protobuf.Struct
@@ -1335,29 +1261,29 @@ var file_assay_v1_experiment_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_assay_v1_experiment_proto_depIdxs = []int32{
-	6,  // 0: assay.v1.Experiment.hypothesis:type_name -> assay.v1.Hypothesis
-	7,  // 1: assay.v1.Experiment.variants:type_name -> assay.v1.Variant
-	4,  // 2: assay.v1.Experiment.assignment:type_name -> assay.v1.Experiment.Assignment
-	13, // 3: assay.v1.Experiment.labels:type_name -> assay.v1.Experiment.LabelsEntry
-	8,  // 4: assay.v1.Experiment.covariates:type_name -> assay.v1.Covariate
-	10, // 5: assay.v1.Experiment.metrics:type_name -> assay.v1.ExperimentMetric
-	12, // 6: assay.v1.Experiment.plan:type_name -> assay.v1.Plan
-	0,  // 7: assay.v1.Experiment.state:type_name -> assay.v1.State
+	5,  // 0: assay.v1.Experiment.hypothesis:type_name -> assay.v1.Hypothesis
+	6,  // 1: assay.v1.Experiment.variants:type_name -> assay.v1.Variant
+	3,  // 2: assay.v1.Experiment.assignment:type_name -> assay.v1.Experiment.Assignment
+	12, // 3: assay.v1.Experiment.labels:type_name -> assay.v1.Experiment.LabelsEntry
+	7,  // 4: assay.v1.Experiment.covariates:type_name -> assay.v1.Covariate
+	9,  // 5: assay.v1.Experiment.metrics:type_name -> assay.v1.ExperimentMetric
+	11, // 6: assay.v1.Experiment.plan:type_name -> assay.v1.Plan
+	13, // 7: assay.v1.Experiment.state:type_name -> assay.v1.State
 	14, // 8: assay.v1.Experiment.allocation:type_name -> assay.v1.BucketRange
 	15, // 9: assay.v1.Experiment.create_time:type_name -> google.protobuf.Timestamp
 	15, // 10: assay.v1.Experiment.update_time:type_name -> google.protobuf.Timestamp
 	15, // 11: assay.v1.Experiment.start_time:type_name -> google.protobuf.Timestamp
 	15, // 12: assay.v1.Experiment.conclude_time:type_name -> google.protobuf.Timestamp
 	16, // 13: assay.v1.Variant.payload:type_name -> google.protobuf.Struct
-	9,  // 14: assay.v1.Covariate.past_outcomes:type_name -> assay.v1.PastOutcomes
+	8,  // 14: assay.v1.Covariate.past_outcomes:type_name -> assay.v1.PastOutcomes
 	17, // 15: assay.v1.PastOutcomes.aggregate:type_name -> assay.v1.Aggregate
 	18, // 16: assay.v1.PastOutcomes.conditions:type_name -> assay.v1.Condition
 	19, // 17: assay.v1.PastOutcomes.window:type_name -> google.protobuf.Duration
-	1,  // 18: assay.v1.ExperimentMetric.role:type_name -> assay.v1.MetricRole
-	11, // 19: assay.v1.ExperimentMetric.margin:type_name -> assay.v1.Magnitude
-	2,  // 20: assay.v1.Plan.method:type_name -> assay.v1.Method
-	3,  // 21: assay.v1.Plan.correction:type_name -> assay.v1.Correction
-	11, // 22: assay.v1.Plan.minimum_effect:type_name -> assay.v1.Magnitude
+	0,  // 18: assay.v1.ExperimentMetric.role:type_name -> assay.v1.MetricRole
+	10, // 19: assay.v1.ExperimentMetric.margin:type_name -> assay.v1.Magnitude
+	1,  // 20: assay.v1.Plan.method:type_name -> assay.v1.Method
+	2,  // 21: assay.v1.Plan.correction:type_name -> assay.v1.Correction
+	10, // 22: assay.v1.Plan.minimum_effect:type_name -> assay.v1.Magnitude
 	23, // [23:23] is the sub-list for method output_type
 	23, // [23:23] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
@@ -1372,6 +1298,7 @@ func file_assay_v1_experiment_proto_init() {
 	}
 	file_assay_v1_assignment_service_proto_init()
 	file_assay_v1_metric_proto_init()
+	file_assay_v1_state_proto_init()
 	file_assay_v1_experiment_proto_msgTypes[0].OneofWrappers = []any{}
 	file_assay_v1_experiment_proto_msgTypes[2].OneofWrappers = []any{}
 	file_assay_v1_experiment_proto_msgTypes[3].OneofWrappers = []any{
@@ -1388,7 +1315,7 @@ func file_assay_v1_experiment_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_experiment_proto_rawDesc), len(file_assay_v1_experiment_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      4,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1861,7 +1861,7 @@ var File_assay_v1_experiment_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_service_proto_rawDesc = "" +
 	"\n" +
-	"!assay/v1/experiment_service.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x19assay/v1/experiment.proto\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n" +
+	"!assay/v1/experiment_service.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x19assay/v1/experiment.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n" +
 	"\x17CreateExperimentRequest\x12<\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\v2\x14.assay.v1.ExperimentB\x06\xbaH\x03\xc8\x01\x01R\n" +
@@ -2150,6 +2150,7 @@ func file_assay_v1_experiment_service_proto_init() {
 	}
 	file_assay_v1_assignment_service_proto_init()
 	file_assay_v1_experiment_proto_init()
+	file_assay_v1_state_proto_init()
 	file_assay_v1_experiment_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_assay_v1_experiment_service_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}

@@ -1,0 +1,65 @@
+package assign
+
+import (
+	"time"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// AsOf returns the experiment as it was at a time, or nil if it did not exist:
+// with the state and the revision in force then, and with the given overrides,
+// since it knows only the present ones itself. Decisions on it go through the
+// same gates as those of now.
+func (e *Experiment) AsOf(t time.Time, overrides map[experiment.SubjectID]string) *Experiment {
+	then, found := e.Experiment, false
+	for _, transition := range e.history {
+		if transition.Time.After(t) {
+			break
+		}
+		then.State, found = transition.State, true
+	}
+	if !found || e.failure != nil {
+		return e.ifKnown(found)
+	}
+	i := len(e.revisions) - 1
+	for i > 0 && e.revisions[i].CreateTime.After(t) {
+		i--
+	}
+	then.Current = *e.revisions[i].Revision
+	if then.State != experiment.StateConcluded && then.State != experiment.StateArchived {
+		then.ShippedVariant = ""
+	}
+	return view(then, overrides)
+}
+
+// AtRevision returns the experiment as if it ran with a revision and with the
+// present overrides, or nil if it has no such revision.
+func (e *Experiment) AtRevision(number int32) *Experiment {
+	r := e.Revision(number)
+	if r == nil || e.failure != nil {
+		return e.ifKnown(e.failure != nil)
+	}
+	as := e.Experiment
+	as.State, as.Current, as.ShippedVariant = experiment.StateRunning, *r, ""
+	overrides := make(map[experiment.SubjectID]string, len(e.overrides))
+	for id, variant := range e.overrides {
+		overrides[id] = e.Current.Definition.Variants[variant].Key
+	}
+	return view(as, overrides)
+}
+
+// ifKnown returns an experiment that could not be loaded as it is: its
+// explanation says so, at whatever moment.
+func (e *Experiment) ifKnown(known bool) *Experiment {
+	if known {
+		return e
+	}
+	return nil
+}
+
+// view compiles an experiment for explanations alone. One that does not compile
+// says so in its explanation.
+func view(e experiment.Experiment, overrides map[experiment.SubjectID]string) *Experiment {
+	compiled, _ := Compile(experiment.History{Experiment: e, Revisions: []experiment.Revision{e.Current}, Overrides: overrides})
+	return compiled
+}

@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/assign"
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.ExplainAssignmentRequest) (*assayv1.ExplainAssignmentResponse, error) {
+	if err := checkAttributes(req.Subject); err != nil {
+		return nil, inField("subject", err)
+	}
+	if req.Moment != nil {
+		// What was decided at a moment is in the database, and this server may
+		// not have heard of all of it yet.
+		if err := s.Catalog.Refresh(ctx); err != nil {
+			return nil, err
+		}
+	}
+	snapshot := s.Catalog.Current()
+	subject := snapshot.Subject(unitOf(req.Subject.Unit), req.Subject.Key, req.Subject.Attributes.AsMap())
+	e, err := s.atMoment(ctx, snapshot.Experiment(req.Experiment), subject, req)
+	if err != nil {
+		return nil, err
+	}
+	x := subject.Explain(e)
+	resp := &assayv1.ExplainAssignmentResponse{Assignment: toAssignment(e.Key, x.Decision), State: states.to(e.State)}
+	for _, g := range x.Gates {
+		gate, err := toGate(g)
+		if err != nil {
+			return nil, err
+		}
+		resp.Gates = append(resp.Gates, gate)
+	}
+	return resp, nil
+}
+
+// atMoment returns the experiment as it is at the moment that the request asks
+// about.
+func (s *assignmentService) atMoment(ctx context.Context, e *assign.Experiment, subject *assign.Subject, req *assayv1.ExplainAssignmentRequest) (*assign.Experiment, error) {
+	if e == nil {
+		return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there is no experiment %q", req.Experiment)
+	}
+	switch moment := req.Moment.(type) {
+	case *assayv1.ExplainAssignmentRequest_Revision:
+		if e = e.AtRevision(moment.Revision); e == nil {
+			return nil, experiment.Errorf(experiment.ErrNotFound, "REVISION_NOT_FOUND", "the experiment %q has no revision %d", req.Experiment, moment.Revision)
+		}
+	case *assayv1.ExplainAssignmentRequest_Time:
+		t, err := pastTime("time", moment.Time, s.Now())
+		if err != nil {
+			return nil, err
+		}
+		overrides, err := s.DB.OverrideAt(ctx, e.ID, subject.ID(), t)
+		if err != nil {
+			return nil, err
+		}
+		created := e.CreateTime
+		if e = e.AsOf(t, overrides); e == nil {
+			return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there was no experiment %q at that time: it was created at %s",
+				req.Experiment, created.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	return e, nil
+}
+
+// pastTime checks a time that must not be in the future.
+func pastTime(field string, ts *timestamppb.Timestamp, now time.Time) (t time.Time, err error) {
+	if err := ts.CheckValid(); err != nil {
+		return t, experiment.Invalid(field, "is not a valid timestamp")
+	}
+	if t = ts.AsTime(); t.After(now) {
+		return t, experiment.Invalid(field, "is in the future")
+	}
+	return t, nil
+}
+
+var gateKinds = map[assign.GateKind]assayv1.Gate_Kind{
+	assign.GateState:       assayv1.Gate_KIND_STATE,
+	assign.GateOverride:    assayv1.Gate_KIND_OVERRIDE,
+	assign.GateEligibility: assayv1.Gate_KIND_ELIGIBILITY,
+	assign.GateTraffic:     assayv1.Gate_KIND_TRAFFIC,
+	assign.GateSplit:       assayv1.Gate_KIND_SPLIT,
+}
+
+func toGate(g assign.Gate) (*assayv1.Gate, error) {
+	gate := &assayv1.Gate{Kind: gateKinds[g.Kind], Passed: g.Passed, Detail: g.Detail, Predicate: g.Predicate}
+	if g.Attributes != nil {
+		attributes, err := structpb.NewStruct(g.Attributes)
+		if err != nil {
+			return nil, fmt.Errorf("attributes of a gate: %w", err)
+		}
+		gate.Attributes = attributes
+	}
+	if b := g.Bucketing; b != nil {
+		gate.Bucketing = &assayv1.Bucketing{Purpose: b.Purpose, Salt: b.Salt, Hash: fmt.Sprintf("%016x", b.Hash), Bucket: b.Bucket}
+		if b.Range != nil {
+			gate.Bucketing.Range = toRange(*b.Range)
+		}
+	}
+	return gate, nil
+}
