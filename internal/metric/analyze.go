@@ -34,7 +34,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 		return nil, err
 	}
 	a.Verdict = s.verdict(a)
-	a.Warnings = s.warnings(t, a)
+	a.Warnings = s.warnings(t, a, shares)
 	return a, nil
 }
 
@@ -125,14 +125,18 @@ func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, er
 
 // pairShare is the share of all subjects that a comparison of a treatment with
 // the control is expected to see, over the treatments in the mean. It follows
-// from the weights alone, so that it cannot follow the data.
+// from the sealed weights alone, so that it cannot follow the data, as later
+// weights might.
 func (s *Study) pairShare() float64 {
-	total := 0.0
-	for _, v := range s.definition.Variants {
+	control, total := 0.0, 0.0
+	for _, v := range s.sealed {
 		total += float64(v.Weight)
+		if v.Control {
+			control = float64(v.Weight)
+		}
 	}
-	control := float64(s.definition.Variants[s.control].Weight) / total
-	return control + (1-control)/float64(len(s.definition.Variants)-1)
+	control /= total
+	return control + (1-control)/float64(len(s.sealed)-1)
 }
 
 // adjustBy picks the components by which variance is reduced, and names them.

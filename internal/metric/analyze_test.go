@@ -2,6 +2,7 @@ package metric
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,6 +148,26 @@ func TestAnalyzePhases(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]float64{"control": 400, "short": 400}, a.SampleRatio.Expected); diff != "" {
 		t.Errorf("expected (-want +got):\n%s", diff)
+	}
+	const changed = "The variants or their weights have changed since the plan was sealed"
+	if !slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.HasPrefix(w, changed) }) {
+		t.Errorf("no warning that the split has changed: %q", a.Warnings)
+	}
+	a, err = s.Analyze(fold(s, rows...), map[int32][]float64{1: {0.75, 0.25}, 2: {0.75, 0.25}}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.HasPrefix(w, changed) }) {
+		t.Errorf("a warning that the split has changed, which it has not: %q", a.Warnings)
+	}
+
+	// The split of the first phase was among variants that are gone.
+	a, err = s.Analyze(fold(s, rows...), map[int32][]float64{1: {0, 0}, 2: {0.25, 0.75}}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.SampleRatio.Verdict != SampleRatioOK || *a.SampleRatio.PValue != 1 || a.SampleRatio.Observed["short"] != 300 {
+		t.Errorf("sample ratio %+v: only the second phase can be tested", a.SampleRatio)
 	}
 }
 
@@ -490,6 +511,13 @@ func TestPairShare(t *testing.T) {
 		}
 		if got := mustStudy(t, d, nil).pairShare(); math.Abs(got-tt.want) > 1e-15 {
 			t.Errorf("weights %v: %v, want %v", tt.weights, got, tt.want)
+		}
+		later, err := NewStudy(definition("control", "short"), d.Variants, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := later.pairShare(); math.Abs(got-tt.want) > 1e-15 {
+			t.Errorf("sealed with the weights %v: %v, want %v", tt.weights, got, tt.want)
 		}
 	}
 	plan := definition().Plan

@@ -2,6 +2,7 @@ package metric
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/assayhq/assay/internal/stats"
 )
@@ -24,6 +25,9 @@ func sampleRatio(t *Tally, shares map[int32][]float64) (SampleRatio, error) {
 		split := stats.Split{Observed: t.Subjects[p], Weights: shares[phase]}
 		if len(split.Weights) != len(t.Variants) {
 			return ratio, fmt.Errorf("phase %d has %d shares for %d variants", phase, len(split.Weights), len(t.Variants))
+		}
+		if !slices.ContainsFunc(split.Weights, func(w float64) bool { return w > 0 }) {
+			continue // The variants of that phase have been removed since: nothing was expected of these.
 		}
 		all = append(all, split)
 		alone, err := stats.CheckSampleRatio(split)

@@ -35,6 +35,7 @@ type Column struct {
 // compiled. It is immutable.
 type Study struct {
 	definition *experiment.Definition
+	sealed     []experiment.Variant // When the plan was sealed.
 	control    int
 	metrics    []compiled
 	columns    []Column
@@ -74,11 +75,12 @@ type covariate struct {
 }
 
 // NewStudy compiles an analysis of the metrics by the segments, each of them an
-// attribute that the definition names as a segment. A metric without a role
+// attribute that the definition names as a segment. sealed is the variants with
+// which the plan was sealed. A metric without a role
 // that is in use already is left out. A fault of the segments is an
 // InvalidError by the fields of an analysis request.
-func NewStudy(d *experiment.Definition, uses []Use, segments []string) (*Study, error) {
-	s := &Study{definition: d, control: d.Control(), segments: segments}
+func NewStudy(d *experiment.Definition, sealed []experiment.Variant, uses []Use, segments []string) (*Study, error) {
+	s := &Study{definition: d, sealed: sealed, control: d.Control(), segments: segments}
 	if s.control < 0 {
 		return nil, errors.New("the definition has no control")
 	}

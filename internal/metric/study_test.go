@@ -42,7 +42,7 @@ func use(key string, d Definition, role experiment.Role, covariates ...string) U
 
 func mustStudy(t testing.TB, d *experiment.Definition, uses []Use, segments ...string) *Study {
 	t.Helper()
-	s, err := NewStudy(d, uses, segments)
+	s, err := NewStudy(d, d.Variants, uses, segments)
 	if err != nil {
 		t.Fatalf("NewStudy: %v", err)
 	}
@@ -115,7 +115,7 @@ func TestStudyRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := NewStudy(tt.d, []Use{tt.use}, tt.segments); err == nil || err.Error() != tt.want {
+			if _, err := NewStudy(tt.d, tt.d.Variants, []Use{tt.use}, tt.segments); err == nil || err.Error() != tt.want {
 				t.Errorf("NewStudy: %v, want %q", err, tt.want)
 			}
 		})

@@ -2,12 +2,13 @@ package metric
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
 
 // warnings say what a reader must know before trusting the figures.
-func (s *Study) warnings(t *Tally, a *Analysis) []string {
+func (s *Study) warnings(t *Tally, a *Analysis, shares map[int32][]float64) []string {
 	var out []string
 	warn := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if len(t.Phases) == 0 {
@@ -18,6 +19,9 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	}
 	if s.definition.External {
 		warn("The variants were assigned elsewhere: exposures were not checked against the split.")
+	}
+	if splitChanged(shares) {
+		warn("The variants or their weights have changed since the plan was sealed: subjects count in the phase and variant of their first exposure, and each phase is compared within itself.")
 	}
 	if n := a.Exclusions.Crossovers; n > 0 {
 		warn("%s seen in more than one variant of a phase, and left out.", subjects(n))
@@ -43,6 +47,20 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		}
 	}
 	return out
+}
+
+// splitChanged says whether the phases differ in the variants' shares.
+func splitChanged(shares map[int32][]float64) bool {
+	var first []float64
+	for _, of := range shares {
+		if first == nil {
+			first = of
+		}
+		if !slices.Equal(of, first) {
+			return true
+		}
+	}
+	return false
 }
 
 // subjects begins a sentence about n subjects.

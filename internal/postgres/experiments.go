@@ -370,22 +370,15 @@ func scanRevision(row pgx.CollectableRow) (experiment.Revision, error) {
 	return r, decodeRevision(&r, definition, allocation)
 }
 
-// PhaseShares returns, for every phase of an experiment, each variant's share
-// of the split, in the order of its current definition. Allocation is the same
-// throughout a phase.
-func (db *DB) PhaseShares(ctx context.Context, e *experiment.Experiment) (map[int32][]float64, error) {
+// Phases returns the last revision of every phase of an experiment, by phase.
+// The split is the same throughout a phase; the first one's is that with which
+// the plan was sealed.
+func (db *DB) Phases(ctx context.Context, id int32) ([]experiment.Revision, error) {
 	rows, err := db.definitions.Query(ctx, `SELECT DISTINCT ON (phase) revision, phase, definition, allocation, create_time
-		FROM experiment_revisions WHERE experiment_id = $1 ORDER BY phase, revision DESC`, e.ID)
+		FROM experiment_revisions WHERE experiment_id = $1 ORDER BY phase, revision DESC`, id)
 	if err != nil {
 		return nil, interpret(err)
 	}
-	revisions, err := pgx.CollectRows(rows, scanRevision)
-	if err != nil {
-		return nil, interpret(err)
-	}
-	shares := map[int32][]float64{}
-	for i := range revisions {
-		shares[revisions[i].Phase] = revisions[i].SharesOf(&e.Current.Definition)
-	}
-	return shares, nil
+	phases, err := pgx.CollectRows(rows, scanRevision)
+	return phases, interpret(err)
 }

@@ -468,7 +468,7 @@ func TestListExperiments(t *testing.T) {
 	}
 }
 
-func TestPhaseShares(t *testing.T) {
+func TestPhases(t *testing.T) {
 	d := newDatabase(t)
 	e := createExperiment(t, d.DB, "e", definition())
 	next := e.Current
@@ -477,9 +477,20 @@ func TestPhaseShares(t *testing.T) {
 	if _, err := d.UpdateExperiment(t.Context(), "e", 0, func(*experiment.Experiment) (experiment.Revision, error) { return next, nil }); err != nil {
 		t.Fatal(err)
 	}
-	shares, err := d.PhaseShares(t.Context(), e)
+	next.Number, next.Definition.Owner = 3, "another"
+	if _, err := d.UpdateExperiment(t.Context(), "e", 0, func(*experiment.Experiment) (experiment.Revision, error) { return next, nil }); err != nil {
+		t.Fatal(err)
+	}
+	phases, err := d.Phases(t.Context(), e.ID)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(phases) != 2 || phases[0].Number != 1 || phases[1].Number != 3 || phases[1].Definition.Owner != "another" {
+		t.Fatalf("phases %+v", phases)
+	}
+	shares := map[int32][]float64{}
+	for _, r := range phases {
+		shares[r.Phase] = r.SharesOf(&e.Current.Definition)
 	}
 	if diff := cmp.Diff(map[int32][]float64{1: {0.25, 0.75}, 2: {0.5, 0.3}}, shares); diff != "" {
 		t.Error(diff)

@@ -199,3 +199,23 @@ func fromWriters[T any](t *testing.T, d *database, r *rand.Rand, items []T,
 	}
 	return total
 }
+
+func TestExposedSubjects(t *testing.T) {
+	d := newDatabase(t)
+	e := createExperiment(t, d.DB, "e", definition())
+	in := func(phase int32, subject int, variant string, at time.Time) experiment.Exposure {
+		item := exposure(subject, variant, at)
+		item.ExperimentID, item.Phase = e.ID, phase
+		return item
+	}
+	recordExposures(t, d.DB, exposure(9, "short", day(3)), // Of another experiment.
+		in(1, 1, "short", day(3)), in(1, 1, "short", day(2)), in(1, 1, "control", day(3)), in(1, 2, "short", day(3)),
+		in(1, 3, "control", day(3)), in(1, 4, "control", day(3)), in(2, 5, "control", day(3)), in(2, 1, "short", day(3)))
+	setOverrides(t, d.DB, pin("short", 3, 4)...)
+	setOverrides(t, d.DB, pin("", 4)...)
+	for phase, want := range map[int32]int64{1: 3, 2: 2, 3: 0} {
+		if got, err := d.ExposedSubjects(t.Context(), e.ID, phase); err != nil || got != want {
+			t.Errorf("phase %d: %d exposed subjects, %v; want %d", phase, got, err, want)
+		}
+	}
+}

@@ -54,7 +54,7 @@ func studyOf(t *testing.T, columns []metric.Column, attributes, segments []strin
 	if len(names) > 0 {
 		uses[0].Covariates = names
 	}
-	study, err := metric.NewStudy(&def, uses, segments)
+	study, err := metric.NewStudy(&def, def.Variants, uses, segments)
 	if err != nil {
 		t.Fatal(err)
 	}

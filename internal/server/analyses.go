@@ -109,7 +109,11 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	study, err := metric.NewStudy(&e.Current.Definition, uses, req.Segments)
+	phases, err := s.DB.Phases(ctx, e.ID)
+	if err != nil {
+		return nil, err
+	}
+	study, err := metric.NewStudy(&e.Current.Definition, phases[0].Definition.Variants, uses, req.Segments)
 	if err != nil {
 		return nil, err
 	}
@@ -121,9 +125,9 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	shares, err := s.DB.PhaseShares(ctx, e)
-	if err != nil {
-		return nil, err
+	shares := map[int32][]float64{}
+	for i := range phases {
+		shares[phases[i].Phase] = phases[i].SharesOf(&e.Current.Definition)
 	}
 	tally := fold.Tally()
 	analysis, err := study.Analyze(tally, shares, overridden)
