@@ -86,7 +86,7 @@ func (l *lines) String() string {
 
 // start runs assayd with the arguments. A process that still runs at the end
 // of the test is asked to stop, and must.
-func start(t *testing.T, args ...string) *process {
+func start(t testing.TB, args ...string) *process {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
@@ -111,7 +111,7 @@ func start(t *testing.T, args ...string) *process {
 	return p
 }
 
-func (p *process) waitEnd(t *testing.T) {
+func (p *process) waitEnd(t testing.TB) {
 	t.Helper()
 	select {
 	case <-p.ended:
@@ -122,7 +122,7 @@ func (p *process) waitEnd(t *testing.T) {
 }
 
 // waitFor returns the first match of the pattern in the process's output.
-func (p *process) waitFor(t *testing.T, pattern string) []string {
+func (p *process) waitFor(t testing.TB, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
@@ -151,7 +151,7 @@ func serveIn(t *testing.T, dir, addr string) (*process, string) {
 	return p, p.waitFor(t, `serving address=(\S+)`)[1]
 }
 
-func connect(t *testing.T, addr string) *grpc.ClientConn {
+func connect(t testing.TB, addr string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

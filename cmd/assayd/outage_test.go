@@ -112,7 +112,7 @@ func (c *cluster) execute(t testing.TB, database string, statements ...string) {
 
 // serveWith starts a server on a database, whose only notices are those of the
 // database: it polls once an hour.
-func serveWith(t *testing.T, url, dir string, more ...string) *process {
+func serveWith(t testing.TB, url, dir string, more ...string) *process {
 	t.Helper()
 	return start(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--database-url", url, "--data-dir", dir,
 		"--pepper-file", pepperFile(t, testPepper), "--catalog-poll", "1h"}, more...)...)
@@ -128,13 +128,13 @@ func pepperFile(t testing.TB, pepper string) string {
 }
 
 // address waits until the server serves.
-func (p *process) address(t *testing.T) string {
+func (p *process) address(t testing.TB) string {
 	t.Helper()
 	return p.waitFor(t, `serving address=(\S+)`)[1]
 }
 
 // eventually waits for what may take a while, and fails if it never comes.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
