@@ -18,26 +18,36 @@ type assignmentService struct {
 // maxAttributes bounds what one call can make the server convert.
 const maxAttributes = 10_000
 
+// maxBatchAssignments bounds the answer of a batch, so that it stays below the
+// 4 MiB that clients accept by default as long as payloads are small.
+const maxBatchAssignments = 10_000
+
 func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignRequest) (*assayv1.AssignResponse, error) {
 	if err := checkAttributes(req.Subject); err != nil {
 		return nil, inField("subject", err)
 	}
 	var resp assayv1.AssignResponse
+	q := assignmentQuery{snapshot: s.Catalog.Current(), keys: req.Experiments, labels: req.Labels}
 	shown := exposures{mode: req.ExposureRecording}
-	resp.Assignments, resp.Truncated = s.assign(s.Catalog.Current(), req.Subject, req, &shown)
+	resp.Assignments, resp.Truncated = s.assign(&q, req.Subject, &shown)
 	s.record(ctx, &shown)
 	return &resp, nil
 }
 
 func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchAssignRequest) (*assayv1.BatchAssignResponse, error) {
-	snapshot := s.Catalog.Current()
+	q := assignmentQuery{snapshot: s.Catalog.Current(), keys: req.Experiments, labels: req.Labels}
+	if n := q.size(req.Subjects); n > maxBatchAssignments {
+		return nil, experiment.Invalid("subjects", "ask for %d assignments in all, where a batch answers at most %d; "+
+			"send fewer subjects or name fewer experiments", n, maxBatchAssignments)
+	}
+	results := make([]assayv1.BatchAssignResult, len(req.Subjects))
 	resp := &assayv1.BatchAssignResponse{Results: make([]*assayv1.BatchAssignResult, len(req.Subjects))}
 	shown := exposures{mode: req.ExposureRecording}
 	for i, subject := range req.Subjects {
 		if err := ctx.Err(); err != nil { // A large batch of costly predicates takes a while.
 			return nil, err
 		}
-		var result assayv1.BatchAssignResult
+		result := &results[i]
 		err := checkRules(s.validator, subject)
 		if err == nil {
 			err = checkAttributes(subject)
@@ -45,46 +55,75 @@ func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchA
 		if err != nil {
 			result.Error = err.Error()
 		} else {
-			result.Assignments, result.Truncated = s.assign(snapshot, subject, req, &shown)
+			result.Assignments, result.Truncated = s.assign(&q, subject, &shown)
 		}
-		resp.Results[i] = &result
+		resp.Results[i] = result
 	}
 	s.record(ctx, &shown)
 	return resp, nil
 }
 
 // assignmentQuery is what Assign and BatchAssign ask beside the subject.
-type assignmentQuery interface {
-	GetExperiments() []string
-	GetLabels() map[string]string
+type assignmentQuery struct {
+	snapshot *assign.Catalog
+	keys     []string
+	labels   map[string]string
+	lists    map[string]runningList // By unit, once they are asked for.
+}
+
+// runningList is the answer of Catalog.Running.
+type runningList struct {
+	experiments []*assign.Experiment
+	truncated   bool
+}
+
+// running lists the experiments that a query without keys asks for.
+func (q *assignmentQuery) running(unit string) runningList {
+	list, ok := q.lists[unit]
+	if !ok {
+		list.experiments, list.truncated = q.snapshot.Running(unit, q.labels)
+		if q.lists == nil {
+			q.lists = map[string]runningList{}
+		}
+		q.lists[unit] = list
+	}
+	return list
+}
+
+// size returns how many assignments the subjects ask for.
+func (q *assignmentQuery) size(subjects []*assayv1.Subject) int {
+	if len(q.keys) > 0 {
+		return len(subjects) * len(q.keys)
+	}
+	n := 0
+	for _, subject := range subjects {
+		n += len(q.running(unitOf(subject.GetUnit())).experiments)
+	}
+	return n
 }
 
 // assign decides for one subject, and adds to shown what is to be recorded.
-func (s *assignmentService) assign(snapshot *assign.Catalog, from *assayv1.Subject, q assignmentQuery, shown *exposures) (assignments []*assayv1.Assignment, truncated bool) {
-	subject := snapshot.Subject(unitOf(from.Unit), from.Key, from.Attributes.AsMap())
-	var decisions []assign.Decision
-	if keys := q.GetExperiments(); len(keys) > 0 {
-		decisions = make([]assign.Decision, len(keys))
-		assignments = make([]*assayv1.Assignment, len(keys))
-		for i, key := range keys {
-			decisions[i] = subject.Assign(key)
-			assignments[i] = toAssignment(key, decisions[i])
+func (s *assignmentService) assign(q *assignmentQuery, from *assayv1.Subject, shown *exposures) (assignments []*assayv1.Assignment, truncated bool) {
+	subject := q.snapshot.SubjectWith(unitOf(from.Unit), from.Key, structAttributes{from.Attributes})
+	var few [4]assign.Decision // Spares most calls an allocation.
+	decisions := few[:0]
+	if len(q.keys) > 0 {
+		for _, key := range q.keys {
+			decisions = append(decisions, subject.Assign(key))
 		}
 	} else {
-		var running []*assign.Experiment
-		running, truncated = snapshot.Running(subject.Unit, q.GetLabels())
-		decisions = make([]assign.Decision, len(running))
-		assignments = make([]*assayv1.Assignment, len(running))
-		for i, e := range running {
-			decisions[i] = subject.Decide(e)
-			assignments[i] = toAssignment(e.Key, decisions[i])
+		list := q.running(subject.Unit)
+		truncated = list.truncated
+		for _, e := range list.experiments {
+			decisions = append(decisions, subject.Decide(e))
 		}
 	}
+	assignments = toAssignments(q.keys, decisions)
 	s.addSplits(shown, subject, from.Attributes, decisions, assignments)
 	return assignments, truncated
 }
 
-var reasons = map[assign.Reason]assayv1.Reason{
+var reasons = [...]assayv1.Reason{
 	assign.ReasonNotFound:     assayv1.Reason_REASON_NOT_FOUND,
 	assign.ReasonUnitMismatch: assayv1.Reason_REASON_UNIT_MISMATCH,
 	assign.ReasonExternal:     assayv1.Reason_REASON_EXTERNAL,
@@ -96,13 +135,34 @@ var reasons = map[assign.Reason]assayv1.Reason{
 	assign.ReasonSplit:        assayv1.Reason_REASON_SPLIT,
 }
 
+// toAssignments converts the decisions of one subject. The keys are those that
+// were asked for, if any: an experiment that was not found has no other.
+func toAssignments(keys []string, decisions []assign.Decision) []*assayv1.Assignment {
+	assignments := make([]assayv1.Assignment, len(decisions))
+	list := make([]*assayv1.Assignment, len(decisions))
+	for i, d := range decisions {
+		list[i] = &assignments[i]
+		if d.Experiment != nil {
+			fillAssignment(list[i], d.Experiment.Key, d)
+		} else {
+			fillAssignment(list[i], keys[i], d)
+		}
+	}
+	return list
+}
+
 func toAssignment(key string, d assign.Decision) *assayv1.Assignment {
-	a := &assayv1.Assignment{Experiment: key, Reason: reasons[d.Reason], Revision: d.Revision}
+	var a assayv1.Assignment
+	fillAssignment(&a, key, d)
+	return &a
+}
+
+func fillAssignment(a *assayv1.Assignment, key string, d assign.Decision) {
+	a.Experiment, a.Reason, a.Revision = key, reasons[d.Reason], d.Revision
 	if d.Variant >= 0 {
 		a.Variant = d.Experiment.Current.Definition.Variants[d.Variant].Key
 		a.Payload = d.Experiment.Derived(payloads).([]*structpb.Struct)[d.Variant]
 	}
-	return a
 }
 
 // payloads makes the messages of an experiment's payloads once; assignments

@@ -239,7 +239,7 @@ func TestInvalidAssignments(t *testing.T) {
 		{"unit", assign, `{"subject":{"key":"u","unit":"U"}}`, codes.InvalidArgument, []string{"subject.unit"}, ""},
 		{"experiment", assign, `{"subject":{"key":"u"},"experiments":["a","B"]}`, codes.InvalidArgument, []string{"experiments[1]"}, ""},
 		{"experiment twice", assign, `{"subject":{"key":"u"},"experiments":["a","a"]}`, codes.InvalidArgument, []string{"experiments"}, ""},
-		{"recording", assign, `{"subject":{"key":"u"},"exposure_recording":3}`, codes.InvalidArgument, []string{"exposure_recording"}, ""},
+		{"recording", assign, `{"subject":{"key":"u"},"exposure_recording":99}`, codes.InvalidArgument, []string{"exposure_recording"}, ""},
 		{"no subjects", batch, `{}`, codes.InvalidArgument, []string{"subjects"}, ""},
 		{"no experiment to explain", explain, `{"subject":{"key":"u"}}`, codes.InvalidArgument, []string{"experiment"}, ""},
 	})

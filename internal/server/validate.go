@@ -49,6 +49,9 @@ func acceptsNUL(m proto.Message) bool {
 // checkRules returns an InvalidError that names every field of m that breaks a
 // rule of the schema.
 func checkRules(v protovalidate.Validator, m proto.Message) error {
+	if accepts(m) {
+		return nil
+	}
 	err := v.Validate(m)
 	var broken *protovalidate.ValidationError
 	if !errors.As(err, &broken) {

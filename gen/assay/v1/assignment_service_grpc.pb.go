@@ -40,6 +40,10 @@ type AssignmentServiceClient interface {
 	// BatchAssign does for up to 1,000 subjects what Assign does for one. A
 	// subject that breaks a rule is answered with its error, the others with
 	// their assignments.
+	//
+	// A batch answers at most 10,000 assignments: subjects times experiments.
+	// One that asks for more is refused whole with INVALID_ARGUMENT on
+	// `subjects`, since its answer might exceed what clients receive.
 	BatchAssign(ctx context.Context, in *BatchAssignRequest, opts ...grpc.CallOption) (*BatchAssignResponse, error)
 	// ExplainAssignment answers like Assign for one experiment and lists every
 	// gate it passed, in order, with the inputs of each: for now, for a past
@@ -104,6 +108,10 @@ type AssignmentServiceServer interface {
 	// BatchAssign does for up to 1,000 subjects what Assign does for one. A
 	// subject that breaks a rule is answered with its error, the others with
 	// their assignments.
+	//
+	// A batch answers at most 10,000 assignments: subjects times experiments.
+	// One that asks for more is refused whole with INVALID_ARGUMENT on
+	// `subjects`, since its answer might exceed what clients receive.
 	BatchAssign(context.Context, *BatchAssignRequest) (*BatchAssignResponse, error)
 	// ExplainAssignment answers like Assign for one experiment and lists every
 	// gate it passed, in order, with the inputs of each: for now, for a past
