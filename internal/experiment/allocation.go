@@ -57,8 +57,8 @@ func FirstAllocation(variants []Variant) []Range {
 //
 // Whoever holds more than it is due gives up its highest buckets. They go, from
 // the lowest on, to whoever holds less, in the listed order. So a variant that
-// is no longer wanted is spread over the others, which keep what they hold but
-// for a single bucket that rounding may cost one of them.
+// is no longer wanted is spread over the others. These keep what they hold, but
+// for a bucket each that rounding may cost where shares are of about a bucket.
 func Reallocate(current []Range, variants []Variant) []Range {
 	held := bucketsOf(current)
 	due := dueBuckets(held, variants)

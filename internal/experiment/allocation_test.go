@@ -76,8 +76,10 @@ func owners(t *testing.T, ranges []Range) []string {
 // bucket more can keep it.
 func leastMovement(before []string, variants []Variant) int {
 	held, total := map[string]int{}, 0
-	for _, key := range before {
-		held[key]++
+	for b, run := 0, 0; b < Buckets; b += run {
+		for run = 1; b+run < Buckets && before[b+run] == before[b]; run++ {
+		}
+		held[before[b]] += run
 	}
 	for _, v := range variants {
 		total += int(v.Weight)
@@ -92,6 +94,64 @@ func leastMovement(before []string, variants []Variant) int {
 		}
 	}
 	return missing + max(0, Buckets-floors-keepers)
+}
+
+// TestReallocateExtremes chains changes among many variants of weights that
+// differ by six orders of magnitude: every variant gets its exact share rounded
+// down or up, and killing one costs no other more than one bucket.
+func TestReallocateExtremes(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	for range 100 {
+		variants := make([]Variant, 2+r.IntN(63))
+		for i := range variants {
+			variants[i] = Variant{Key: fmt.Sprint("v", i)}
+		}
+		current := []Range{{0, Buckets, "v0"}}
+		for range 10 {
+			for i := range variants {
+				variants[i].Weight = []int32{0, 1, 2, 1000, 1_000_000, r.Int32N(1_000_000)}[r.IntN(6)]
+			}
+			variants[0].Weight++
+			current = Reallocate(current, variants)
+			checkShares(t, current, variants)
+			before, killed := bucketsOf(current), 1+r.IntN(len(variants)-1)
+			variants[killed].Weight = 0
+			current = Reallocate(current, variants)
+			checkShares(t, current, variants)
+			after := bucketsOf(current)
+			for i, v := range variants {
+				if i != killed && after[v.Key] < before[v.Key]-1 {
+					t.Fatalf("killing v%d costs %s %d buckets", killed, v.Key, before[v.Key]-after[v.Key])
+				}
+			}
+		}
+	}
+}
+
+// checkShares fails unless the ranges cover all buckets once, and every variant
+// holds its exact share rounded down or up.
+func checkShares(t *testing.T, ranges []Range, variants []Variant) {
+	t.Helper()
+	total, end := 0.0, int32(0)
+	for _, v := range variants {
+		total += float64(v.Weight)
+	}
+	for _, r := range ranges {
+		if r.From != end || r.To <= r.From {
+			t.Fatalf("the ranges %v do not follow each other", ranges)
+		}
+		end = r.To
+	}
+	if end != Buckets {
+		t.Fatalf("the ranges %v end at %d", ranges, end)
+	}
+	held := bucketsOf(ranges)
+	for _, v := range variants {
+		exact := float64(v.Weight) / total * Buckets
+		if gap := float64(held[v.Key]) - exact; gap <= -1 || gap >= 1 || v.Weight == 0 && held[v.Key] != 0 {
+			t.Fatalf("%s holds %d buckets of its %v", v.Key, held[v.Key], exact)
+		}
+	}
 }
 
 // randomChange changes weights, kills, adds or removes variants, or changes
@@ -129,7 +189,7 @@ func TestRandomChanges(t *testing.T) {
 		d := Definition{Unit: "user", Salt: "e", Traffic: 0.5, Variants: weighted("control", 1+r.IntN(9), "b", 1+r.IntN(9), "c", r.IntN(9))}
 		revision := Revision{Number: 1, Phase: 1, Definition: d, Allocation: FirstAllocation(d.Variants)}
 		before := owners(t, revision.Allocation)
-		for step := range 12 {
+		for step := range 10 {
 			def, killed := randomChange(r, &revision.Definition, step)
 			next, movement, err := revision.Next(def, false)
 			if err != nil {
@@ -160,10 +220,12 @@ func TestRandomChanges(t *testing.T) {
 func checkMovement(t *testing.T, from, to *Revision, got *Movement, before, after []string, least int) {
 	t.Helper()
 	flows, changed := map[[2]string]int{}, 0
-	for b := range before {
+	for b, run := 0, 0; b < Buckets; b += run {
+		for run = 1; b+run < Buckets && before[b+run] == before[b] && after[b+run] == after[b]; run++ {
+		}
 		if before[b] != after[b] {
-			changed++
-			flows[[2]string{before[b], after[b]}]++
+			changed += run
+			flows[[2]string{before[b], after[b]}] += run
 		}
 	}
 	if changed != least {
