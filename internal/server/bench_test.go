@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -46,7 +47,11 @@ const (
 )
 
 // BenchmarkAssign asks for one experiment with one rule, with three attributes
-// of the subject. One iteration is a round.
+// of the subject. One iteration is a round. It then runs the stages of the
+// server alone in this process, and prints the share of the server's CPU that
+// each takes, that of the transport, which is all that the bare handler does,
+// and what remains: mostly what the stages cost more where others use the
+// caches too.
 func BenchmarkAssign(b *testing.B) {
 	call := func(ctx context.Context, c assayv1.AssignmentServiceClient) error {
 		resp, err := c.Assign(ctx, &assayv1.AssignRequest{Subject: benchSubject(), Experiments: []string{"checkout-copy"}})
@@ -55,7 +60,57 @@ func BenchmarkAssign(b *testing.B) {
 		}
 		return err
 	}
-	compareCPU(b, benchCalls, call)
+	total, transport := compareCPU(b, benchCalls, call)
+	config, err := newBenchConfig()
+	if err != nil {
+		b.Fatal(err)
+	}
+	stages, err := server.AssignStages(config, &assayv1.AssignRequest{Subject: benchSubject(), Experiments: []string{"checkout-copy"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var shares strings.Builder
+	share := func(of string, us float64) { fmt.Fprintf(&shares, "\n%-20s %6.2f µs %5.1f %%", of, us, 100*us/total) }
+	rest := total - transport
+	share("transport", transport)
+	for _, stage := range stages {
+		us := s2us(stageCPU(b, stage.Run), benchCalls)
+		if !strings.HasSuffix(stage.Name, "-spared") {
+			rest -= us
+		}
+		share(stage.Name, us)
+	}
+	share("rest", rest)
+	b.Log(shares.String())
+}
+
+// stageCPU returns the CPU time of this process for as many runs as a round
+// has calls, the least of five times.
+func stageCPU(b *testing.B, run func()) time.Duration {
+	least := time.Hour
+	for range 5 {
+		before := processCPU(b)
+		for range benchCalls {
+			run()
+		}
+		least = min(least, processCPU(b)-before)
+	}
+	return least
+}
+
+func processCPU(b *testing.B) time.Duration {
+	used, err := cpuTime()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return used
+}
+
+// cpuTime returns the CPU time that this process has taken.
+func cpuTime() (time.Duration, error) {
+	var usage syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), err
 }
 
 // BenchmarkBatchAssign is BenchmarkAssign with 100 subjects in each call.
@@ -75,7 +130,8 @@ func BenchmarkBatchAssign(b *testing.B) {
 
 type benchCall func(context.Context, assayv1.AssignmentServiceClient) error
 
-func compareCPU(b *testing.B, calls int, call benchCall) {
+// compareCPU reports the CPU time of a call, in microseconds, of both servers.
+func compareCPU(b *testing.B, calls int, call benchCall) (assayTime, bareTime float64) {
 	assay, bare := startBenchServer(b, benchAssay), startBenchServer(b, benchBare)
 	for _, s := range []*benchServer{assay, bare} {
 		s.round(b, calls/4, call) // Warm up.
@@ -86,9 +142,11 @@ func compareCPU(b *testing.B, calls int, call benchCall) {
 		ratios, ours, theirs = append(ratios, x/y), append(ours, x), append(theirs, y)
 	}
 	b.ReportMetric(0, "ns/op") // A round's wall time says nothing.
-	b.ReportMetric(median(ours), "assay-cpu-µs/call")
-	b.ReportMetric(median(theirs), "bare-cpu-µs/call")
+	assayTime, bareTime = median(ours), median(theirs)
+	b.ReportMetric(assayTime, "assay-cpu-µs/call")
+	b.ReportMetric(bareTime, "bare-cpu-µs/call")
 	b.ReportMetric(median(ratios), "ratio")
+	return assayTime, bareTime
 }
 
 func s2us(d time.Duration, calls int) float64 {
@@ -182,19 +240,19 @@ func runBenchServer(kind string) int {
 	srv := grpc.NewServer()
 	if kind == benchBare {
 		assayv1.RegisterAssignmentServiceServer(srv, newBare())
-	} else if srv, err = newBenchAssay(); err != nil {
+	} else if srv, err = newBenchServer(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	go srv.Serve(listener)
 	fmt.Println(listener.Addr())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		var usage syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		used, err := cpuTime()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		fmt.Println(usage.Utime.Nano() + usage.Stime.Nano())
+		fmt.Println(used.Nanoseconds())
 	}
 	srv.Stop()
 	return 0
@@ -227,9 +285,19 @@ func (s *bare) BatchAssign(context.Context, *assayv1.BatchAssignRequest) (*assay
 	return s.batch, nil
 }
 
-// newBenchAssay is the default server around a catalog of one experiment.
-// Assignment needs no database, so there is none.
-func newBenchAssay() (*grpc.Server, error) {
+// newBenchServer is the default server.
+func newBenchServer() (*grpc.Server, error) {
+	config, err := newBenchConfig()
+	if err != nil {
+		return nil, err
+	}
+	srv, _, err := server.New(config)
+	return srv, err
+}
+
+// newBenchConfig has a catalog of one experiment. Assignment needs no database,
+// so there is none.
+func newBenchConfig() (server.Config, error) {
 	def := experiment.Definition{
 		Unit: "user", Traffic: 0.5, Salt: "checkout-copy",
 		Eligibility: "attributes.country == 'PL' && attributes.age >= 18",
@@ -250,14 +318,13 @@ func newBenchAssay() (*grpc.Server, error) {
 	log := slog.New(slog.DiscardHandler)
 	store := catalog.New(postgrestest.Pepper, load, nil, time.Hour, log)
 	if err := store.Refresh(context.Background()); err != nil {
-		return nil, err
+		return server.Config{}, err
 	}
-	srv, _, err := server.New(server.Config{
+	return server.Config{
 		Catalog: store, Pepper: postgrestest.Pepper, Exposures: event.NewWriter[experiment.Exposure](nil, nil),
 		Lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"}),
 		Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,
-	})
-	return srv, err
+	}, nil
 }
 
 func benchSubject() *assayv1.Subject {
