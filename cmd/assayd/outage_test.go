@@ -301,8 +301,8 @@ func TestOutage(t *testing.T) {
 	if n := metric(t, metricsA, "assay_catalog_experiments"); n != 2 {
 		t.Errorf("the catalog has %v experiments", n)
 	}
-	serverB.cmd.Process.Kill()
-	<-serverB.ended
+	serverB.cmd.Process.Signal(syscall.SIGTERM)
+	serverB.waitEnd(t)
 	metricsB := freeAddress(t)
 	b = connect(t, serveWith(t, db.url("assay"), dirB, "--metrics-listen", metricsB).address(t))
 	same("started without the database", b)
