@@ -85,7 +85,7 @@ func createMany(b *testing.B, db *postgres.DB) {
 	for i := range scaleExperiments {
 		g.Go(func() error {
 			variants := []experiment.Variant{{Key: "control", Control: true, Weight: 1}, {Key: "short", Weight: 1, Payload: json.RawMessage(`{"title":"Pay now"}`)}}
-			_, err := db.CreateExperiment(ctx, scaleKey(i), "", experiment.Definition{
+			_, err := db.CreateExperiment(ctx, scaleKey(i), "", "", experiment.Definition{
 				Unit: experiment.DefaultUnit, Owner: "growth", Description: "A shorter title on the last page of the checkout.",
 				Hypothesis:  experiment.Hypothesis{Statement: "A shorter title makes more customers finish the checkout.", Null: "It makes no difference."},
 				Variants:    variants,

@@ -76,6 +76,7 @@ type Revision struct {
 	Definition Definition
 	Allocation []Range
 	CreateTime time.Time
+	Author     string `json:",omitempty"` // As the caller named itself.
 }
 
 // Transition is a change of state.

@@ -73,7 +73,7 @@ func fillHistories(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*
 	}); err != nil {
 		return err
 	}
-	rows, err = tx.Query(ctx, `SELECT experiment_id, revision, phase, definition, allocation, create_time FROM experiment_revisions
+	rows, err = tx.Query(ctx, `SELECT experiment_id, revision, phase, definition, allocation, create_time, author FROM experiment_revisions
 		WHERE experiment_id = ANY($1) ORDER BY experiment_id, revision`, ids)
 	if err != nil {
 		return err
@@ -81,8 +81,8 @@ func fillHistories(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*
 	var number, phase int32
 	var definition, allocation []byte
 	var revision experiment.Revision
-	if _, err := pgx.ForEachRow(rows, []any{&id, &number, &phase, &definition, &allocation, &revision.CreateTime}, func() error {
-		r := experiment.Revision{Number: number, Phase: phase, CreateTime: revision.CreateTime}
+	if _, err := pgx.ForEachRow(rows, []any{&id, &number, &phase, &definition, &allocation, &revision.CreateTime, &revision.Author}, func() error {
+		r := experiment.Revision{Number: number, Phase: phase, CreateTime: revision.CreateTime, Author: revision.Author}
 		byID[id].Revisions = append(byID[id].Revisions, r)
 		h := byID[id]
 		return decodeRevision(&h.Revisions[len(h.Revisions)-1], definition, allocation)

@@ -19,7 +19,7 @@ const catalogChannel = "assay_catalog"
 // experimentColumns are what scanExperiment reads.
 const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash, e.shipped_variant, e.rationale,
 	e.create_time, e.update_time, e.start_time, e.conclude_time,
-	r.revision, r.phase, r.definition, r.allocation, r.create_time`
+	r.revision, r.phase, r.definition, r.allocation, r.create_time, r.author`
 
 func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	var e experiment.Experiment
@@ -28,7 +28,7 @@ func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	r := &e.Current
 	if err := row.Scan(&e.ID, &e.Key, &e.State, &e.Version, &pins, &e.PlanHash, &e.ShippedVariant, &e.Rationale,
 		&e.CreateTime, &e.UpdateTime, &start, &conclude,
-		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime); err != nil {
+		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author); err != nil {
 		return nil, err
 	}
 	if start != nil {
@@ -108,7 +108,7 @@ func (db *DB) Experiments(ctx context.Context, f ExperimentFilter) ([]*experimen
 
 // CreateExperiment stores a draft. A request id that made an experiment before
 // returns that one.
-func (db *DB) CreateExperiment(ctx context.Context, key, requestID string, def experiment.Definition) (*experiment.Experiment, error) {
+func (db *DB) CreateExperiment(ctx context.Context, key, requestID, author string, def experiment.Definition) (*experiment.Experiment, error) {
 	var created *experiment.Experiment
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		if err := checkMetrics(ctx, tx, &def, nil); err != nil {
@@ -129,7 +129,7 @@ func (db *DB) CreateExperiment(ctx context.Context, key, requestID string, def e
 			return err
 		}
 		if err := insertRevision(ctx, tx, id, &experiment.Revision{
-			Number: 1, Phase: 1, Definition: def, Allocation: experiment.FirstAllocation(def.Variants),
+			Number: 1, Phase: 1, Definition: def, Allocation: experiment.FirstAllocation(def.Variants), Author: author,
 		}); err != nil {
 			return err
 		}
@@ -333,8 +333,8 @@ func insertRevision(ctx context.Context, tx pgx.Tx, id int32, r *experiment.Revi
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation, create_time)
-		SELECT id, $2, $3, $4, $5, update_time FROM experiments WHERE id = $1`, id, r.Number, r.Phase, string(definition), string(allocation))
+	_, err = tx.Exec(ctx, `INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation, create_time, author)
+		SELECT id, $2, $3, $4, $5, update_time, $6 FROM experiments WHERE id = $1`, id, r.Number, r.Phase, string(definition), string(allocation), r.Author)
 	return err
 }
 
@@ -352,7 +352,7 @@ func announce(ctx context.Context, tx pgx.Tx, key string) error {
 // ExperimentRevisions lists an experiment's revisions numbered below `before`,
 // newest first.
 func (db *DB) ExperimentRevisions(ctx context.Context, id int32, before int32, limit int) ([]experiment.Revision, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT revision, phase, definition, allocation, create_time FROM experiment_revisions
+	rows, err := db.definitions.Query(ctx, `SELECT revision, phase, definition, allocation, create_time, author FROM experiment_revisions
 		WHERE experiment_id = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3`, id, before, limit)
 	if err != nil {
 		return nil, interpret(err)
@@ -364,7 +364,7 @@ func (db *DB) ExperimentRevisions(ctx context.Context, id int32, before int32, l
 func scanRevision(row pgx.CollectableRow) (experiment.Revision, error) {
 	var r experiment.Revision
 	var definition, allocation []byte
-	if err := row.Scan(&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime); err != nil {
+	if err := row.Scan(&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author); err != nil {
 		return r, err
 	}
 	return r, decodeRevision(&r, definition, allocation)
@@ -374,7 +374,7 @@ func scanRevision(row pgx.CollectableRow) (experiment.Revision, error) {
 // The split is the same throughout a phase; the first one's is that with which
 // the plan was sealed.
 func (db *DB) Phases(ctx context.Context, id int32) ([]experiment.Revision, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT DISTINCT ON (phase) revision, phase, definition, allocation, create_time
+	rows, err := db.definitions.Query(ctx, `SELECT DISTINCT ON (phase) revision, phase, definition, allocation, create_time, author
 		FROM experiment_revisions WHERE experiment_id = $1 ORDER BY phase, revision DESC`, id)
 	if err != nil {
 		return nil, interpret(err)

@@ -36,7 +36,7 @@ func definition(metrics ...string) experiment.Definition {
 
 func createExperiment(t *testing.T, db *postgres.DB, key string, def experiment.Definition) *experiment.Experiment {
 	t.Helper()
-	e, err := db.CreateExperiment(t.Context(), key, "", def)
+	e, err := db.CreateExperiment(t.Context(), key, "", "", def)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,14 +106,14 @@ func TestCreateExperiment(t *testing.T) {
 func TestCreateExperimentTwice(t *testing.T) {
 	d := newDatabase(t)
 	ctx := t.Context()
-	first, err := d.CreateExperiment(ctx, "e", "request", definition())
+	first, err := d.CreateExperiment(ctx, "e", "request", "", definition())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.UpdateExperiment(ctx, "e", 0, described("changed since")); err != nil {
 		t.Fatal(err)
 	}
-	again, err := d.other.CreateExperiment(ctx, "e", "request", definition())
+	again, err := d.other.CreateExperiment(ctx, "e", "request", "", definition())
 	if err != nil || again.ID != first.ID || again.Current.Definition.Description != "changed since" {
 		t.Errorf("the same request made %+v, %v", again, err)
 	}
@@ -122,7 +122,7 @@ func TestCreateExperimentTwice(t *testing.T) {
 		{"no request id", "e", ""},
 		{"the request id of another key", "f", "request"},
 	} {
-		_, err := d.CreateExperiment(ctx, c.key, c.request, definition())
+		_, err := d.CreateExperiment(ctx, c.key, c.request, "", definition())
 		if wantKind(t, err, experiment.ErrAlreadyExists, "EXPERIMENT_EXISTS"); t.Failed() {
 			t.Fatal(c.name)
 		}
@@ -135,7 +135,7 @@ func TestCreateExperimentTwice(t *testing.T) {
 func TestCreateExperimentAtOnce(t *testing.T) {
 	d := newDatabase(t)
 	errs := atOnce(8, func(i int) error {
-		_, err := []*postgres.DB{d.DB, d.other}[i%2].CreateExperiment(context.Background(), "e", "request", definition())
+		_, err := []*postgres.DB{d.DB, d.other}[i%2].CreateExperiment(context.Background(), "e", "request", "", definition())
 		return err
 	})
 	if err := errors.Join(errs...); err != nil {
@@ -164,7 +164,7 @@ func TestExperimentMetrics(t *testing.T) {
 	if _, err := d.ArchiveMetric(ctx, "old", 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := d.CreateExperiment(ctx, "e", "", definition("m", "unknown", "old", "none"))
+	_, err := d.CreateExperiment(ctx, "e", "", "", definition("m", "unknown", "old", "none"))
 	wantInvalid(t, err, "metrics[1].metric", "metrics[2].metric", "metrics[3].metric")
 	if _, err := d.Experiment(ctx, "e"); !errors.Is(err, experiment.ErrNotFound) {
 		t.Errorf("an experiment that was refused: %v", err)

@@ -2,10 +2,6 @@ package server
 
 import (
 	"context"
-	"math"
-	"strconv"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/assign"
@@ -23,7 +19,7 @@ func (s *experimentService) CreateExperiment(ctx context.Context, req *assayv1.C
 	if err != nil {
 		return nil, inField("experiment", err)
 	}
-	e, err := s.DB.CreateExperiment(ctx, req.Experiment.Key, req.RequestId, *def)
+	e, err := s.DB.CreateExperiment(ctx, req.Experiment.Key, req.RequestId, authorOf(ctx), *def)
 	if err != nil {
 		return nil, inField("experiment", err)
 	}
@@ -125,30 +121,4 @@ func (s *experimentService) ConcludeExperiment(ctx context.Context, req *assayv1
 func (s *experimentService) ArchiveExperiment(ctx context.Context, req *assayv1.ArchiveExperimentRequest) (*assayv1.ArchiveExperimentResponse, error) {
 	e, err := s.transition(ctx, req.Key, req.Etag, postgres.StateChange{To: experiment.StateArchived})
 	return &assayv1.ArchiveExperimentResponse{Experiment: e}, err
-}
-
-func (s *experimentService) ListExperimentRevisions(ctx context.Context, req *assayv1.ListExperimentRevisionsRequest) (*assayv1.ListExperimentRevisionsResponse, error) {
-	before, err := pagePosition(req.PageToken, math.MaxInt32, readRevision)
-	if err != nil {
-		return nil, err
-	}
-	e, err := s.DB.Experiment(ctx, req.Key)
-	if err != nil {
-		return nil, err
-	}
-	limit := pageLimit(req.PageSize)
-	list, err := s.DB.ExperimentRevisions(ctx, e.ID, before, limit)
-	if err != nil {
-		return nil, err
-	}
-	resp := &assayv1.ListExperimentRevisionsResponse{}
-	list, resp.NextPageToken = cutPage(list, limit, func(r experiment.Revision) string { return strconv.Itoa(int(r.Number)) })
-	for _, r := range list {
-		of := *e
-		of.Current = r
-		resp.Revisions = append(resp.Revisions, &assayv1.ExperimentRevision{
-			Revision: r.Number, Phase: r.Phase, CreateTime: timestamppb.New(r.CreateTime), Experiment: toExperiment(&of),
-		})
-	}
-	return resp, nil
 }

@@ -45,6 +45,7 @@ func (s *experimentService) UpdateExperiment(ctx context.Context, req *assayv1.U
 		if err != nil {
 			return next, err
 		}
+		next.Author = authorOf(ctx)
 		return next, movement.Allow(req.AllowMovement)
 	})
 	if err != nil {

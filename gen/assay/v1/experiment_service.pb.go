@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1455,7 +1456,15 @@ type ExperimentRevision struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The experiment with the definition, allocation, number and phase of this
 	// revision. Its other output-only fields are those of now.
-	Experiment    *Experiment `protobuf:"bytes,4,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	Experiment *Experiment `protobuf:"bytes,4,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	// Who made it, as the call named itself. Empty if it did not.
+	Author string `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	// Whether the service has checked who that is. It has no means to yet:
+	// always false.
+	AuthorVerified bool `protobuf:"varint,6,opt,name=author_verified,json=authorVerified,proto3" json:"author_verified,omitempty"`
+	// The fields in which it differs from the revision before it, in the order of
+	// Experiment. Empty for the first one.
+	Changes       []*FieldChange `protobuf:"bytes,7,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1518,6 +1527,94 @@ func (x *ExperimentRevision) GetExperiment() *Experiment {
 	return nil
 }
 
+func (x *ExperimentRevision) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *ExperimentRevision) GetAuthorVerified() bool {
+	if x != nil {
+		return x.AuthorVerified
+	}
+	return false
+}
+
+func (x *ExperimentRevision) GetChanges() []*FieldChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// FieldChange is a field in which two revisions differ.
+type FieldChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field's path in Experiment, such as "plan.confidence_level",
+	// "labels[\"team\"]" or "variants[\"short\"].weight". Elements of variants,
+	// covariates and metrics are named by their key, name and metric. "variants"
+	// alone is the order of the keys, likewise for the other two.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Its JSON form before. Absent if it was not set.
+	Before *structpb.Value `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Its JSON form after. Absent if it is not set any more.
+	After         *structpb.Value `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FieldChange) Reset() {
+	*x = FieldChange{}
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FieldChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FieldChange) ProtoMessage() {}
+
+func (x *FieldChange) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
+func (*FieldChange) Descriptor() ([]byte, []int) {
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *FieldChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FieldChange) GetBefore() *structpb.Value {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *FieldChange) GetAfter() *structpb.Value {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 // SetOverridesRequest pins subjects.
 type SetOverridesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1531,7 +1628,7 @@ type SetOverridesRequest struct {
 
 func (x *SetOverridesRequest) Reset() {
 	*x = SetOverridesRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[25]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1640,7 @@ func (x *SetOverridesRequest) String() string {
 func (*SetOverridesRequest) ProtoMessage() {}
 
 func (x *SetOverridesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[25]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1653,7 @@ func (x *SetOverridesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOverridesRequest.ProtoReflect.Descriptor instead.
 func (*SetOverridesRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{25}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetOverridesRequest) GetExperiment() string {
@@ -1586,7 +1683,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[26]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1695,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[26]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1708,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{26}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Override) GetSubjectKey() string {
@@ -1639,7 +1736,7 @@ type SetOverridesResponse struct {
 
 func (x *SetOverridesResponse) Reset() {
 	*x = SetOverridesResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[27]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1748,7 @@ func (x *SetOverridesResponse) String() string {
 func (*SetOverridesResponse) ProtoMessage() {}
 
 func (x *SetOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[27]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1761,7 @@ func (x *SetOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOverridesResponse.ProtoReflect.Descriptor instead.
 func (*SetOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{27}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetOverridesResponse) GetChanged() int32 {
@@ -1689,7 +1786,7 @@ type ListOverridesRequest struct {
 
 func (x *ListOverridesRequest) Reset() {
 	*x = ListOverridesRequest{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[28]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1798,7 @@ func (x *ListOverridesRequest) String() string {
 func (*ListOverridesRequest) ProtoMessage() {}
 
 func (x *ListOverridesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[28]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1811,7 @@ func (x *ListOverridesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesRequest.ProtoReflect.Descriptor instead.
 func (*ListOverridesRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{28}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListOverridesRequest) GetExperiment() string {
@@ -1751,7 +1848,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[29]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1860,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[29]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1873,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{29}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListOverridesResponse) GetOverrides() []*PinnedSubject {
@@ -1808,7 +1905,7 @@ type PinnedSubject struct {
 
 func (x *PinnedSubject) Reset() {
 	*x = PinnedSubject{}
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[30]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1917,7 @@ func (x *PinnedSubject) String() string {
 func (*PinnedSubject) ProtoMessage() {}
 
 func (x *PinnedSubject) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_service_proto_msgTypes[30]
+	mi := &file_assay_v1_experiment_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1930,7 @@ func (x *PinnedSubject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinnedSubject.ProtoReflect.Descriptor instead.
 func (*PinnedSubject) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{30}
+	return file_assay_v1_experiment_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PinnedSubject) GetSubjectId() string {
@@ -1861,7 +1958,7 @@ var File_assay_v1_experiment_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_service_proto_rawDesc = "" +
 	"\n" +
-	"!assay/v1/experiment_service.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x19assay/v1/experiment.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n" +
+	"!assay/v1/experiment_service.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x19assay/v1/experiment.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n" +
 	"\x17CreateExperimentRequest\x12<\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\v2\x14.assay.v1.ExperimentB\x06\xbaH\x03\xc8\x01\x01R\n" +
@@ -1978,7 +2075,7 @@ const file_assay_v1_experiment_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\tpageToken\"\x85\x01\n" +
 	"\x1fListExperimentRevisionsResponse\x12:\n" +
 	"\trevisions\x18\x01 \x03(\v2\x1c.assay.v1.ExperimentRevisionR\trevisions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb9\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xab\x02\n" +
 	"\x12ExperimentRevision\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x05R\brevision\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\x05R\x05phase\x12;\n" +
@@ -1986,7 +2083,14 @@ const file_assay_v1_experiment_service_proto_rawDesc = "" +
 	"createTime\x124\n" +
 	"\n" +
 	"experiment\x18\x04 \x01(\v2\x14.assay.v1.ExperimentR\n" +
-	"experiment\"\x94\x01\n" +
+	"experiment\x12\x16\n" +
+	"\x06author\x18\x05 \x01(\tR\x06author\x12'\n" +
+	"\x0fauthor_verified\x18\x06 \x01(\bR\x0eauthorVerified\x12/\n" +
+	"\achanges\x18\a \x03(\v2\x15.assay.v1.FieldChangeR\achanges\"\x7f\n" +
+	"\vFieldChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12.\n" +
+	"\x06before\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x06before\x12,\n" +
+	"\x05after\x18\x03 \x01(\v2\x16.google.protobuf.ValueR\x05after\"\x94\x01\n" +
 	"\x13SetOverridesRequest\x12>\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
@@ -2043,7 +2147,7 @@ func file_assay_v1_experiment_service_proto_rawDescGZIP() []byte {
 	return file_assay_v1_experiment_service_proto_rawDescData
 }
 
-var file_assay_v1_experiment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_assay_v1_experiment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_assay_v1_experiment_service_proto_goTypes = []any{
 	(*CreateExperimentRequest)(nil),         // 0: assay.v1.CreateExperimentRequest
 	(*CreateExperimentResponse)(nil),        // 1: assay.v1.CreateExperimentResponse
@@ -2070,77 +2174,82 @@ var file_assay_v1_experiment_service_proto_goTypes = []any{
 	(*ListExperimentRevisionsRequest)(nil),  // 22: assay.v1.ListExperimentRevisionsRequest
 	(*ListExperimentRevisionsResponse)(nil), // 23: assay.v1.ListExperimentRevisionsResponse
 	(*ExperimentRevision)(nil),              // 24: assay.v1.ExperimentRevision
-	(*SetOverridesRequest)(nil),             // 25: assay.v1.SetOverridesRequest
-	(*Override)(nil),                        // 26: assay.v1.Override
-	(*SetOverridesResponse)(nil),            // 27: assay.v1.SetOverridesResponse
-	(*ListOverridesRequest)(nil),            // 28: assay.v1.ListOverridesRequest
-	(*ListOverridesResponse)(nil),           // 29: assay.v1.ListOverridesResponse
-	(*PinnedSubject)(nil),                   // 30: assay.v1.PinnedSubject
-	nil,                                     // 31: assay.v1.ListExperimentsRequest.LabelsEntry
-	(*Experiment)(nil),                      // 32: assay.v1.Experiment
-	(State)(0),                              // 33: assay.v1.State
-	(*fieldmaskpb.FieldMask)(nil),           // 34: google.protobuf.FieldMask
-	(*BucketRange)(nil),                     // 35: assay.v1.BucketRange
-	(*timestamppb.Timestamp)(nil),           // 36: google.protobuf.Timestamp
+	(*FieldChange)(nil),                     // 25: assay.v1.FieldChange
+	(*SetOverridesRequest)(nil),             // 26: assay.v1.SetOverridesRequest
+	(*Override)(nil),                        // 27: assay.v1.Override
+	(*SetOverridesResponse)(nil),            // 28: assay.v1.SetOverridesResponse
+	(*ListOverridesRequest)(nil),            // 29: assay.v1.ListOverridesRequest
+	(*ListOverridesResponse)(nil),           // 30: assay.v1.ListOverridesResponse
+	(*PinnedSubject)(nil),                   // 31: assay.v1.PinnedSubject
+	nil,                                     // 32: assay.v1.ListExperimentsRequest.LabelsEntry
+	(*Experiment)(nil),                      // 33: assay.v1.Experiment
+	(State)(0),                              // 34: assay.v1.State
+	(*fieldmaskpb.FieldMask)(nil),           // 35: google.protobuf.FieldMask
+	(*BucketRange)(nil),                     // 36: assay.v1.BucketRange
+	(*timestamppb.Timestamp)(nil),           // 37: google.protobuf.Timestamp
+	(*structpb.Value)(nil),                  // 38: google.protobuf.Value
 }
 var file_assay_v1_experiment_service_proto_depIdxs = []int32{
-	32, // 0: assay.v1.CreateExperimentRequest.experiment:type_name -> assay.v1.Experiment
-	32, // 1: assay.v1.CreateExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	32, // 2: assay.v1.GetExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	33, // 3: assay.v1.ListExperimentsRequest.states:type_name -> assay.v1.State
-	31, // 4: assay.v1.ListExperimentsRequest.labels:type_name -> assay.v1.ListExperimentsRequest.LabelsEntry
-	32, // 5: assay.v1.ListExperimentsResponse.experiments:type_name -> assay.v1.Experiment
-	32, // 6: assay.v1.UpdateExperimentRequest.experiment:type_name -> assay.v1.Experiment
-	34, // 7: assay.v1.UpdateExperimentRequest.update_mask:type_name -> google.protobuf.FieldMask
-	32, // 8: assay.v1.UpdateExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	32, // 9: assay.v1.PreviewUpdateRequest.experiment:type_name -> assay.v1.Experiment
-	34, // 10: assay.v1.PreviewUpdateRequest.update_mask:type_name -> google.protobuf.FieldMask
-	35, // 11: assay.v1.PreviewUpdateResponse.allocation_before:type_name -> assay.v1.BucketRange
-	35, // 12: assay.v1.PreviewUpdateResponse.allocation_after:type_name -> assay.v1.BucketRange
+	33, // 0: assay.v1.CreateExperimentRequest.experiment:type_name -> assay.v1.Experiment
+	33, // 1: assay.v1.CreateExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	33, // 2: assay.v1.GetExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	34, // 3: assay.v1.ListExperimentsRequest.states:type_name -> assay.v1.State
+	32, // 4: assay.v1.ListExperimentsRequest.labels:type_name -> assay.v1.ListExperimentsRequest.LabelsEntry
+	33, // 5: assay.v1.ListExperimentsResponse.experiments:type_name -> assay.v1.Experiment
+	33, // 6: assay.v1.UpdateExperimentRequest.experiment:type_name -> assay.v1.Experiment
+	35, // 7: assay.v1.UpdateExperimentRequest.update_mask:type_name -> google.protobuf.FieldMask
+	33, // 8: assay.v1.UpdateExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	33, // 9: assay.v1.PreviewUpdateRequest.experiment:type_name -> assay.v1.Experiment
+	35, // 10: assay.v1.PreviewUpdateRequest.update_mask:type_name -> google.protobuf.FieldMask
+	36, // 11: assay.v1.PreviewUpdateResponse.allocation_before:type_name -> assay.v1.BucketRange
+	36, // 12: assay.v1.PreviewUpdateResponse.allocation_after:type_name -> assay.v1.BucketRange
 	10, // 13: assay.v1.PreviewUpdateResponse.movement:type_name -> assay.v1.Movement
 	11, // 14: assay.v1.Movement.variants:type_name -> assay.v1.VariantMovement
-	32, // 15: assay.v1.StartExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	32, // 16: assay.v1.PauseExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	32, // 17: assay.v1.ResumeExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	32, // 18: assay.v1.ConcludeExperimentResponse.experiment:type_name -> assay.v1.Experiment
-	32, // 19: assay.v1.ArchiveExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	33, // 15: assay.v1.StartExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	33, // 16: assay.v1.PauseExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	33, // 17: assay.v1.ResumeExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	33, // 18: assay.v1.ConcludeExperimentResponse.experiment:type_name -> assay.v1.Experiment
+	33, // 19: assay.v1.ArchiveExperimentResponse.experiment:type_name -> assay.v1.Experiment
 	24, // 20: assay.v1.ListExperimentRevisionsResponse.revisions:type_name -> assay.v1.ExperimentRevision
-	36, // 21: assay.v1.ExperimentRevision.create_time:type_name -> google.protobuf.Timestamp
-	32, // 22: assay.v1.ExperimentRevision.experiment:type_name -> assay.v1.Experiment
-	26, // 23: assay.v1.SetOverridesRequest.overrides:type_name -> assay.v1.Override
-	30, // 24: assay.v1.ListOverridesResponse.overrides:type_name -> assay.v1.PinnedSubject
-	36, // 25: assay.v1.PinnedSubject.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 26: assay.v1.ExperimentService.CreateExperiment:input_type -> assay.v1.CreateExperimentRequest
-	2,  // 27: assay.v1.ExperimentService.GetExperiment:input_type -> assay.v1.GetExperimentRequest
-	4,  // 28: assay.v1.ExperimentService.ListExperiments:input_type -> assay.v1.ListExperimentsRequest
-	6,  // 29: assay.v1.ExperimentService.UpdateExperiment:input_type -> assay.v1.UpdateExperimentRequest
-	8,  // 30: assay.v1.ExperimentService.PreviewUpdate:input_type -> assay.v1.PreviewUpdateRequest
-	12, // 31: assay.v1.ExperimentService.StartExperiment:input_type -> assay.v1.StartExperimentRequest
-	14, // 32: assay.v1.ExperimentService.PauseExperiment:input_type -> assay.v1.PauseExperimentRequest
-	16, // 33: assay.v1.ExperimentService.ResumeExperiment:input_type -> assay.v1.ResumeExperimentRequest
-	18, // 34: assay.v1.ExperimentService.ConcludeExperiment:input_type -> assay.v1.ConcludeExperimentRequest
-	20, // 35: assay.v1.ExperimentService.ArchiveExperiment:input_type -> assay.v1.ArchiveExperimentRequest
-	22, // 36: assay.v1.ExperimentService.ListExperimentRevisions:input_type -> assay.v1.ListExperimentRevisionsRequest
-	25, // 37: assay.v1.ExperimentService.SetOverrides:input_type -> assay.v1.SetOverridesRequest
-	28, // 38: assay.v1.ExperimentService.ListOverrides:input_type -> assay.v1.ListOverridesRequest
-	1,  // 39: assay.v1.ExperimentService.CreateExperiment:output_type -> assay.v1.CreateExperimentResponse
-	3,  // 40: assay.v1.ExperimentService.GetExperiment:output_type -> assay.v1.GetExperimentResponse
-	5,  // 41: assay.v1.ExperimentService.ListExperiments:output_type -> assay.v1.ListExperimentsResponse
-	7,  // 42: assay.v1.ExperimentService.UpdateExperiment:output_type -> assay.v1.UpdateExperimentResponse
-	9,  // 43: assay.v1.ExperimentService.PreviewUpdate:output_type -> assay.v1.PreviewUpdateResponse
-	13, // 44: assay.v1.ExperimentService.StartExperiment:output_type -> assay.v1.StartExperimentResponse
-	15, // 45: assay.v1.ExperimentService.PauseExperiment:output_type -> assay.v1.PauseExperimentResponse
-	17, // 46: assay.v1.ExperimentService.ResumeExperiment:output_type -> assay.v1.ResumeExperimentResponse
-	19, // 47: assay.v1.ExperimentService.ConcludeExperiment:output_type -> assay.v1.ConcludeExperimentResponse
-	21, // 48: assay.v1.ExperimentService.ArchiveExperiment:output_type -> assay.v1.ArchiveExperimentResponse
-	23, // 49: assay.v1.ExperimentService.ListExperimentRevisions:output_type -> assay.v1.ListExperimentRevisionsResponse
-	27, // 50: assay.v1.ExperimentService.SetOverrides:output_type -> assay.v1.SetOverridesResponse
-	29, // 51: assay.v1.ExperimentService.ListOverrides:output_type -> assay.v1.ListOverridesResponse
-	39, // [39:52] is the sub-list for method output_type
-	26, // [26:39] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	37, // 21: assay.v1.ExperimentRevision.create_time:type_name -> google.protobuf.Timestamp
+	33, // 22: assay.v1.ExperimentRevision.experiment:type_name -> assay.v1.Experiment
+	25, // 23: assay.v1.ExperimentRevision.changes:type_name -> assay.v1.FieldChange
+	38, // 24: assay.v1.FieldChange.before:type_name -> google.protobuf.Value
+	38, // 25: assay.v1.FieldChange.after:type_name -> google.protobuf.Value
+	27, // 26: assay.v1.SetOverridesRequest.overrides:type_name -> assay.v1.Override
+	31, // 27: assay.v1.ListOverridesResponse.overrides:type_name -> assay.v1.PinnedSubject
+	37, // 28: assay.v1.PinnedSubject.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 29: assay.v1.ExperimentService.CreateExperiment:input_type -> assay.v1.CreateExperimentRequest
+	2,  // 30: assay.v1.ExperimentService.GetExperiment:input_type -> assay.v1.GetExperimentRequest
+	4,  // 31: assay.v1.ExperimentService.ListExperiments:input_type -> assay.v1.ListExperimentsRequest
+	6,  // 32: assay.v1.ExperimentService.UpdateExperiment:input_type -> assay.v1.UpdateExperimentRequest
+	8,  // 33: assay.v1.ExperimentService.PreviewUpdate:input_type -> assay.v1.PreviewUpdateRequest
+	12, // 34: assay.v1.ExperimentService.StartExperiment:input_type -> assay.v1.StartExperimentRequest
+	14, // 35: assay.v1.ExperimentService.PauseExperiment:input_type -> assay.v1.PauseExperimentRequest
+	16, // 36: assay.v1.ExperimentService.ResumeExperiment:input_type -> assay.v1.ResumeExperimentRequest
+	18, // 37: assay.v1.ExperimentService.ConcludeExperiment:input_type -> assay.v1.ConcludeExperimentRequest
+	20, // 38: assay.v1.ExperimentService.ArchiveExperiment:input_type -> assay.v1.ArchiveExperimentRequest
+	22, // 39: assay.v1.ExperimentService.ListExperimentRevisions:input_type -> assay.v1.ListExperimentRevisionsRequest
+	26, // 40: assay.v1.ExperimentService.SetOverrides:input_type -> assay.v1.SetOverridesRequest
+	29, // 41: assay.v1.ExperimentService.ListOverrides:input_type -> assay.v1.ListOverridesRequest
+	1,  // 42: assay.v1.ExperimentService.CreateExperiment:output_type -> assay.v1.CreateExperimentResponse
+	3,  // 43: assay.v1.ExperimentService.GetExperiment:output_type -> assay.v1.GetExperimentResponse
+	5,  // 44: assay.v1.ExperimentService.ListExperiments:output_type -> assay.v1.ListExperimentsResponse
+	7,  // 45: assay.v1.ExperimentService.UpdateExperiment:output_type -> assay.v1.UpdateExperimentResponse
+	9,  // 46: assay.v1.ExperimentService.PreviewUpdate:output_type -> assay.v1.PreviewUpdateResponse
+	13, // 47: assay.v1.ExperimentService.StartExperiment:output_type -> assay.v1.StartExperimentResponse
+	15, // 48: assay.v1.ExperimentService.PauseExperiment:output_type -> assay.v1.PauseExperimentResponse
+	17, // 49: assay.v1.ExperimentService.ResumeExperiment:output_type -> assay.v1.ResumeExperimentResponse
+	19, // 50: assay.v1.ExperimentService.ConcludeExperiment:output_type -> assay.v1.ConcludeExperimentResponse
+	21, // 51: assay.v1.ExperimentService.ArchiveExperiment:output_type -> assay.v1.ArchiveExperimentResponse
+	23, // 52: assay.v1.ExperimentService.ListExperimentRevisions:output_type -> assay.v1.ListExperimentRevisionsResponse
+	28, // 53: assay.v1.ExperimentService.SetOverrides:output_type -> assay.v1.SetOverridesResponse
+	30, // 54: assay.v1.ExperimentService.ListOverrides:output_type -> assay.v1.ListOverridesResponse
+	42, // [42:55] is the sub-list for method output_type
+	29, // [29:42] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_experiment_service_proto_init() }
@@ -2159,7 +2268,7 @@ func file_assay_v1_experiment_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_experiment_service_proto_rawDesc), len(file_assay_v1_experiment_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,6 +44,10 @@ const (
 // at fault (as many as a status has room for), NOT_FOUND for an unknown key,
 // FAILED_PRECONDITION where the experiment's state forbids the change, ABORTED
 // where the etag is stale.
+//
+// A call can name its author in the metadata `assay-author`: at most 256 bytes
+// of printable text; anything else is ignored. It is kept with the revision
+// that the call makes.
 type ExperimentServiceClient interface {
 	// CreateExperiment adds an experiment as a draft. ALREADY_EXISTS if the key
 	// is taken.
@@ -86,7 +90,8 @@ type ExperimentServiceClient interface {
 	// ArchiveExperiment puts a draft or concluded experiment out of sight. A
 	// shipped variant is no longer given.
 	ArchiveExperiment(ctx context.Context, in *ArchiveExperimentRequest, opts ...grpc.CallOption) (*ArchiveExperimentResponse, error)
-	// ListExperimentRevisions lists an experiment's revisions, newest first.
+	// ListExperimentRevisions lists an experiment's revisions, newest first, each
+	// with its author and with what it changed.
 	ListExperimentRevisions(ctx context.Context, in *ListExperimentRevisionsRequest, opts ...grpc.CallOption) (*ListExperimentRevisionsResponse, error)
 	// SetOverrides pins subjects to variants, or unpins them. Pinned subjects
 	// get their variant in a running experiment whatever their attributes, and
@@ -246,6 +251,10 @@ func (c *experimentServiceClient) ListOverrides(ctx context.Context, in *ListOve
 // at fault (as many as a status has room for), NOT_FOUND for an unknown key,
 // FAILED_PRECONDITION where the experiment's state forbids the change, ABORTED
 // where the etag is stale.
+//
+// A call can name its author in the metadata `assay-author`: at most 256 bytes
+// of printable text; anything else is ignored. It is kept with the revision
+// that the call makes.
 type ExperimentServiceServer interface {
 	// CreateExperiment adds an experiment as a draft. ALREADY_EXISTS if the key
 	// is taken.
@@ -288,7 +297,8 @@ type ExperimentServiceServer interface {
 	// ArchiveExperiment puts a draft or concluded experiment out of sight. A
 	// shipped variant is no longer given.
 	ArchiveExperiment(context.Context, *ArchiveExperimentRequest) (*ArchiveExperimentResponse, error)
-	// ListExperimentRevisions lists an experiment's revisions, newest first.
+	// ListExperimentRevisions lists an experiment's revisions, newest first, each
+	// with its author and with what it changed.
 	ListExperimentRevisions(context.Context, *ListExperimentRevisionsRequest) (*ListExperimentRevisionsResponse, error)
 	// SetOverrides pins subjects to variants, or unpins them. Pinned subjects
 	// get their variant in a running experiment whatever their attributes, and

@@ -1,0 +1,68 @@
+package server
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+const (
+	authorKey      = "assay-author"
+	maxAuthorBytes = 256
+)
+
+// authorOf returns what the call's metadata names as the author of its changes,
+// or nothing where that is not printable text.
+func authorOf(ctx context.Context) string {
+	values := metadata.ValueFromIncomingContext(ctx, authorKey)
+	if len(values) != 1 || len(values[0]) > maxAuthorBytes {
+		return ""
+	}
+	if strings.ContainsFunc(values[0], func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) {
+		return ""
+	}
+	return values[0]
+}
+
+func (s *experimentService) ListExperimentRevisions(ctx context.Context, req *assayv1.ListExperimentRevisionsRequest) (*assayv1.ListExperimentRevisionsResponse, error) {
+	before, err := pagePosition(req.PageToken, math.MaxInt32, readRevision)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.DB.Experiment(ctx, req.Key)
+	if err != nil {
+		return nil, err
+	}
+	limit := pageLimit(req.PageSize)
+	all, err := s.DB.ExperimentRevisions(ctx, e.ID, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	resp := &assayv1.ListExperimentRevisionsResponse{}
+	list, next := cutPage(all, limit, func(r experiment.Revision) string { return strconv.Itoa(int(r.Number)) })
+	resp.NextPageToken = next
+	for i, r := range list {
+		revision := &assayv1.ExperimentRevision{
+			Revision: r.Number, Phase: r.Phase, CreateTime: timestamppb.New(r.CreateTime), Author: r.Author, Experiment: atRevision(e, r),
+		}
+		if i+1 < len(all) { // The page was read with the revision before its last.
+			revision.Changes = changesBetween(atRevision(e, all[i+1]), revision.Experiment)
+		}
+		resp.Revisions = append(resp.Revisions, revision)
+	}
+	return resp, nil
+}
+
+func atRevision(e *experiment.Experiment, r experiment.Revision) *assayv1.Experiment {
+	of := *e
+	of.Current = r
+	return toExperiment(&of)
+}
