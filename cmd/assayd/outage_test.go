@@ -278,6 +278,7 @@ func TestOutage(t *testing.T) {
 	before := answers(t, b)
 
 	defer keepAsking(t, a)()
+	stopAskingB := keepAsking(t, b)
 	db.kill(t)
 	checkUnavailable(t, a)
 	checkUnavailable(t, b)
@@ -301,6 +302,7 @@ func TestOutage(t *testing.T) {
 	if n := metric(t, metricsA, "assay_catalog_experiments"); n != 2 {
 		t.Errorf("the catalog has %v experiments", n)
 	}
+	stopAskingB()
 	serverB.cmd.Process.Signal(syscall.SIGTERM)
 	serverB.waitEnd(t)
 	metricsB := freeAddress(t)
