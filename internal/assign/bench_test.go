@@ -48,7 +48,8 @@ func alternate(b *testing.B, name string, ours func(), other string, theirs func
 
 // BenchmarkAssign compares one decision of a prepared subject without a rule
 // with the least that any decision can cost: one finaliser and the search of a
-// range, over hashes that are known.
+// range, over hashes that are known. The experiment is found by its key, or
+// known.
 func BenchmarkAssign(b *testing.B) {
 	catalog := catalogOf(b, running("e", 1, 1))
 	subject, e := catalog.Subject("user", "u-1", benchmarkAttributes), catalog.Experiment("e")
@@ -56,8 +57,13 @@ func BenchmarkAssign(b *testing.B) {
 		b.Errorf("%v allocations", allocations)
 	}
 	sink := 0
-	alternate(b, "assign", func() { sink += subject.Assign("e").Variant },
-		"floor", func() { sink += e.current.ranges[e.current.find(bucketOf(mix(subject.hash, e.current.hash)))].variant })
+	floor := func() { sink += e.current.ranges[e.current.find(bucketOf(mix(subject.hash, e.current.hash)))].variant }
+	b.Run("by key", func(b *testing.B) {
+		alternate(b, "assign", func() { sink += subject.Assign("e").Variant }, "floor", floor)
+	})
+	b.Run("known", func(b *testing.B) {
+		alternate(b, "decide", func() { sink += subject.Decide(e).Variant }, "floor", floor)
+	})
 }
 
 // BenchmarkCall measures a whole call: a subject and its decisions in a number

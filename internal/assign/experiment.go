@@ -14,7 +14,9 @@ import (
 type Experiment struct {
 	experiment.Experiment
 
-	failure     error        // Why it did not compile, and so is served as not running.
+	failure     error // Why it did not compile, and so is served as not running.
+	open        bool  // It compiled, is assigned here, and its state gives variants.
+	concluded   bool
 	eligibility *eligibility // Nil for everyone.
 	traffic     int32        // Traffic buckets below it are in.
 	trafficHash uint64
@@ -84,7 +86,7 @@ func (s *split) variant(subject uint64) int {
 func Compile(h experiment.History) (*Experiment, error) {
 	e := &Experiment{Experiment: h.Experiment, shipped: -1, start: -1, history: h.Transitions}
 	if err := e.compile(&h); err != nil {
-		e.failure = err
+		e.failure, e.open = err, false
 		return e, fmt.Errorf("experiment %s: %w", e.Key, err)
 	}
 	return e, nil
@@ -103,6 +105,7 @@ func (e *Experiment) compile(h *experiment.History) error {
 			return fmt.Errorf("the shipped variant %q does not exist", e.ShippedVariant)
 		}
 	}
+	e.open, e.concluded = e.assigns() && !def.External, e.State == experiment.StateConcluded
 	if e.assigns() {
 		// The predicates of the many that were archived are never evaluated.
 		if e.eligibility, err = compileEligibility(def.Eligibility); err != nil {

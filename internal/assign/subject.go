@@ -82,54 +82,60 @@ func (s *Subject) Decide(e *Experiment) Decision { return s.decide(e, nil) }
 // decide takes the subject through the gates, and notes each in x unless that
 // is nil.
 func (s *Subject) decide(e *Experiment, x *Explanation) Decision {
-	d := Decision{Experiment: e, Variant: -1, Revision: e.Current.Number}
-	if d.Reason = s.passState(e, x); d.Reason != 0 {
-		return d
-	}
-	concluded := e.State == experiment.StateConcluded
-	if !concluded {
-		if d.Variant = s.passOverride(e, x); d.Variant >= 0 {
-			d.Reason = ReasonOverride
-			return d
-		}
-	}
-	eligible, failed := s.passEligibility(e, x)
-	switch {
-	case !eligible:
-		d.Reason, d.Failed = ReasonIneligible, failed
-		return d
-	case concluded:
-		d.Reason, d.Variant = ReasonConcluded, e.shipped
-		return d
-	}
-	if !s.passTraffic(e, x) {
-		d.Reason = ReasonNoTraffic
-		return d
-	}
-	if d.Variant = s.passSplit(e, x); d.Variant < 0 {
-		d.Reason = ReasonNoTraffic
-		return d
-	}
-	d.Reason = ReasonSplit
-	return d
+	variant, reason, failed := s.pass(e, x)
+	return Decision{Experiment: e, Variant: variant, Revision: e.Current.Number, Reason: reason, Failed: failed}
 }
 
-// passState returns the reason why the experiment assigns nothing to subjects
-// of this unit, or 0. What is wrong whatever the state comes before the state.
-func (s *Subject) passState(e *Experiment, x *Explanation) Reason {
-	var reason Reason
-	switch {
-	case e.Current.Definition.Unit != s.Unit:
-		reason = ReasonUnitMismatch
-	case e.Current.Definition.External:
-		reason = ReasonExternal
-	case e.failure != nil || !e.assigns():
-		reason = ReasonNotRunning
-	}
+// pass is decide without the making of a Decision, which takes longer field by
+// field than all gates. A gate that lets everyone through is entered only to be
+// noted.
+func (s *Subject) pass(e *Experiment, x *Explanation) (variant int, reason Reason, failed bool) {
+	reason = s.stateReason(e)
 	if x != nil {
 		x.noteState(s, e, reason)
 	}
-	return reason
+	if reason != 0 {
+		return -1, reason, false
+	}
+	if !e.concluded && (len(e.overrides) > 0 || x != nil) {
+		if variant := s.passOverride(e, x); variant >= 0 {
+			return variant, ReasonOverride, false
+		}
+	}
+	if e.eligibility != nil || x != nil {
+		if eligible, failed := s.passEligibility(e, x); !eligible {
+			return -1, ReasonIneligible, failed
+		}
+	}
+	if e.concluded {
+		return e.shipped, ReasonConcluded, false
+	}
+	if (e.traffic < experiment.Buckets || x != nil) && !s.passTraffic(e, x) {
+		return -1, ReasonNoTraffic, false
+	}
+	mixed := mix(s.hash, e.current.hash)
+	i := e.current.find(bucketOf(mixed))
+	if x != nil {
+		x.noteSplit(e, mixed, i)
+	}
+	if i < 0 {
+		return -1, ReasonNoTraffic, false
+	}
+	return e.current.ranges[i].variant, ReasonSplit, false
+}
+
+// stateReason returns the reason why the experiment assigns nothing to subjects
+// of this unit, or 0. What is wrong whatever the state comes before the state.
+func (s *Subject) stateReason(e *Experiment) Reason {
+	switch {
+	case e.Current.Definition.Unit != s.Unit:
+		return ReasonUnitMismatch
+	case e.open:
+		return 0
+	case e.Current.Definition.External:
+		return ReasonExternal
+	}
+	return ReasonNotRunning
 }
 
 // passOverride returns the index of the variant to which the subject is pinned,
@@ -175,17 +181,4 @@ func (s *Subject) passTraffic(e *Experiment, x *Explanation) bool {
 		x.noteTraffic(e, mixed, in)
 	}
 	return in
-}
-
-// passSplit returns the index of the variant that the split gives, or -1.
-func (s *Subject) passSplit(e *Experiment, x *Explanation) int {
-	mixed := mix(s.hash, e.current.hash)
-	i := e.current.find(bucketOf(mixed))
-	if x != nil {
-		x.noteSplit(e, mixed, i)
-	}
-	if i < 0 {
-		return -1
-	}
-	return e.current.ranges[i].variant
 }
