@@ -124,6 +124,43 @@ func TestRecordingWithoutDatabase(t *testing.T) {
 	}
 }
 
+// TestDurableRefused has the database refuse the exposures to one variant, as
+// it does with data that no rule foresaw.
+func TestDurableRefused(t *testing.T) {
+	address := postgrestest.URL(t)
+	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	a := serve(t, db, true)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	a.live(t, "plain", "running")
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), `ALTER TABLE exposures ADD CHECK (variant <> 'b')`); err != nil {
+		t.Fatal(err)
+	}
+	batch, err := a.assign.BatchAssign(t.Context(), batchDurable())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, result := range batch.Results[1:] {
+		got := result.Assignments[0]
+		seen[got.Variant] = true
+		if refused := strings.Contains(got.ExposureError, "refused"); refused != (got.Variant == "b") || !refused && got.ExposureError != "" {
+			t.Errorf("where the database refuses b: %v", got)
+		}
+	}
+	if !seen["a"] || !seen["b"] {
+		t.Errorf("variants %v", seen)
+	}
+}
+
 // TestDurableWaitsNotForEver stores into a table that somebody holds. The
 // assignment arrives before the caller's deadline all the same.
 func TestDurableWaitsNotForEver(t *testing.T) {
