@@ -1,6 +1,6 @@
 # Every target installs what it needs: see deploy/install-postgres.
 
-.PHONY: build demo test check generate clean
+.PHONY: build demo test test-openfeature check generate clean
 
 build:
 	go build -o bin/assayd ./cmd/assayd
@@ -14,6 +14,10 @@ test:
 	@deploy/install-postgres
 	go test -race -shuffle=on -timeout=10m ./...
 
+# OpenFeature's Node client against the server. Needs Node 20 or newer.
+test-openfeature:
+	@deploy/test-openfeature
+
 # What a change must pass beside the tests.
 check:
 	deploy/check
@@ -22,4 +26,4 @@ generate:
 	deploy/generate
 
 clean:
-	rm -rf bin .demo .protovalidate
+	rm -rf bin .demo .protovalidate internal/server/testdata/openfeature/node_modules
