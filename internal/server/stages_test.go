@@ -30,12 +30,12 @@ func AssignStages(c Config, req *assayv1.AssignRequest) ([]Stage, error) {
 		return func() { i(context.Background(), req, info, nothing) }
 	}
 	recoverer := recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(recovered))
+	mapped, recovering := through(mapErrors(c.Log)), through(recoverer)
 	q := assignmentQuery{snapshot: c.Catalog.Current(), keys: req.Experiments}
 	decisions := []assign.Decision{q.snapshot.Subject("user", req.Subject.Key, req.Subject.Attributes.AsMap()).Assign(req.Experiments[0])}
 	return []Stage{
 		{"metrics", through(grpcprom.NewServerMetrics().UnaryServerInterceptor())},
-		{"errors", through(mapErrors(c.Log))},
-		{"recovery", through(recoverer)},
+		{"errors, recovery", func() { mapped(); recovering() }},
 		{"validation", through(validate(validator))},
 		{"decision", func() {
 			q.snapshot.SubjectWith("user", req.Subject.Key, structAttributes{req.Subject.Attributes}).Assign(q.keys[0])
