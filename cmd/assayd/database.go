@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -51,12 +52,33 @@ func openDatabase(ctx context.Context, s *settings) (*database, error) {
 	return &database{url: local.URL(), pepper: pepper, local: local}, nil
 }
 
-// died is closed when the private Postgres ends. Without one it never is.
-func (d *database) died() <-chan struct{} {
+// keep starts the private Postgres again when it ends, until ctx does. It
+// recovers what it had committed, and its address stays the same. A start that
+// fails is the operator's to look at, and ends the server.
+func (d *database) keep(ctx context.Context, dataDir string, log *slog.Logger) error {
 	if d.local == nil {
 		return nil
 	}
-	return d.local.Done()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.local.Done():
+		}
+		log.ErrorContext(ctx, "the private Postgres ended and is started again", "error", d.local.Err())
+		d.local.Stop() // It has ended; this gives its directory back.
+		local, err := localpg.Start(ctx, localpg.Config{DataDir: dataDir})
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				return local.Stop()
+			}
+			return nil
+		case err != nil:
+			return fmt.Errorf("the private Postgres ended and did not start again: %w", err)
+		}
+		d.local = local
+	}
 }
 
 func (d *database) close() error {

@@ -538,28 +538,54 @@ func socketURL(t *testing.T, dir string) string {
 	return "host=" + fields[4] + " port=" + fields[3] + " user=assay dbname=assay"
 }
 
-// TestDatabaseDies ends the private Postgres under the server, which says so
-// and ends too: a supervisor starts both again.
+// TestDatabaseDies kills the private Postgres under the server, which goes on
+// assigning, starts it again, and has all that was acknowledged.
 func TestDatabaseDies(t *testing.T) {
 	dir := dataDir(t)
-	p, _ := serveIn(t, dir, "")
-	f, err := os.Open(filepath.Join(dir, "postgres", "postmaster.pid"))
-	if err != nil {
+	p, addr := serveIn(t, dir, "")
+	conn := connect(t, addr)
+	define(t, conn)
+	if _, err := call(t.Context(), conn, "assay.v1.EventService", "RecordExposures",
+		`{"exposures":[{"experiment":"hillstrom","variant":"mens","subject":{"key":"a"},"exposed_time":"2026-01-05T10:00:00Z"}]}`); err != nil {
 		t.Fatal(err)
 	}
-	var pid int
-	_, err = fmt.Fscan(f, &pid)
-	f.Close()
-	if err != nil {
+	for round := range 2 {
+		before := postmaster(t, dir)
+		if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		assigns := assayv1.NewAssignmentServiceClient(conn)
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			if _, err := assigns.Assign(t.Context(), &assayv1.AssignRequest{Subject: &assayv1.Subject{Key: "u-1"}}); err != nil {
+				t.Fatalf("assignment did not go on: %v", err)
+			}
+			a, err := assayv1.NewAnalysisServiceClient(conn).AnalyzeExperiment(t.Context(), &assayv1.AnalyzeExperimentRequest{Experiment: pastExperiment})
+			if err == nil && postmaster(t, dir) != before {
+				if n := a.SampleRatio.Observed["mens"]; n != 1 {
+					t.Errorf("round %d: %d subjects, want the 1 that was acknowledged", round, n)
+				}
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("round %d: the database did not come back: %v", round, err)
+			}
+			select {
+			case <-p.ended:
+				t.Fatalf("the server ended with %v", p.err)
+			default:
+			}
+		}
+	}
+}
+
+// postmaster returns the process id of a data directory's Postgres, 0 while
+// there is none.
+func postmaster(t *testing.T, dir string) (pid int) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "postgres", "postmaster.pid"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	p.waitEnd(t)
-	if p.err == nil || !strings.Contains(p.output.String(), "the private Postgres ended") {
-		t.Errorf("the server ended with %v and printed:\n%s", p.err, p.output)
-	}
-	_, addr := serveIn(t, dir, "")
-	define(t, connect(t, addr))
+	fmt.Sscan(string(text), &pid) // An unfinished file holds none yet.
+	return pid
 }

@@ -133,14 +133,7 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 	}
 	g.Go(func() error { return watchDatabase(running, p, s.log) })
 	g.Go(func() error { return p.srv.Serve(p.listener) })
-	g.Go(func() error {
-		select {
-		case <-p.database.died():
-			return fmt.Errorf("the private Postgres ended: %w", p.database.local.Err())
-		case <-running.Done():
-			return nil
-		}
-	})
+	g.Go(func() error { return p.database.keep(running, s.dataDir, s.log) })
 	g.Go(func() error {
 		<-running.Done()
 		defer stopWriting()
