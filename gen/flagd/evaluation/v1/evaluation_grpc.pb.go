@@ -47,6 +47,7 @@ const (
 // The reasons: SPLIT for a variant that the split gave; TARGETING_MATCH for an
 // override, and for what a concluded experiment with an eligibility ships;
 // STATIC for what a concluded experiment ships to everyone.
+//
 // This version cannot leave a value out. Where the subject gets no variant, the
 // answer is NOT_FOUND, as flagd's, upon which the caller takes its own default.
 //
@@ -189,6 +190,7 @@ type Service_EventStreamClient = grpc.ServerStreamingClient[EventStreamResponse]
 // The reasons: SPLIT for a variant that the split gave; TARGETING_MATCH for an
 // override, and for what a concluded experiment with an eligibility ships;
 // STATIC for what a concluded experiment ships to everyone.
+//
 // This version cannot leave a value out. Where the subject gets no variant, the
 // answer is NOT_FOUND, as flagd's, upon which the caller takes its own default.
 //

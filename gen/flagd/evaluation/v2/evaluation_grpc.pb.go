@@ -46,6 +46,7 @@ const (
 // The reasons: SPLIT for a variant that the split gave; TARGETING_MATCH for an
 // override, and for what a concluded experiment with an eligibility ships;
 // STATIC for what a concluded experiment ships to everyone.
+//
 // Where the subject gets no variant, value and variant are absent, and the caller
 // takes its own default: DEFAULT where the subject is ineligible or not in the
 // traffic, DISABLED where the experiment assigns nothing here at present.
@@ -175,6 +176,7 @@ type Service_EventStreamClient = grpc.ServerStreamingClient[EventStreamResponse]
 // The reasons: SPLIT for a variant that the split gave; TARGETING_MATCH for an
 // override, and for what a concluded experiment with an eligibility ships;
 // STATIC for what a concluded experiment ships to everyone.
+//
 // Where the subject gets no variant, value and variant are absent, and the caller
 // takes its own default: DEFAULT where the subject is ineligible or not in the
 // traffic, DISABLED where the experiment assigns nothing here at present.
