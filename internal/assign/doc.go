@@ -5,7 +5,9 @@
 // from it and from what changed. [Catalog.Subject] prepares what all decisions
 // for one subject share, so that one more experiment costs one exclusive-or and
 // one finaliser for each hash, and one evaluation of its predicate if it has
-// one.
+// one. Predicates of the common shapes are compiled to functions that decide as
+// CEL does and read single [Attributes]; CEL's evaluator decides the others, and
+// words every explanation.
 //
 // The package promises that a decision is a pure function of the subject, its
 // attributes and what storage knows of the experiment: no clock, no randomness,

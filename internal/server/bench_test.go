@@ -50,8 +50,8 @@ const (
 // of the subject. One iteration is a round. It then runs the stages of the
 // server alone in this process, and prints the share of the server's CPU that
 // each takes, that of the transport, which is all that the bare handler does,
-// and what remains: mostly what the stages cost more where others use the
-// caches too.
+// and what remains: in the server the stages share the caches and the garbage
+// collector with the transport.
 func BenchmarkAssign(b *testing.B) {
 	call := func(ctx context.Context, c assayv1.AssignmentServiceClient) error {
 		resp, err := c.Assign(ctx, &assayv1.AssignRequest{Subject: benchSubject(), Experiments: []string{"checkout-copy"}})

@@ -7,8 +7,9 @@
 // is logged once; a panic costs one call and not the server.
 //
 // Rules on single fields stand in the API's schema and are checked by one
-// interceptor. Rules across fields are package experiment's and metric's; they
-// are checked where the rules on fields hold, since they rely on them.
+// interceptor, for the most frequent messages by hand first. Rules across
+// fields are package experiment's and metric's; they are checked where the
+// rules on fields hold, since they rely on them.
 package server
 
 import (
