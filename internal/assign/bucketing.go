@@ -6,9 +6,10 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// The purposes that enter a gate's hash. They make the hashes of one experiment
-// independent of each other.
+// The purposes that enter a gate's hash. They make the hashes of one experiment,
+// and that of its layer, independent of each other.
 const (
+	PurposeLayer   = "layer"
 	PurposeTraffic = "traffic"
 	PurposeSplit   = "split"
 )

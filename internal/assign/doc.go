@@ -27,9 +27,13 @@
 //	bucket       = ((mixed >> 32) × 1,000,000) >> 32
 //
 // fmix64 is MurmurHash3's 64-bit finaliser; buckets are 0 to 999,999. The
-// purposes are "traffic" and "split"; the salt is the experiment's, by default
-// its key. A subject takes part if its traffic bucket is below
-// floor(traffic × 10⁶ + ½). The first split lays the variants out in their
+// purposes are "traffic" and "split" with the experiment's salt, by default its
+// key, and "layer" with that of its layer. A subject takes part if its traffic
+// bucket is below floor(traffic × 10⁶ + ½); in a layer the traffic hash is not
+// asked, and a subject takes part if its layer bucket is in the experiment's
+// slot. No two slots share a bucket, so no subject takes part in two experiments
+// of a layer, and as the split is another hash, experiments that follow each
+// other in a slot do not share arms. The first split lays the variants out in their
 // listed order, the i-th boundary at floor(10⁶ × cumulative weight ÷ total
 // weight); the ranges are half-open. Later splits are the revision's explicit
 // ranges over the same buckets, and a reshuffle gives the split a salt of its

@@ -18,13 +18,15 @@ type Experiment struct {
 	open        bool  // It compiled, is assigned here, and its state gives variants.
 	concluded   bool
 	eligibility *eligibility // Nil for everyone.
-	traffic     int32        // Traffic buckets below it are in.
+	slot        *split       // In a layer the buckets that are in; nil without a layer.
+	traffic     int32        // Traffic buckets below it are in; 0 in a layer.
 	trafficHash uint64
 	current     split
 	shipped     int // Index of the shipped variant; -1 if none.
 	overrides   map[experiment.SubjectID]int
 
 	history      []experiment.Transition // In the order of time.
+	slots        []experiment.SlotPeriod // In the order of time.
 	start        int                     // Index of the first start in the history; -1 before.
 	revisions    []revision              // By number.
 	firstInForce int                     // Index of the revision in force at the first start.
@@ -39,7 +41,8 @@ type revision struct {
 	split split
 }
 
-// split finds a subject's variant by its split bucket.
+// split finds a subject's variant by its split bucket. A slot in a layer is
+// found alike, and has no variants.
 type split struct {
 	hash   uint64
 	ranges []variantRange // Ascending, disjoint.
@@ -84,7 +87,7 @@ func (s *split) variant(subject uint64) int {
 // accepted, and a stricter estimate of a later release must not stop an
 // experiment that runs.
 func Compile(h experiment.History) (*Experiment, error) {
-	e := &Experiment{Experiment: h.Experiment, shipped: -1, start: -1, history: h.Transitions}
+	e := &Experiment{Experiment: h.Experiment, shipped: -1, start: -1, history: h.Transitions, slots: h.Slots}
 	if err := e.compile(&h); err != nil {
 		e.failure, e.open = err, false
 		return e, fmt.Errorf("experiment %s: %w", e.Key, err)
@@ -99,7 +102,11 @@ func (e *Experiment) compile(h *experiment.History) error {
 		return err
 	}
 	e.trafficHash = hashPair(PurposeTraffic, def.Salt)
-	e.traffic = def.TrafficBuckets()
+	if def.Layer == "" {
+		e.traffic = def.TrafficBuckets()
+	} else if e.slot, err = compileSlot(e.Slot); err != nil {
+		return fmt.Errorf("the slot in the layer %q: %w", def.Layer, err)
+	}
 	if e.ShippedVariant != "" {
 		if e.shipped = def.Variant(e.ShippedVariant); e.shipped < 0 {
 			return fmt.Errorf("the shipped variant %q does not exist", e.ShippedVariant)
@@ -162,15 +169,35 @@ func compileSplit(r *experiment.Revision) (split, error) {
 		}
 		s.ranges[i] = variantRange{a.From, a.To, v}
 	}
-	slices.SortFunc(s.ranges, func(a, b variantRange) int { return int(a.from) - int(b.from) })
-	end := int32(0)
-	for _, a := range s.ranges {
-		if a.from < end || a.to <= a.from || a.to > experiment.Buckets {
-			return split{}, fmt.Errorf("revision %d: the range [%d, %d) of the allocation is empty, out of bounds or overlaps another", r.Number, a.from, a.to)
-		}
-		end = a.to
+	if err := s.order(); err != nil {
+		return split{}, fmt.Errorf("revision %d: the allocation: %w", r.Number, err)
 	}
 	return s, nil
+}
+
+// compileSlot returns a slot by which none takes part if there is none.
+func compileSlot(slot *experiment.Slot) (*split, error) {
+	if slot == nil {
+		return new(split), nil
+	}
+	s := &split{hash: hashPair(PurposeLayer, slot.Salt), ranges: make([]variantRange, len(slot.Ranges))}
+	for i, r := range slot.Ranges {
+		s.ranges[i] = variantRange{r.From, r.To, -1}
+	}
+	return s, s.order()
+}
+
+// order sorts and checks the ranges.
+func (s *split) order() error {
+	slices.SortFunc(s.ranges, func(a, b variantRange) int { return int(a.from) - int(b.from) })
+	end := int32(0)
+	for _, r := range s.ranges {
+		if r.from < end || r.to <= r.from || r.to > experiment.Buckets {
+			return fmt.Errorf("the range [%d, %d) is empty, out of bounds or overlaps another", r.from, r.to)
+		}
+		end = r.to
+	}
+	return nil
 }
 
 // Derived returns what prepare returned when it was first called for this

@@ -14,6 +14,7 @@ const (
 	GateState       GateKind = iota + 1 // State, assignment and unit.
 	GateOverride                        // A pinned variant.
 	GateEligibility                     // The predicate.
+	GateLayer                           // The slot in a layer, in place of traffic.
 	GateTraffic                         // The share of traffic that takes part.
 	GateSplit                           // The split by weight.
 )
@@ -23,7 +24,7 @@ type Gate struct {
 	Kind       GateKind
 	Passed     bool           // It let the subject through, or gave its variant.
 	Detail     string         // What happened, in a sentence.
-	Bucketing  *Bucketing     // Traffic and split only.
+	Bucketing  *Bucketing     // Layer (if there is a slot), traffic and split only.
 	Predicate  string         // Eligibility only.
 	Attributes map[string]any // Eligibility only: those that the predicate names and the subject has.
 }
@@ -105,6 +106,23 @@ func (x *Explanation) noteEligibility(s *Subject, e *Experiment, eligible bool, 
 				g.Attributes[name] = v
 			}
 		}
+	}
+	x.Gates = append(x.Gates, g)
+}
+
+func (x *Explanation) noteLayer(e *Experiment, mixed uint64, i int) {
+	layer := e.Current.Definition.Layer
+	if e.Slot == nil {
+		x.Gates = append(x.Gates, Gate{Kind: GateLayer, Detail: fmt.Sprintf("The experiment has no slot in the layer %q.", layer)})
+		return
+	}
+	b := Bucketing{Purpose: PurposeLayer, Salt: e.Slot.Salt, Hash: mixed, Bucket: bucketOf(mixed)}
+	g := Gate{Kind: GateLayer, Passed: i >= 0, Bucketing: &b}
+	if i >= 0 {
+		b.Range = &experiment.Range{From: e.slot.ranges[i].from, To: e.slot.ranges[i].to}
+		g.Detail = fmt.Sprintf("Bucket %d takes part: it is in the experiment's slot in the layer %q.", b.Bucket, layer)
+	} else {
+		g.Detail = fmt.Sprintf("Bucket %d does not take part: it is not in the experiment's slot in the layer %q.", b.Bucket, layer)
 	}
 	x.Gates = append(x.Gates, g)
 }

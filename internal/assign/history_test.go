@@ -41,6 +41,12 @@ func (h history) with(change func(*experiment.Definition)) history {
 	return h
 }
 
+// inLayer returns the experiment with a slot in a layer.
+func (h history) inLayer(salt string, slot ...experiment.Range) history {
+	h.Experiment.Slot = &experiment.Slot{Salt: salt, Ranges: slot}
+	return h.with(func(d *experiment.Definition) { d.Layer = "layer" })
+}
+
 // in returns the experiment in another state, entered on a day.
 func (h history) in(state experiment.State, at time.Time) history {
 	h.Experiment.State = state

@@ -26,14 +26,16 @@ func (e *Experiment) AsOf(t time.Time, overrides map[experiment.SubjectID]string
 		i--
 	}
 	then.Current = *e.revisions[i].Revision
+	then.Slot = e.slotIn(t, t.Add(1))
 	if then.State != experiment.StateConcluded && then.State != experiment.StateArchived {
 		then.ShippedVariant = ""
 	}
 	return view(then, overrides)
 }
 
-// AtRevision returns the experiment as if it ran with a revision and with the
-// present overrides, or nil if it has no such revision.
+// AtRevision returns the experiment as if it ran with a revision, with the last
+// slot that it had with it, if any, and with the present overrides, or nil if it
+// has no such revision.
 func (e *Experiment) AtRevision(number int32) *Experiment {
 	r := e.Revision(number)
 	if r == nil || e.failure != nil {
@@ -41,11 +43,28 @@ func (e *Experiment) AtRevision(number int32) *Experiment {
 	}
 	as := e.Experiment
 	as.State, as.Current, as.ShippedVariant = experiment.StateRunning, *r, ""
+	var replaced time.Time
+	if i := e.findRevision(number) + 1; i < len(e.revisions) {
+		replaced = e.revisions[i].CreateTime
+	}
+	as.Slot = e.slotIn(r.CreateTime, replaced)
 	overrides := make(map[experiment.SubjectID]string, len(e.overrides))
 	for id, variant := range e.overrides {
 		overrides[id] = e.Current.Definition.Variants[variant].Key
 	}
 	return view(as, overrides)
+}
+
+// slotIn returns the last slot that was in force at some time from a time on and
+// before another, which is never if it is zero; or nil.
+func (e *Experiment) slotIn(from, before time.Time) *experiment.Slot {
+	for i := len(e.slots) - 1; i >= 0; i-- {
+		s := &e.slots[i]
+		if (before.IsZero() || s.FromTime.Before(before)) && (s.EndTime.IsZero() || s.EndTime.After(from)) {
+			return &s.Slot
+		}
+	}
+	return nil
 }
 
 // ifKnown returns an experiment that could not be loaded as it is: its

@@ -21,8 +21,12 @@ type life struct {
 	now time.Time
 }
 
+// newLife is in a layer or not.
 func newLife(r *rand.Rand) *life {
 	l := &life{Rand: r, history: running("e", 1, 1), now: day(1)}
+	if r.IntN(2) == 0 {
+		l.history = l.with(func(d *experiment.Definition) { d.Layer = "l" })
+	}
 	l.Experiment.State, l.Transitions = experiment.StateDraft, l.Transitions[:1]
 	l.Overrides = map[experiment.SubjectID]string{}
 	return l
@@ -57,8 +61,32 @@ func (l *life) move(to experiment.State) {
 	l.Transitions = append(slices.Clone(l.Transitions), experiment.Transition{State: to, Time: l.now})
 }
 
+// fitSlot gives a started experiment in a layer the slot that its traffic needs.
+func (l *life) fitSlot() {
+	e, need := &l.Experiment, int32(0)
+	if e.State == experiment.StateRunning || e.State == experiment.StatePaused {
+		need = e.Current.Definition.TrafficBuckets()
+	}
+	if e.Current.Definition.Layer == "" || need == e.Slot.Width() {
+		return
+	}
+	var now []experiment.Range
+	l.Slots = slices.Clone(l.Slots)
+	if e.Slot != nil {
+		now = e.Slot.Ranges
+		l.Slots[len(l.Slots)-1].EndTime = l.now
+	}
+	e.Slot = nil
+	if need > 0 {
+		ranges, _ := experiment.ResizeSlot(now, nil, need)
+		e.Slot = &experiment.Slot{Salt: "l", Ranges: ranges}
+		l.Slots = append(l.Slots, experiment.SlotPeriod{Slot: *e.Slot, FromTime: l.now})
+	}
+}
+
 // step makes one change that the experiment's state allows.
 func (l *life) step() {
+	defer l.fitSlot()
 	l.now = l.now.Add(time.Duration(1+l.IntN(1000)) * time.Millisecond)
 	variants := l.Experiment.Current.Definition.Variants
 	switch n := l.IntN(10); {

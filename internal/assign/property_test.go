@@ -184,6 +184,10 @@ func randomHistory(r *rand.Rand, key string) history {
 			s.Overrides[id] = fmt.Sprint("v", r.IntN(len(weights)))
 		}
 	}
+	if r.IntN(3) == 0 {
+		from := r.Int32N(experiment.Buckets / 2)
+		s = s.inLayer("layer", experiment.Range{From: 0, To: from / 2}, experiment.Range{From: from, To: experiment.Buckets})
+	}
 	switch r.IntN(8) {
 	case 0:
 		s.Experiment.State, s.Transitions = experiment.StateDraft, s.Transitions[:1]
@@ -246,7 +250,11 @@ func TestAssignIsPure(t *testing.T) {
 				}
 			}
 			last := x.Gates[len(x.Gates)-1]
-			if last.Kind != deciding[first.Reason] || last.Passed != (first.Variant >= 0) {
+			want := deciding[first.Reason]
+			if want == GateTraffic && s.Experiment.Current.Definition.Layer != "" {
+				want = GateLayer
+			}
+			if last.Kind != want || last.Passed != (first.Variant >= 0) {
 				t.Fatalf("u-%d, %+v: reason %d, but the last gate is %+v", i, s.Experiment, first.Reason, last)
 			}
 			seen[first.Reason]++

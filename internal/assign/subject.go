@@ -14,7 +14,7 @@ const (
 	ReasonOverride                       // The subject is pinned.
 	ReasonIneligible                     // The predicate is false or failed to evaluate.
 	ReasonConcluded                      // The shipped variant is for everyone eligible.
-	ReasonNoTraffic                      // The subject's bucket does not take part.
+	ReasonNoTraffic                      // The subject's bucket, or its layer bucket, does not take part.
 	ReasonSplit                          // The split gave the variant.
 )
 
@@ -174,11 +174,25 @@ func (s *Subject) passEligibility(e *Experiment, x *Explanation) (eligible, fail
 	return eligible, err != nil
 }
 
+// passTraffic says whether the subject takes part. In a layer the slot is the
+// traffic.
 func (s *Subject) passTraffic(e *Experiment, x *Explanation) bool {
+	if e.slot != nil {
+		return s.passLayer(e, x)
+	}
 	mixed := mix(s.hash, e.trafficHash)
 	in := bucketOf(mixed) < e.traffic
 	if x != nil {
 		x.noteTraffic(e, mixed, in)
 	}
 	return in
+}
+
+func (s *Subject) passLayer(e *Experiment, x *Explanation) bool {
+	mixed := mix(s.hash, e.slot.hash)
+	i := e.slot.find(bucketOf(mixed))
+	if x != nil {
+		x.noteLayer(e, mixed, i)
+	}
+	return i >= 0
 }

@@ -43,10 +43,11 @@ type stored struct {
 	Revisions   []experiment.Revision   `json:"revisions"`
 	Transitions []experiment.Transition `json:"transitions"`
 	Overrides   map[string]string       `json:"overrides,omitempty"` // Subject id in hexadecimal → variant.
+	Slots       []experiment.SlotPeriod `json:"slots,omitempty"`
 }
 
 func toStored(h *experiment.History) stored {
-	s := stored{Experiment: h.Experiment, Revisions: h.Revisions, Transitions: h.Transitions}
+	s := stored{Experiment: h.Experiment, Revisions: h.Revisions, Transitions: h.Transitions, Slots: h.Slots}
 	if len(h.Overrides) > 0 {
 		s.Overrides = make(map[string]string, len(h.Overrides))
 		for id, variant := range h.Overrides {
@@ -57,7 +58,7 @@ func toStored(h *experiment.History) stored {
 }
 
 func (s *stored) history() (experiment.History, error) {
-	h := experiment.History{Experiment: s.Experiment, Revisions: s.Revisions, Transitions: s.Transitions}
+	h := experiment.History{Experiment: s.Experiment, Revisions: s.Revisions, Transitions: s.Transitions, Slots: s.Slots}
 	if len(s.Overrides) > 0 {
 		h.Overrides = make(map[experiment.SubjectID]string, len(s.Overrides))
 	}

@@ -9,12 +9,12 @@ import (
 // Buckets is the number of buckets that traffic and splits are cut into.
 const Buckets = 1_000_000
 
-// Range is a half-open range [From, To) of split buckets that belong to a
-// variant.
+// Range is a half-open range [From, To) of buckets: of a split, that belong to
+// a variant, or of a layer, that belong to a slot and name no variant.
 type Range struct {
 	From    int32  `json:"from"`
 	To      int32  `json:"to"`
-	Variant string `json:"variant"`
+	Variant string `json:"variant,omitempty"`
 }
 
 // TrafficBuckets is the number of traffic buckets that take part: those below

@@ -17,6 +17,7 @@ type Definition struct {
 	Traffic     float64           `json:"traffic"`               // 0 to 1.
 	Salt        string            `json:"salt"`
 	SplitSalt   string            `json:"split_salt,omitempty"` // Since a reshuffle; empty means Salt.
+	Layer       string            `json:"layer,omitempty"`      // Its key; empty means none.
 	External    bool              `json:"external,omitempty"`   // Assigned elsewhere.
 	Labels      map[string]string `json:"labels,omitempty"`
 	Segments    []string          `json:"segments,omitempty"` // Attribute names.

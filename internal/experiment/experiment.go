@@ -51,6 +51,7 @@ type Experiment struct {
 	State          State
 	Version        int64 // Grows with every change of any kind; the etag.
 	Current        Revision
+	Slot           *Slot            // In its layer; nil before the start and after the conclusion.
 	Pins           map[string]int32 // Metric key → revision, from the start on.
 	PlanHash       string           // Empty before the start.
 	ShippedVariant string
@@ -91,6 +92,7 @@ type History struct {
 	Revisions   []Revision           // By number.
 	Transitions []Transition         // By time.
 	Overrides   map[SubjectID]string // In force: subject → variant.
+	Slots       []SlotPeriod         // In its layer, by time.
 }
 
 // SharesOf returns the revision's share of the buckets for each variant of a

@@ -187,6 +187,7 @@ func (d *Definition) checkSealed(next *Definition) error {
 	}
 	note(d.Unit != next.Unit, "unit")
 	note(d.Salt != next.Salt, "salt (reshuffle splits anew)")
+	note(d.Layer != next.Layer, "layer")
 	note(d.External != next.External, "assignment")
 	note(d.Variants[d.Control()].Key != next.Variants[next.Control()].Key, "variants (the control is sealed)")
 	note(!slices.Equal(d.Segments, next.Segments), "segments")

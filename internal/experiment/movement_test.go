@@ -107,6 +107,7 @@ func TestSealed(t *testing.T) {
 	for field, change := range map[string]func(*Definition){
 		"unit":       func(d *Definition) { d.Unit = "device" },
 		"salt":       func(d *Definition) { d.Salt = "x" },
+		"layer":      func(d *Definition) { d.Layer = "x" },
 		"assignment": func(d *Definition) { d.External = true },
 		"variants":   func(d *Definition) { d.Variants = weighted("b", 1, "control", 1) },
 		"segments":   func(d *Definition) { d.Segments = []string{"country"} },

@@ -26,6 +26,9 @@ func (d *Definition) Validate() error {
 	if !(d.Traffic >= 0 && d.Traffic <= 1) {
 		bad.Add("traffic", "must be from 0 to 1")
 	}
+	if d.External && d.Layer != "" {
+		bad.Add("layer", "an experiment that is assigned elsewhere cannot be in a layer")
+	}
 	d.validateCovariates(&bad)
 	d.validateMetrics(&bad)
 	if m := d.Plan.MinimumEffect; m != nil && !(m.Value > 0) {

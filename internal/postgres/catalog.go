@@ -2,6 +2,9 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,6 +36,9 @@ func (db *DB) Histories(ctx context.Context, known map[string]int64) ([]experime
 			list[i] = experiment.History{Experiment: *e}
 			byID[e.ID] = &list[i]
 		}
+		if err := fillSlots(ctx, tx, ids, byID); err != nil {
+			return err
+		}
 		return fillHistories(ctx, tx, ids, byID)
 	})
 	return list, interpret(err)
@@ -57,6 +63,35 @@ func changedSince(ctx context.Context, tx pgx.Tx, known map[string]int64) ([]int
 		return nil
 	})
 	return ids, err
+}
+
+// fillSlots adds the slots of experiments in layers.
+func fillSlots(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*experiment.History) error {
+	rows, err := tx.Query(ctx, `SELECT s.experiment_id, l.salt, s.from_time, s.end_time,
+			json_agg(json_build_object('from', s.from_bucket, 'to', s.to_bucket) ORDER BY s.from_bucket)
+		FROM layer_slots s JOIN layers l ON l.id = s.layer_id WHERE s.experiment_id = ANY($1)
+		GROUP BY s.experiment_id, s.version, l.salt, s.from_time, s.end_time ORDER BY s.experiment_id, s.version`, ids)
+	if err != nil {
+		return err
+	}
+	var id int32
+	var salt string
+	var from time.Time
+	var end *time.Time
+	var ranges []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &salt, &from, &end, &ranges}, func() error {
+		p := experiment.SlotPeriod{Slot: experiment.Slot{Salt: salt}, FromTime: from}
+		if end != nil {
+			p.EndTime = *end
+		}
+		h := byID[id]
+		if err := json.Unmarshal(ranges, &p.Ranges); err != nil {
+			return fmt.Errorf("experiment %s: slots: %w", h.Experiment.Key, err)
+		}
+		h.Slots = append(h.Slots, p)
+		return nil
+	})
+	return err
 }
 
 func fillHistories(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*experiment.History) error {

@@ -19,16 +19,18 @@ const catalogChannel = "assay_catalog"
 // experimentColumns are what scanExperiment reads.
 const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash, e.shipped_variant, e.rationale,
 	e.create_time, e.update_time, e.start_time, e.conclude_time,
-	r.revision, r.phase, r.definition, r.allocation, r.create_time, r.author`
+	r.revision, r.phase, r.definition, r.allocation, r.create_time, r.author,
+	(SELECT json_build_object('salt', l.salt, 'ranges', json_agg(json_build_object('from', s.from_bucket, 'to', s.to_bucket) ORDER BY s.from_bucket))
+		FROM layer_slots s JOIN layers l ON l.id = s.layer_id WHERE s.experiment_id = e.id AND s.end_time IS NULL GROUP BY l.salt)`
 
 func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	var e experiment.Experiment
-	var pins, definition, allocation []byte
+	var pins, definition, allocation, slot []byte
 	var start, conclude *time.Time
 	r := &e.Current
 	if err := row.Scan(&e.ID, &e.Key, &e.State, &e.Version, &pins, &e.PlanHash, &e.ShippedVariant, &e.Rationale,
 		&e.CreateTime, &e.UpdateTime, &start, &conclude,
-		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author); err != nil {
+		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author, &slot); err != nil {
 		return nil, err
 	}
 	if start != nil {
@@ -40,6 +42,11 @@ func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	if pins != nil {
 		if err := json.Unmarshal(pins, &e.Pins); err != nil {
 			return nil, fmt.Errorf("experiment %s: pins: %w", e.Key, err)
+		}
+	}
+	if slot != nil {
+		if err := json.Unmarshal(slot, &e.Slot); err != nil {
+			return nil, fmt.Errorf("experiment %s: slot: %w", e.Key, err)
 		}
 	}
 	return &e, decodeRevision(r, definition, allocation)
@@ -111,7 +118,7 @@ func (db *DB) Experiments(ctx context.Context, f ExperimentFilter) ([]*experimen
 func (db *DB) CreateExperiment(ctx context.Context, key, requestID, author string, def experiment.Definition) (*experiment.Experiment, error) {
 	var created *experiment.Experiment
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
-		if err := checkMetrics(ctx, tx, &def, nil); err != nil {
+		if err := checkReferences(ctx, tx, &def, nil); err != nil {
 			return err
 		}
 		var id int32
@@ -173,7 +180,10 @@ func (db *DB) UpdateExperiment(ctx context.Context, key string, etag int64, chan
 			updated = e
 			return nil
 		}
-		if err := checkMetrics(ctx, tx, &next.Definition, e.Current.Definition.Metrics); err != nil {
+		if err := checkReferences(ctx, tx, &next.Definition, e.Current.Definition.Metrics); err != nil {
+			return err
+		}
+		if err := lockLayer(ctx, tx, e.Current.Definition.Layer); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE experiments SET revision = $2, version = nextval('definition_version'), update_time = statement_timestamp()
@@ -182,6 +192,11 @@ func (db *DB) UpdateExperiment(ctx context.Context, key string, etag int64, chan
 		}
 		if err := insertRevision(ctx, tx, e.ID, &next); err != nil {
 			return err
+		}
+		if e.State.Started() {
+			if err := resizeSlot(ctx, tx, e, next.Definition.TrafficBuckets()); err != nil {
+				return err
+			}
 		}
 		if err := announce(ctx, tx, key); err != nil {
 			return err
@@ -218,7 +233,7 @@ type StateChange struct {
 }
 
 // TransitionExperiment changes an experiment's state. Starting pins the
-// metrics and seals the plan.
+// metrics, seals the plan and takes a slot in the layer, which concluding frees.
 func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, change StateChange) (*experiment.Experiment, error) {
 	to := change.To
 	var moved *experiment.Experiment
@@ -231,6 +246,9 @@ func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, 
 			return experiment.Errorf(experiment.ErrPrecondition, "STATE_FORBIDS", "the experiment is %s, not %s", e.State, change.From)
 		}
 		if err := e.State.CheckTransition(to); err != nil {
+			return err
+		}
+		if err := lockLayer(ctx, tx, e.Current.Definition.Layer); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE experiments SET state = $2, version = nextval('definition_version'), update_time = statement_timestamp()
@@ -276,18 +294,35 @@ func start(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `UPDATE experiments SET pins = $2, plan_hash = $3, start_time = update_time WHERE id = $1`,
-		e.ID, string(encoded), def.SealPlan(pins))
-	return err
+	if _, err = tx.Exec(ctx, `UPDATE experiments SET pins = $2, plan_hash = $3, start_time = update_time WHERE id = $1`,
+		e.ID, string(encoded), def.SealPlan(pins)); err != nil {
+		return err
+	}
+	return resizeSlot(ctx, tx, e, def.TrafficBuckets())
 }
 
 func conclude(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, change StateChange) error {
 	if change.Shipped != "" && e.Current.Definition.Variant(change.Shipped) < 0 {
 		return experiment.Invalid("shipped_variant", "the experiment has no variant %q", change.Shipped)
 	}
-	_, err := tx.Exec(ctx, `UPDATE experiments SET shipped_variant = $2, rationale = $3, conclude_time = update_time WHERE id = $1`,
-		e.ID, change.Shipped, change.Rationale)
-	return err
+	if _, err := tx.Exec(ctx, `UPDATE experiments SET shipped_variant = $2, rationale = $3, conclude_time = update_time WHERE id = $1`,
+		e.ID, change.Shipped, change.Rationale); err != nil {
+		return err
+	}
+	return resizeSlot(ctx, tx, e, 0)
+}
+
+// checkReferences refuses a definition for what it names: its metrics and its
+// layer.
+func checkReferences(ctx context.Context, tx pgx.Tx, def *experiment.Definition, inUse []experiment.MetricUse) error {
+	var bad experiment.InvalidError
+	if err := bad.Join("", checkMetrics(ctx, tx, def, inUse)); err != nil {
+		return err
+	}
+	if err := bad.Join("", checkLayer(ctx, tx, def)); err != nil {
+		return err
+	}
+	return bad.Err()
 }
 
 // checkMetrics refuses a definition that names a metric that does not exist, or

@@ -27,6 +27,7 @@ func fromExperiment(p *assayv1.Experiment) (*experiment.Definition, error) {
 		Eligibility: p.Eligibility,
 		Traffic:     1,
 		Salt:        p.Salt,
+		Layer:       p.Layer,
 		External:    p.Assignment == assayv1.Experiment_ASSIGNMENT_EXTERNAL,
 		Labels:      p.Labels,
 		Segments:    p.Segments,
@@ -108,6 +109,7 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 		Eligibility:    def.Eligibility,
 		Traffic:        proto.Float64(def.Traffic),
 		Salt:           def.Salt,
+		Layer:          def.Layer,
 		SplitSalt:      def.SplitSalt,
 		Assignment:     assayv1.Experiment_ASSIGNMENT_NATIVE,
 		Labels:         def.Labels,
@@ -145,6 +147,9 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 		})
 	}
 	p.Allocation = toRanges(e.Current.Allocation)
+	if e.Slot != nil {
+		p.Slot = toRanges(e.Slot.Ranges)
+	}
 	return p
 }
 

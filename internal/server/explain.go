@@ -86,6 +86,7 @@ var gateKinds = map[assign.GateKind]assayv1.Gate_Kind{
 	assign.GateState:       assayv1.Gate_KIND_STATE,
 	assign.GateOverride:    assayv1.Gate_KIND_OVERRIDE,
 	assign.GateEligibility: assayv1.Gate_KIND_ELIGIBILITY,
+	assign.GateLayer:       assayv1.Gate_KIND_LAYER,
 	assign.GateTraffic:     assayv1.Gate_KIND_TRAFFIC,
 	assign.GateSplit:       assayv1.Gate_KIND_SPLIT,
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // experimentFields are the fields that an update may name.
-var experimentFields = []string{"unit", "owner", "description", "hypothesis", "variants", "eligibility", "traffic", "salt",
+var experimentFields = []string{"unit", "owner", "description", "hypothesis", "variants", "eligibility", "traffic", "salt", "layer",
 	"assignment", "labels", "segments", "covariates", "metrics", "plan"}
 
 // update is what UpdateExperiment and PreviewUpdate are asked for.

@@ -105,7 +105,8 @@ const (
 	// The subject does not satisfy the eligibility predicate, or the predicate
 	// failed to evaluate for it. No variant.
 	Reason_REASON_INELIGIBLE Reason = 5
-	// The subject is outside the experiment's traffic. No variant.
+	// The subject is outside the experiment's traffic, or in a layer outside its
+	// slot. No variant.
 	Reason_REASON_NO_TRAFFIC Reason = 6
 	// The experiment is concluded and ships this variant to everyone eligible.
 	Reason_REASON_CONCLUDED Reason = 7
@@ -186,6 +187,8 @@ const (
 	Gate_KIND_TRAFFIC Gate_Kind = 4
 	// The split by weight.
 	Gate_KIND_SPLIT Gate_Kind = 5
+	// The slot in a layer, in place of TRAFFIC.
+	Gate_KIND_LAYER Gate_Kind = 6
 )
 
 // Enum value maps for Gate_Kind.
@@ -197,6 +200,7 @@ var (
 		3: "KIND_ELIGIBILITY",
 		4: "KIND_TRAFFIC",
 		5: "KIND_SPLIT",
+		6: "KIND_LAYER",
 	}
 	Gate_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -205,6 +209,7 @@ var (
 		"KIND_ELIGIBILITY": 3,
 		"KIND_TRAFFIC":     4,
 		"KIND_SPLIT":       5,
+		"KIND_LAYER":       6,
 	}
 )
 
@@ -737,7 +742,8 @@ type isExplainAssignmentRequest_Moment interface {
 }
 
 type ExplainAssignmentRequest_Revision struct {
-	// As if the experiment ran with this revision, with the overrides of now.
+	// As if the experiment ran with this revision, with the overrides of now
+	// and, in a layer, with the last slot that it had with the revision.
 	Revision int32 `protobuf:"varint,3,opt,name=revision,proto3,oneof"`
 }
 
@@ -826,7 +832,8 @@ type Gate struct {
 	Passed bool `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
 	// What happened, in a sentence.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
-	// The hash that decided. Present for TRAFFIC and SPLIT.
+	// The hash that decided. Present for TRAFFIC, SPLIT and LAYER,
+	// but not for an experiment without a slot in its layer.
 	Bucketing *Bucketing `protobuf:"bytes,4,opt,name=bucketing,proto3" json:"bucketing,omitempty"`
 	// The predicate. Present for ELIGIBILITY.
 	Predicate string `protobuf:"bytes,5,opt,name=predicate,proto3" json:"predicate,omitempty"`
@@ -913,7 +920,7 @@ func (x *Gate) GetAttributes() *structpb.Struct {
 // can be repeated by hand.
 type Bucketing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The purpose that entered the hash: "traffic" or "split".
+	// The purpose that entered the hash: "traffic", "layer" or "split".
 	Purpose string `protobuf:"bytes,1,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	// The salt that entered the hash.
 	Salt string `protobuf:"bytes,2,opt,name=salt,proto3" json:"salt,omitempty"`
@@ -992,14 +999,15 @@ func (x *Bucketing) GetRange() *BucketRange {
 	return nil
 }
 
-// BucketRange is a half-open range of buckets that belongs to a variant.
+// BucketRange is a half-open range of buckets that belongs to a variant, to the
+// traffic or to a slot in a layer.
 type BucketRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first bucket.
 	From int32 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
 	// The first bucket after the range.
 	To int32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
-	// The variant's key. Empty in the TRAFFIC gate.
+	// The variant's key. Empty unless the buckets are those of a split.
 	Variant       string `protobuf:"bytes,3,opt,name=variant,proto3" json:"variant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1110,7 +1118,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"assignment\x18\x01 \x01(\v2\x14.assay.v1.AssignmentR\n" +
 	"assignment\x12$\n" +
 	"\x05gates\x18\x02 \x03(\v2\x0e.assay.v1.GateR\x05gates\x12%\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\xe2\x02\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\xf3\x02\n" +
 	"\x04Gate\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.assay.v1.Gate.KindR\x04kind\x12\x16\n" +
 	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x16\n" +
@@ -1119,7 +1127,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\tpredicate\x18\x05 \x01(\tR\tpredicate\x127\n" +
 	"\n" +
 	"attributes\x18\x06 \x01(\v2\x17.google.protobuf.StructR\n" +
-	"attributes\"w\n" +
+	"attributes\"\x87\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1128,7 +1136,9 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x10KIND_ELIGIBILITY\x10\x03\x12\x10\n" +
 	"\fKIND_TRAFFIC\x10\x04\x12\x0e\n" +
 	"\n" +
-	"KIND_SPLIT\x10\x05\"\x92\x01\n" +
+	"KIND_SPLIT\x10\x05\x12\x0e\n" +
+	"\n" +
+	"KIND_LAYER\x10\x06\"\x92\x01\n" +
 	"\tBucketing\x12\x18\n" +
 	"\apurpose\x18\x01 \x01(\tR\apurpose\x12\x12\n" +
 	"\x04salt\x18\x02 \x01(\tR\x04salt\x12\x12\n" +

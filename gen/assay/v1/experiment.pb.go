@@ -269,7 +269,8 @@ type Experiment struct {
 	// string), such as "attributes.country == 'PL'". Empty: everyone. At most
 	// 4,096 bytes. A subject for which it fails to evaluate does not take part.
 	Eligibility string `protobuf:"bytes,7,opt,name=eligibility,proto3" json:"eligibility,omitempty"`
-	// The share of eligible subjects that take part, 0 to 1. Default 1.
+	// The share of eligible subjects that take part, 0 to 1. Default 1. In a
+	// layer: the share of its subjects that the slot holds.
 	Traffic *float64 `protobuf:"fixed64,8,opt,name=traffic,proto3,oneof" json:"traffic,omitempty"`
 	// What makes the experiment's hashes its own. Default: the key. At most 128
 	// bytes. It cannot be changed once the experiment has started.
@@ -288,6 +289,10 @@ type Experiment struct {
 	Metrics []*ExperimentMetric `protobuf:"bytes,14,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	// How it will be analysed; sealed at start.
 	Plan *Plan `protobuf:"bytes,15,opt,name=plan,proto3" json:"plan,omitempty"`
+	// The key of the layer that it is in, which must be of the same unit. No two
+	// experiments of a layer share a subject. Empty: none, and independent of all
+	// others. It cannot be changed once the experiment has started.
+	Layer string `protobuf:"bytes,29,opt,name=layer,proto3" json:"layer,omitempty"`
 	// Output only. Where it stands.
 	State State `protobuf:"varint,16,opt,name=state,proto3,enum=assay.v1.State" json:"state,omitempty"`
 	// Output only. 1 for the first definition; every change makes one more.
@@ -317,7 +322,10 @@ type Experiment struct {
 	ConcludeTime *timestamppb.Timestamp `protobuf:"bytes,27,opt,name=conclude_time,json=concludeTime,proto3" json:"conclude_time,omitempty"`
 	// Output only. The salt of the split, once a reshuffle has given it one of
 	// its own. Empty: `salt`.
-	SplitSalt     string `protobuf:"bytes,28,opt,name=split_salt,json=splitSalt,proto3" json:"split_salt,omitempty"`
+	SplitSalt string `protobuf:"bytes,28,opt,name=split_salt,json=splitSalt,proto3" json:"split_salt,omitempty"`
+	// Output only. In a layer: the buckets of the layer's hash that take part,
+	// from the start to the conclusion.
+	Slot          []*BucketRange `protobuf:"bytes,30,rep,name=slot,proto3" json:"slot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -457,6 +465,13 @@ func (x *Experiment) GetPlan() *Plan {
 	return nil
 }
 
+func (x *Experiment) GetLayer() string {
+	if x != nil {
+		return x.Layer
+	}
+	return ""
+}
+
 func (x *Experiment) GetState() State {
 	if x != nil {
 		return x.State
@@ -546,6 +561,13 @@ func (x *Experiment) GetSplitSalt() string {
 		return x.SplitSalt
 	}
 	return ""
+}
+
+func (x *Experiment) GetSlot() []*BucketRange {
+	if x != nil {
+		return x.Slot
+	}
+	return nil
 }
 
 // Hypothesis is what an experiment is meant to settle.
@@ -1106,7 +1128,7 @@ var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\v\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\f\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -1131,7 +1153,8 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"covariates\x18\r \x03(\v2\x13.assay.v1.CovariateB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
 	"covariates\x12>\n" +
 	"\ametrics\x18\x0e \x03(\v2\x1a.assay.v1.ExperimentMetricB\b\xbaH\x05\x92\x01\x02\x10dR\ametrics\x12\"\n" +
-	"\x04plan\x18\x0f \x01(\v2\x0e.assay.v1.PlanR\x04plan\x12%\n" +
+	"\x04plan\x18\x0f \x01(\v2\x0e.assay.v1.PlanR\x04plan\x127\n" +
+	"\x05layer\x18\x1d \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x05layer\x12%\n" +
 	"\x05state\x18\x10 \x01(\x0e2\x0f.assay.v1.StateR\x05state\x12\x1a\n" +
 	"\brevision\x18\x11 \x01(\x05R\brevision\x12\x14\n" +
 	"\x05phase\x18\x12 \x01(\x05R\x05phase\x125\n" +
@@ -1150,7 +1173,8 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"start_time\x18\x1a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12?\n" +
 	"\rconclude_time\x18\x1b \x01(\v2\x1a.google.protobuf.TimestampR\fconcludeTime\x12\x1d\n" +
 	"\n" +
-	"split_salt\x18\x1c \x01(\tR\tsplitSalt\x1a9\n" +
+	"split_salt\x18\x1c \x01(\tR\tsplitSalt\x12)\n" +
+	"\x04slot\x18\x1e \x03(\v2\x15.assay.v1.BucketRangeR\x04slot\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +
@@ -1274,21 +1298,22 @@ var file_assay_v1_experiment_proto_depIdxs = []int32{
 	15, // 10: assay.v1.Experiment.update_time:type_name -> google.protobuf.Timestamp
 	15, // 11: assay.v1.Experiment.start_time:type_name -> google.protobuf.Timestamp
 	15, // 12: assay.v1.Experiment.conclude_time:type_name -> google.protobuf.Timestamp
-	16, // 13: assay.v1.Variant.payload:type_name -> google.protobuf.Struct
-	8,  // 14: assay.v1.Covariate.past_outcomes:type_name -> assay.v1.PastOutcomes
-	17, // 15: assay.v1.PastOutcomes.aggregate:type_name -> assay.v1.Aggregate
-	18, // 16: assay.v1.PastOutcomes.conditions:type_name -> assay.v1.Condition
-	19, // 17: assay.v1.PastOutcomes.window:type_name -> google.protobuf.Duration
-	0,  // 18: assay.v1.ExperimentMetric.role:type_name -> assay.v1.MetricRole
-	10, // 19: assay.v1.ExperimentMetric.margin:type_name -> assay.v1.Magnitude
-	1,  // 20: assay.v1.Plan.method:type_name -> assay.v1.Method
-	2,  // 21: assay.v1.Plan.correction:type_name -> assay.v1.Correction
-	10, // 22: assay.v1.Plan.minimum_effect:type_name -> assay.v1.Magnitude
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	14, // 13: assay.v1.Experiment.slot:type_name -> assay.v1.BucketRange
+	16, // 14: assay.v1.Variant.payload:type_name -> google.protobuf.Struct
+	8,  // 15: assay.v1.Covariate.past_outcomes:type_name -> assay.v1.PastOutcomes
+	17, // 16: assay.v1.PastOutcomes.aggregate:type_name -> assay.v1.Aggregate
+	18, // 17: assay.v1.PastOutcomes.conditions:type_name -> assay.v1.Condition
+	19, // 18: assay.v1.PastOutcomes.window:type_name -> google.protobuf.Duration
+	0,  // 19: assay.v1.ExperimentMetric.role:type_name -> assay.v1.MetricRole
+	10, // 20: assay.v1.ExperimentMetric.margin:type_name -> assay.v1.Magnitude
+	1,  // 21: assay.v1.Plan.method:type_name -> assay.v1.Method
+	2,  // 22: assay.v1.Plan.correction:type_name -> assay.v1.Correction
+	10, // 23: assay.v1.Plan.minimum_effect:type_name -> assay.v1.Magnitude
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_experiment_proto_init() }

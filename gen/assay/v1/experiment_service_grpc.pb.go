@@ -78,7 +78,11 @@ type ExperimentServiceClient interface {
 	// `allow_movement` and for metrics that do not exist.
 	PreviewUpdate(ctx context.Context, in *PreviewUpdateRequest, opts ...grpc.CallOption) (*PreviewUpdateResponse, error)
 	// StartExperiment makes a draft run. It pins the current revision of every
-	// metric and seals the plan.
+	// metric and seals the plan. In a layer it takes a slot as wide as its
+	// traffic.
+	//
+	// FAILED_PRECONDITION, with the reason LAYER_FULL and the room that is left,
+	// if the layer has less. So is a rise of the traffic later.
 	StartExperiment(ctx context.Context, in *StartExperimentRequest, opts ...grpc.CallOption) (*StartExperimentResponse, error)
 	// PauseExperiment stops a running experiment's assignment.
 	PauseExperiment(ctx context.Context, in *PauseExperimentRequest, opts ...grpc.CallOption) (*PauseExperimentResponse, error)
@@ -285,7 +289,11 @@ type ExperimentServiceServer interface {
 	// `allow_movement` and for metrics that do not exist.
 	PreviewUpdate(context.Context, *PreviewUpdateRequest) (*PreviewUpdateResponse, error)
 	// StartExperiment makes a draft run. It pins the current revision of every
-	// metric and seals the plan.
+	// metric and seals the plan. In a layer it takes a slot as wide as its
+	// traffic.
+	//
+	// FAILED_PRECONDITION, with the reason LAYER_FULL and the room that is left,
+	// if the layer has less. So is a rise of the traffic later.
 	StartExperiment(context.Context, *StartExperimentRequest) (*StartExperimentResponse, error)
 	// PauseExperiment stops a running experiment's assignment.
 	PauseExperiment(context.Context, *PauseExperimentRequest) (*PauseExperimentResponse, error)
