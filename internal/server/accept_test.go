@@ -129,6 +129,9 @@ func edit(m protoreflect.Message, r *rand.Rand) {
 		for range r.IntN(4) * r.IntN(8) {
 			list.Append(randomValue(fd, list.NewElement(), r))
 		}
+		if list.Len() > 0 && r.IntN(3) == 0 {
+			list.Append(list.Get(r.IntN(list.Len())))
+		}
 	case fd.Kind() == protoreflect.MessageKind && r.IntN(3) > 0:
 		if inner := m.Mutable(fd).Message(); inner.Descriptor().Fields().Len() > 0 {
 			edit(inner, r)
