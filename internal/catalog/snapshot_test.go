@@ -140,6 +140,7 @@ func TestSnapshotCutOff(t *testing.T) {
 func TestSnapshotDamaged(t *testing.T) {
 	want := filled(0)
 	whole := encoded(t, want)
+	const head = 10 // Bytes of gzip's header; time, level and system in it are for people.
 	taken := 0
 	for i := range whole {
 		damaged := bytes.Clone(whole)
@@ -148,12 +149,14 @@ func TestSnapshotDamaged(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		taken++
+		if i >= head {
+			taken++
+		}
 		if diff := cmp.Diff(*want, h[0]); diff != "" {
 			t.Fatalf("byte %d: -written +read:\n%s", i, diff)
 		}
 	}
-	if taken > 6 { // Time, level and system, which are for people.
+	if taken > 2 { // Bytes that fill up the compressed data to whole ones.
 		t.Errorf("%d damaged files were taken", taken)
 	}
 }
