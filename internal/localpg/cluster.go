@@ -133,7 +133,7 @@ func (c *cluster) prepare(ctx context.Context) error {
 	if err := c.stopLeftovers(ctx); err != nil {
 		return err
 	}
-	if err := c.removeHalfMade(); err != nil {
+	if err := c.removeHalfMade(ctx); err != nil {
 		return err
 	}
 	if version == "" {
@@ -154,16 +154,30 @@ func (c *cluster) version() (string, error) {
 	return "", fmt.Errorf("%s is there but cannot be used as a Postgres cluster; move it away or choose another data directory: %w", c.dir(), err)
 }
 
-// removeHalfMade removes what a killed create left. It never was a cluster.
-func (c *cluster) removeHalfMade() error {
+// removeHalfMade removes what a killed create left. It never was a cluster. Its
+// programs end by themselves, and a directory that they still write to is
+// tried again until ctx ends.
+func (c *cluster) removeHalfMade(ctx context.Context) error {
 	entries, err := os.ReadDir(c.dataDir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), newPrefix) {
-			if err := os.RemoveAll(filepath.Join(c.dataDir, e.Name())); err != nil {
+		if !strings.HasPrefix(e.Name(), newPrefix) {
+			continue
+		}
+		for {
+			err := os.RemoveAll(filepath.Join(c.dataDir, e.Name()))
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, syscall.ENOTEMPTY) {
 				return err
+			}
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(pollInterval):
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -215,5 +216,37 @@ func writePIDFile(t *testing.T, dataDir string, pid int) {
 	}
 	if err := o.own(path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The programs of a killed create end by themselves, and may write until they
+// do.
+func TestHalfMadeClusterStillWritten(t *testing.T) {
+	for range 20 {
+		c := &cluster{dataDir: t.TempDir()}
+		half := filepath.Join(c.dataDir, newPrefix+"1", "base")
+		if err := os.MkdirAll(half, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan struct{})
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			for i := range 5000 {
+				if err := os.WriteFile(filepath.Join(half, fmt.Sprint(i)), nil, 0o600); err != nil {
+					return // The directory is gone.
+				}
+				if i == 100 {
+					close(written)
+				}
+			}
+		})
+		<-written
+		if err := c.removeHalfMade(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if found, _ := filepath.Glob(filepath.Join(c.dataDir, newPrefix+"*")); len(found) != 0 {
+			t.Errorf("left: %v", found)
+		}
+		writer.Wait()
 	}
 }
