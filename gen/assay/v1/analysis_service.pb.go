@@ -1185,6 +1185,201 @@ func (x *Verdict) GetReasons() []string {
 	return nil
 }
 
+// AnalyzeHoldoutRequest asks for the analysis of a holdout.
+type AnalyzeHoldoutRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The holdout's key.
+	Holdout string `protobuf:"bytes,1,opt,name=holdout,proto3" json:"holdout,omitempty"`
+	// Keys of the metrics to compare, 1 to 100, each at its current revision.
+	Metrics []string `protobuf:"bytes,2,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	// Only what was recorded up to this moment counts. Absent: the latest moment
+	// before which no write can still commit.
+	AsOfTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
+	// 1 − the accepted error rate of each interval, above 0.5 and below 1. Default
+	// 0.95.
+	ConfidenceLevel *float64 `protobuf:"fixed64,4,opt,name=confidence_level,json=confidenceLevel,proto3,oneof" json:"confidence_level,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *AnalyzeHoldoutRequest) Reset() {
+	*x = AnalyzeHoldoutRequest{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnalyzeHoldoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnalyzeHoldoutRequest) ProtoMessage() {}
+
+func (x *AnalyzeHoldoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnalyzeHoldoutRequest.ProtoReflect.Descriptor instead.
+func (*AnalyzeHoldoutRequest) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AnalyzeHoldoutRequest) GetHoldout() string {
+	if x != nil {
+		return x.Holdout
+	}
+	return ""
+}
+
+func (x *AnalyzeHoldoutRequest) GetMetrics() []string {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *AnalyzeHoldoutRequest) GetAsOfTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOfTime
+	}
+	return nil
+}
+
+func (x *AnalyzeHoldoutRequest) GetConfidenceLevel() float64 {
+	if x != nil && x.ConfidenceLevel != nil {
+		return *x.ConfidenceLevel
+	}
+	return 0
+}
+
+// AnalyzeHoldoutResponse is the analysis of a holdout, by the always-valid
+// method. Its variants are "held_out", which is the baseline, and "open".
+type AnalyzeHoldoutResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id under which it is stored, a UUID.
+	AnalysisId string `protobuf:"bytes,1,opt,name=analysis_id,json=analysisId,proto3" json:"analysis_id,omitempty"`
+	// The holdout's key.
+	Holdout string `protobuf:"bytes,2,opt,name=holdout,proto3" json:"holdout,omitempty"`
+	// What was recorded up to this moment counts.
+	AsOfTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
+	// When it was computed.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The confidence level.
+	ConfidenceLevel float64 `protobuf:"fixed64,5,opt,name=confidence_level,json=confidenceLevel,proto3" json:"confidence_level,omitempty"`
+	// Whether held-out and open subjects are as many as the share expects.
+	SampleRatio *SampleRatio `protobuf:"bytes,6,opt,name=sample_ratio,json=sampleRatio,proto3" json:"sample_ratio,omitempty"`
+	// Subjects that were left out.
+	Exclusions *Exclusions `protobuf:"bytes,7,opt,name=exclusions,proto3" json:"exclusions,omitempty"`
+	// The metrics, in the order of the request. No plan names them, so they are
+	// exploratory and their p-values are not corrected.
+	Metrics []*MetricAnalysis `protobuf:"bytes,8,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	// What a reader must know before trusting the figures.
+	Warnings      []string `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnalyzeHoldoutResponse) Reset() {
+	*x = AnalyzeHoldoutResponse{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnalyzeHoldoutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnalyzeHoldoutResponse) ProtoMessage() {}
+
+func (x *AnalyzeHoldoutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnalyzeHoldoutResponse.ProtoReflect.Descriptor instead.
+func (*AnalyzeHoldoutResponse) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AnalyzeHoldoutResponse) GetAnalysisId() string {
+	if x != nil {
+		return x.AnalysisId
+	}
+	return ""
+}
+
+func (x *AnalyzeHoldoutResponse) GetHoldout() string {
+	if x != nil {
+		return x.Holdout
+	}
+	return ""
+}
+
+func (x *AnalyzeHoldoutResponse) GetAsOfTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOfTime
+	}
+	return nil
+}
+
+func (x *AnalyzeHoldoutResponse) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *AnalyzeHoldoutResponse) GetConfidenceLevel() float64 {
+	if x != nil {
+		return x.ConfidenceLevel
+	}
+	return 0
+}
+
+func (x *AnalyzeHoldoutResponse) GetSampleRatio() *SampleRatio {
+	if x != nil {
+		return x.SampleRatio
+	}
+	return nil
+}
+
+func (x *AnalyzeHoldoutResponse) GetExclusions() *Exclusions {
+	if x != nil {
+		return x.Exclusions
+	}
+	return nil
+}
+
+func (x *AnalyzeHoldoutResponse) GetMetrics() []*MetricAnalysis {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *AnalyzeHoldoutResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // GetAnalysisRequest names a stored analysis.
 type GetAnalysisRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1196,7 +1391,7 @@ type GetAnalysisRequest struct {
 
 func (x *GetAnalysisRequest) Reset() {
 	*x = GetAnalysisRequest{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[10]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1403,7 @@ func (x *GetAnalysisRequest) String() string {
 func (*GetAnalysisRequest) ProtoMessage() {}
 
 func (x *GetAnalysisRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[10]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1416,7 @@ func (x *GetAnalysisRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAnalysisRequest.ProtoReflect.Descriptor instead.
 func (*GetAnalysisRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{10}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetAnalysisRequest) GetAnalysisId() string {
@@ -1234,15 +1429,17 @@ func (x *GetAnalysisRequest) GetAnalysisId() string {
 // GetAnalysisResponse holds the stored analysis.
 type GetAnalysisResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The analysis, as AnalyzeExperiment answered it.
-	Analysis      *AnalyzeExperimentResponse `protobuf:"bytes,1,opt,name=analysis,proto3" json:"analysis,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The analysis, as AnalyzeExperiment answered it. Absent for a holdout's.
+	Analysis *AnalyzeExperimentResponse `protobuf:"bytes,1,opt,name=analysis,proto3" json:"analysis,omitempty"`
+	// The analysis, as AnalyzeHoldout answered it. Absent for an experiment's.
+	HoldoutAnalysis *AnalyzeHoldoutResponse `protobuf:"bytes,2,opt,name=holdout_analysis,json=holdoutAnalysis,proto3" json:"holdout_analysis,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetAnalysisResponse) Reset() {
 	*x = GetAnalysisResponse{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[11]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1451,7 @@ func (x *GetAnalysisResponse) String() string {
 func (*GetAnalysisResponse) ProtoMessage() {}
 
 func (x *GetAnalysisResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[11]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,12 +1464,19 @@ func (x *GetAnalysisResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAnalysisResponse.ProtoReflect.Descriptor instead.
 func (*GetAnalysisResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{11}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetAnalysisResponse) GetAnalysis() *AnalyzeExperimentResponse {
 	if x != nil {
 		return x.Analysis
+	}
+	return nil
+}
+
+func (x *GetAnalysisResponse) GetHoldoutAnalysis() *AnalyzeHoldoutResponse {
+	if x != nil {
+		return x.HoldoutAnalysis
 	}
 	return nil
 }
@@ -1292,7 +1496,7 @@ type ListAnalysesRequest struct {
 
 func (x *ListAnalysesRequest) Reset() {
 	*x = ListAnalysesRequest{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[12]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1508,7 @@ func (x *ListAnalysesRequest) String() string {
 func (*ListAnalysesRequest) ProtoMessage() {}
 
 func (x *ListAnalysesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[12]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1521,7 @@ func (x *ListAnalysesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAnalysesRequest.ProtoReflect.Descriptor instead.
 func (*ListAnalysesRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{12}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListAnalysesRequest) GetExperiment() string {
@@ -1354,7 +1558,7 @@ type ListAnalysesResponse struct {
 
 func (x *ListAnalysesResponse) Reset() {
 	*x = ListAnalysesResponse{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[13]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1570,7 @@ func (x *ListAnalysesResponse) String() string {
 func (*ListAnalysesResponse) ProtoMessage() {}
 
 func (x *ListAnalysesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[13]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1583,7 @@ func (x *ListAnalysesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAnalysesResponse.ProtoReflect.Descriptor instead.
 func (*ListAnalysesResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{13}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListAnalysesResponse) GetAnalyses() []*AnalysisSummary {
@@ -1415,7 +1619,7 @@ type AnalysisSummary struct {
 
 func (x *AnalysisSummary) Reset() {
 	*x = AnalysisSummary{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[14]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1631,7 @@ func (x *AnalysisSummary) String() string {
 func (*AnalysisSummary) ProtoMessage() {}
 
 func (x *AnalysisSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[14]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1644,7 @@ func (x *AnalysisSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnalysisSummary.ProtoReflect.Descriptor instead.
 func (*AnalysisSummary) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{14}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AnalysisSummary) GetAnalysisId() string {
@@ -1494,7 +1698,7 @@ type Shift struct {
 
 func (x *Shift) Reset() {
 	*x = Shift{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[15]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1710,7 @@ func (x *Shift) String() string {
 func (*Shift) ProtoMessage() {}
 
 func (x *Shift) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[15]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1723,7 @@ func (x *Shift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shift.ProtoReflect.Descriptor instead.
 func (*Shift) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{15}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Shift) GetScale() isShift_Scale {
@@ -1589,7 +1793,7 @@ type CompareSummariesRequest struct {
 
 func (x *CompareSummariesRequest) Reset() {
 	*x = CompareSummariesRequest{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[16]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1805,7 @@ func (x *CompareSummariesRequest) String() string {
 func (*CompareSummariesRequest) ProtoMessage() {}
 
 func (x *CompareSummariesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[16]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1818,7 @@ func (x *CompareSummariesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareSummariesRequest.ProtoReflect.Descriptor instead.
 func (*CompareSummariesRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{16}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CompareSummariesRequest) GetComponents() []string {
@@ -1682,7 +1886,7 @@ type SummaryArm struct {
 
 func (x *SummaryArm) Reset() {
 	*x = SummaryArm{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[17]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1898,7 @@ func (x *SummaryArm) String() string {
 func (*SummaryArm) ProtoMessage() {}
 
 func (x *SummaryArm) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[17]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1911,7 @@ func (x *SummaryArm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryArm.ProtoReflect.Descriptor instead.
 func (*SummaryArm) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{17}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SummaryArm) GetVariant() string {
@@ -1749,7 +1953,7 @@ type SummaryStratum struct {
 
 func (x *SummaryStratum) Reset() {
 	*x = SummaryStratum{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[18]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1965,7 @@ func (x *SummaryStratum) String() string {
 func (*SummaryStratum) ProtoMessage() {}
 
 func (x *SummaryStratum) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[18]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1978,7 @@ func (x *SummaryStratum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryStratum.ProtoReflect.Descriptor instead.
 func (*SummaryStratum) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{18}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SummaryStratum) GetStratum() string {
@@ -1818,7 +2022,7 @@ type CompareSummariesResponse struct {
 
 func (x *CompareSummariesResponse) Reset() {
 	*x = CompareSummariesResponse{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[19]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +2034,7 @@ func (x *CompareSummariesResponse) String() string {
 func (*CompareSummariesResponse) ProtoMessage() {}
 
 func (x *CompareSummariesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[19]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2047,7 @@ func (x *CompareSummariesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareSummariesResponse.ProtoReflect.Descriptor instead.
 func (*CompareSummariesResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{19}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CompareSummariesResponse) GetArms() []*ArmResult {
@@ -1980,12 +2184,35 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\aVerdict\x12/\n" +
 	"\x06action\x18\x01 \x01(\x0e2\x17.assay.v1.VerdictActionR\x06action\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x18\n" +
-	"\areasons\x18\x03 \x03(\tR\areasons\"?\n" +
+	"\areasons\x18\x03 \x03(\tR\areasons\"\xae\x02\n" +
+	"\x15AnalyzeHoldoutRequest\x128\n" +
+	"\aholdout\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\aholdout\x12C\n" +
+	"\ametrics\x18\x02 \x03(\tB)\xbaH&\x92\x01#\b\x01\x10d\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\ametrics\x128\n" +
+	"\n" +
+	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12G\n" +
+	"\x10confidence_level\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?H\x00R\x0fconfidenceLevel\x88\x01\x01B\x13\n" +
+	"\x11_confidence_level\"\xb5\x03\n" +
+	"\x16AnalyzeHoldoutResponse\x12\x1f\n" +
+	"\vanalysis_id\x18\x01 \x01(\tR\n" +
+	"analysisId\x12\x18\n" +
+	"\aholdout\x18\x02 \x01(\tR\aholdout\x128\n" +
+	"\n" +
+	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12)\n" +
+	"\x10confidence_level\x18\x05 \x01(\x01R\x0fconfidenceLevel\x128\n" +
+	"\fsample_ratio\x18\x06 \x01(\v2\x15.assay.v1.SampleRatioR\vsampleRatio\x124\n" +
+	"\n" +
+	"exclusions\x18\a \x01(\v2\x14.assay.v1.ExclusionsR\n" +
+	"exclusions\x122\n" +
+	"\ametrics\x18\b \x03(\v2\x18.assay.v1.MetricAnalysisR\ametrics\x12\x1a\n" +
+	"\bwarnings\x18\t \x03(\tR\bwarnings\"?\n" +
 	"\x12GetAnalysisRequest\x12)\n" +
 	"\vanalysis_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
-	"analysisId\"V\n" +
+	"analysisId\"\xa3\x01\n" +
 	"\x13GetAnalysisResponse\x12?\n" +
-	"\banalysis\x18\x01 \x01(\v2#.assay.v1.AnalyzeExperimentResponseR\banalysis\"\xa7\x01\n" +
+	"\banalysis\x18\x01 \x01(\v2#.assay.v1.AnalyzeExperimentResponseR\banalysis\x12K\n" +
+	"\x10holdout_analysis\x18\x02 \x01(\v2 .assay.v1.AnalyzeHoldoutResponseR\x0fholdoutAnalysis\"\xa7\x01\n" +
 	"\x13ListAnalysesRequest\x12>\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
@@ -2057,9 +2284,10 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\x17ALTERNATIVE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ALTERNATIVE_TWO_SIDED\x10\x01\x12\x17\n" +
 	"\x13ALTERNATIVE_GREATER\x10\x02\x12\x14\n" +
-	"\x10ALTERNATIVE_LESS\x10\x032\xf9\x02\n" +
+	"\x10ALTERNATIVE_LESS\x10\x032\xd3\x03\n" +
 	"\x0fAnalysisService\x12a\n" +
-	"\x11AnalyzeExperiment\x12\".assay.v1.AnalyzeExperimentRequest\x1a#.assay.v1.AnalyzeExperimentResponse\"\x03\x90\x02\x02\x12O\n" +
+	"\x11AnalyzeExperiment\x12\".assay.v1.AnalyzeExperimentRequest\x1a#.assay.v1.AnalyzeExperimentResponse\"\x03\x90\x02\x02\x12X\n" +
+	"\x0eAnalyzeHoldout\x12\x1f.assay.v1.AnalyzeHoldoutRequest\x1a .assay.v1.AnalyzeHoldoutResponse\"\x03\x90\x02\x02\x12O\n" +
 	"\vGetAnalysis\x12\x1c.assay.v1.GetAnalysisRequest\x1a\x1d.assay.v1.GetAnalysisResponse\"\x03\x90\x02\x01\x12R\n" +
 	"\fListAnalyses\x12\x1d.assay.v1.ListAnalysesRequest\x1a\x1e.assay.v1.ListAnalysesResponse\"\x03\x90\x02\x01\x12^\n" +
 	"\x10CompareSummaries\x12!.assay.v1.CompareSummariesRequest\x1a\".assay.v1.CompareSummariesResponse\"\x03\x90\x02\x01B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
@@ -2077,7 +2305,7 @@ func file_assay_v1_analysis_service_proto_rawDescGZIP() []byte {
 }
 
 var file_assay_v1_analysis_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_assay_v1_analysis_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_assay_v1_analysis_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_assay_v1_analysis_service_proto_goTypes = []any{
 	(SampleRatioVerdict)(0),           // 0: assay.v1.SampleRatioVerdict
 	(GuardrailVerdict)(0),             // 1: assay.v1.GuardrailVerdict
@@ -2093,35 +2321,37 @@ var file_assay_v1_analysis_service_proto_goTypes = []any{
 	(*Comparison)(nil),                // 11: assay.v1.Comparison
 	(*SegmentResult)(nil),             // 12: assay.v1.SegmentResult
 	(*Verdict)(nil),                   // 13: assay.v1.Verdict
-	(*GetAnalysisRequest)(nil),        // 14: assay.v1.GetAnalysisRequest
-	(*GetAnalysisResponse)(nil),       // 15: assay.v1.GetAnalysisResponse
-	(*ListAnalysesRequest)(nil),       // 16: assay.v1.ListAnalysesRequest
-	(*ListAnalysesResponse)(nil),      // 17: assay.v1.ListAnalysesResponse
-	(*AnalysisSummary)(nil),           // 18: assay.v1.AnalysisSummary
-	(*Shift)(nil),                     // 19: assay.v1.Shift
-	(*CompareSummariesRequest)(nil),   // 20: assay.v1.CompareSummariesRequest
-	(*SummaryArm)(nil),                // 21: assay.v1.SummaryArm
-	(*SummaryStratum)(nil),            // 22: assay.v1.SummaryStratum
-	(*CompareSummariesResponse)(nil),  // 23: assay.v1.CompareSummariesResponse
-	nil,                               // 24: assay.v1.SampleRatio.ObservedEntry
-	nil,                               // 25: assay.v1.SampleRatio.ExpectedEntry
-	(*timestamppb.Timestamp)(nil),     // 26: google.protobuf.Timestamp
-	(*Plan)(nil),                      // 27: assay.v1.Plan
-	(MetricRole)(0),                   // 28: assay.v1.MetricRole
+	(*AnalyzeHoldoutRequest)(nil),     // 14: assay.v1.AnalyzeHoldoutRequest
+	(*AnalyzeHoldoutResponse)(nil),    // 15: assay.v1.AnalyzeHoldoutResponse
+	(*GetAnalysisRequest)(nil),        // 16: assay.v1.GetAnalysisRequest
+	(*GetAnalysisResponse)(nil),       // 17: assay.v1.GetAnalysisResponse
+	(*ListAnalysesRequest)(nil),       // 18: assay.v1.ListAnalysesRequest
+	(*ListAnalysesResponse)(nil),      // 19: assay.v1.ListAnalysesResponse
+	(*AnalysisSummary)(nil),           // 20: assay.v1.AnalysisSummary
+	(*Shift)(nil),                     // 21: assay.v1.Shift
+	(*CompareSummariesRequest)(nil),   // 22: assay.v1.CompareSummariesRequest
+	(*SummaryArm)(nil),                // 23: assay.v1.SummaryArm
+	(*SummaryStratum)(nil),            // 24: assay.v1.SummaryStratum
+	(*CompareSummariesResponse)(nil),  // 25: assay.v1.CompareSummariesResponse
+	nil,                               // 26: assay.v1.SampleRatio.ObservedEntry
+	nil,                               // 27: assay.v1.SampleRatio.ExpectedEntry
+	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
+	(*Plan)(nil),                      // 29: assay.v1.Plan
+	(MetricRole)(0),                   // 30: assay.v1.MetricRole
 }
 var file_assay_v1_analysis_service_proto_depIdxs = []int32{
-	26, // 0: assay.v1.AnalyzeExperimentRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	26, // 1: assay.v1.AnalyzeExperimentResponse.as_of_time:type_name -> google.protobuf.Timestamp
-	26, // 2: assay.v1.AnalyzeExperimentResponse.create_time:type_name -> google.protobuf.Timestamp
-	27, // 3: assay.v1.AnalyzeExperimentResponse.plan:type_name -> assay.v1.Plan
+	28, // 0: assay.v1.AnalyzeExperimentRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	28, // 1: assay.v1.AnalyzeExperimentResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	28, // 2: assay.v1.AnalyzeExperimentResponse.create_time:type_name -> google.protobuf.Timestamp
+	29, // 3: assay.v1.AnalyzeExperimentResponse.plan:type_name -> assay.v1.Plan
 	6,  // 4: assay.v1.AnalyzeExperimentResponse.sample_ratio:type_name -> assay.v1.SampleRatio
 	7,  // 5: assay.v1.AnalyzeExperimentResponse.exclusions:type_name -> assay.v1.Exclusions
 	8,  // 6: assay.v1.AnalyzeExperimentResponse.metrics:type_name -> assay.v1.MetricAnalysis
 	13, // 7: assay.v1.AnalyzeExperimentResponse.verdict:type_name -> assay.v1.Verdict
-	24, // 8: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
-	25, // 9: assay.v1.SampleRatio.expected:type_name -> assay.v1.SampleRatio.ExpectedEntry
+	26, // 8: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
+	27, // 9: assay.v1.SampleRatio.expected:type_name -> assay.v1.SampleRatio.ExpectedEntry
 	0,  // 10: assay.v1.SampleRatio.verdict:type_name -> assay.v1.SampleRatioVerdict
-	28, // 11: assay.v1.MetricAnalysis.role:type_name -> assay.v1.MetricRole
+	30, // 11: assay.v1.MetricAnalysis.role:type_name -> assay.v1.MetricRole
 	9,  // 12: assay.v1.MetricAnalysis.arms:type_name -> assay.v1.ArmResult
 	11, // 13: assay.v1.MetricAnalysis.comparisons:type_name -> assay.v1.Comparison
 	12, // 14: assay.v1.MetricAnalysis.segments:type_name -> assay.v1.SegmentResult
@@ -2132,31 +2362,40 @@ var file_assay_v1_analysis_service_proto_depIdxs = []int32{
 	9,  // 19: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
 	11, // 20: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
 	2,  // 21: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
-	5,  // 22: assay.v1.GetAnalysisResponse.analysis:type_name -> assay.v1.AnalyzeExperimentResponse
-	18, // 23: assay.v1.ListAnalysesResponse.analyses:type_name -> assay.v1.AnalysisSummary
-	26, // 24: assay.v1.AnalysisSummary.as_of_time:type_name -> google.protobuf.Timestamp
-	26, // 25: assay.v1.AnalysisSummary.create_time:type_name -> google.protobuf.Timestamp
-	13, // 26: assay.v1.AnalysisSummary.verdict:type_name -> assay.v1.Verdict
-	21, // 27: assay.v1.CompareSummariesRequest.arms:type_name -> assay.v1.SummaryArm
-	27, // 28: assay.v1.CompareSummariesRequest.plan:type_name -> assay.v1.Plan
-	3,  // 29: assay.v1.CompareSummariesRequest.alternative:type_name -> assay.v1.Alternative
-	19, // 30: assay.v1.CompareSummariesRequest.margin:type_name -> assay.v1.Shift
-	22, // 31: assay.v1.SummaryArm.strata:type_name -> assay.v1.SummaryStratum
-	9,  // 32: assay.v1.CompareSummariesResponse.arms:type_name -> assay.v1.ArmResult
-	11, // 33: assay.v1.CompareSummariesResponse.comparisons:type_name -> assay.v1.Comparison
-	4,  // 34: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
-	14, // 35: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
-	16, // 36: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
-	20, // 37: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
-	5,  // 38: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
-	15, // 39: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
-	17, // 40: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
-	23, // 41: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
-	38, // [38:42] is the sub-list for method output_type
-	34, // [34:38] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	28, // 22: assay.v1.AnalyzeHoldoutRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	28, // 23: assay.v1.AnalyzeHoldoutResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	28, // 24: assay.v1.AnalyzeHoldoutResponse.create_time:type_name -> google.protobuf.Timestamp
+	6,  // 25: assay.v1.AnalyzeHoldoutResponse.sample_ratio:type_name -> assay.v1.SampleRatio
+	7,  // 26: assay.v1.AnalyzeHoldoutResponse.exclusions:type_name -> assay.v1.Exclusions
+	8,  // 27: assay.v1.AnalyzeHoldoutResponse.metrics:type_name -> assay.v1.MetricAnalysis
+	5,  // 28: assay.v1.GetAnalysisResponse.analysis:type_name -> assay.v1.AnalyzeExperimentResponse
+	15, // 29: assay.v1.GetAnalysisResponse.holdout_analysis:type_name -> assay.v1.AnalyzeHoldoutResponse
+	20, // 30: assay.v1.ListAnalysesResponse.analyses:type_name -> assay.v1.AnalysisSummary
+	28, // 31: assay.v1.AnalysisSummary.as_of_time:type_name -> google.protobuf.Timestamp
+	28, // 32: assay.v1.AnalysisSummary.create_time:type_name -> google.protobuf.Timestamp
+	13, // 33: assay.v1.AnalysisSummary.verdict:type_name -> assay.v1.Verdict
+	23, // 34: assay.v1.CompareSummariesRequest.arms:type_name -> assay.v1.SummaryArm
+	29, // 35: assay.v1.CompareSummariesRequest.plan:type_name -> assay.v1.Plan
+	3,  // 36: assay.v1.CompareSummariesRequest.alternative:type_name -> assay.v1.Alternative
+	21, // 37: assay.v1.CompareSummariesRequest.margin:type_name -> assay.v1.Shift
+	24, // 38: assay.v1.SummaryArm.strata:type_name -> assay.v1.SummaryStratum
+	9,  // 39: assay.v1.CompareSummariesResponse.arms:type_name -> assay.v1.ArmResult
+	11, // 40: assay.v1.CompareSummariesResponse.comparisons:type_name -> assay.v1.Comparison
+	4,  // 41: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
+	14, // 42: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
+	16, // 43: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
+	18, // 44: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
+	22, // 45: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
+	5,  // 46: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
+	15, // 47: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
+	17, // 48: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
+	19, // 49: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
+	25, // 50: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
+	46, // [46:51] is the sub-list for method output_type
+	41, // [41:46] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_service_proto_init() }
@@ -2169,7 +2408,8 @@ func file_assay_v1_analysis_service_proto_init() {
 	file_assay_v1_analysis_service_proto_msgTypes[5].OneofWrappers = []any{}
 	file_assay_v1_analysis_service_proto_msgTypes[6].OneofWrappers = []any{}
 	file_assay_v1_analysis_service_proto_msgTypes[7].OneofWrappers = []any{}
-	file_assay_v1_analysis_service_proto_msgTypes[15].OneofWrappers = []any{
+	file_assay_v1_analysis_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_assay_v1_analysis_service_proto_msgTypes[17].OneofWrappers = []any{
 		(*Shift_Absolute)(nil),
 		(*Shift_Relative)(nil),
 	}
@@ -2179,7 +2419,7 @@ func file_assay_v1_analysis_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_analysis_service_proto_rawDesc), len(file_assay_v1_analysis_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AnalysisService_AnalyzeExperiment_FullMethodName = "/assay.v1.AnalysisService/AnalyzeExperiment"
+	AnalysisService_AnalyzeHoldout_FullMethodName    = "/assay.v1.AnalysisService/AnalyzeHoldout"
 	AnalysisService_GetAnalysis_FullMethodName       = "/assay.v1.AnalysisService/GetAnalysis"
 	AnalysisService_ListAnalyses_FullMethodName      = "/assay.v1.AnalysisService/ListAnalyses"
 	AnalysisService_CompareSummaries_FullMethodName  = "/assay.v1.AnalysisService/CompareSummaries"
@@ -43,6 +44,16 @@ type AnalysisServiceClient interface {
 	// for a segment that the experiment does not keep or an `as_of_time` in the
 	// future, FAILED_PRECONDITION for a draft.
 	AnalyzeExperiment(ctx context.Context, in *AnalyzeExperimentRequest, opts ...grpc.CallOption) (*AnalyzeExperimentResponse, error)
+	// AnalyzeHoldout compares the subjects that a holdout leaves open with those
+	// that it holds out, on any metrics, and stores the result: the cumulative
+	// effect of all that the covered experiments did. Subjects count from their
+	// first exposure in any covered experiment on.
+	//
+	// The same request with the same explicit `as_of_time` returns the stored
+	// result. NOT_FOUND for an unknown holdout or metric, INVALID_ARGUMENT for an
+	// `as_of_time` in the future, FAILED_PRECONDITION for a holdout that has not
+	// started.
+	AnalyzeHoldout(ctx context.Context, in *AnalyzeHoldoutRequest, opts ...grpc.CallOption) (*AnalyzeHoldoutResponse, error)
 	// GetAnalysis returns a stored analysis. NOT_FOUND if there is none.
 	GetAnalysis(ctx context.Context, in *GetAnalysisRequest, opts ...grpc.CallOption) (*GetAnalysisResponse, error)
 	// ListAnalyses lists an experiment's stored analyses, newest first.
@@ -64,6 +75,16 @@ func (c *analysisServiceClient) AnalyzeExperiment(ctx context.Context, in *Analy
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AnalyzeExperimentResponse)
 	err := c.cc.Invoke(ctx, AnalysisService_AnalyzeExperiment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *analysisServiceClient) AnalyzeHoldout(ctx context.Context, in *AnalyzeHoldoutRequest, opts ...grpc.CallOption) (*AnalyzeHoldoutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AnalyzeHoldoutResponse)
+	err := c.cc.Invoke(ctx, AnalysisService_AnalyzeHoldout_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +139,16 @@ type AnalysisServiceServer interface {
 	// for a segment that the experiment does not keep or an `as_of_time` in the
 	// future, FAILED_PRECONDITION for a draft.
 	AnalyzeExperiment(context.Context, *AnalyzeExperimentRequest) (*AnalyzeExperimentResponse, error)
+	// AnalyzeHoldout compares the subjects that a holdout leaves open with those
+	// that it holds out, on any metrics, and stores the result: the cumulative
+	// effect of all that the covered experiments did. Subjects count from their
+	// first exposure in any covered experiment on.
+	//
+	// The same request with the same explicit `as_of_time` returns the stored
+	// result. NOT_FOUND for an unknown holdout or metric, INVALID_ARGUMENT for an
+	// `as_of_time` in the future, FAILED_PRECONDITION for a holdout that has not
+	// started.
+	AnalyzeHoldout(context.Context, *AnalyzeHoldoutRequest) (*AnalyzeHoldoutResponse, error)
 	// GetAnalysis returns a stored analysis. NOT_FOUND if there is none.
 	GetAnalysis(context.Context, *GetAnalysisRequest) (*GetAnalysisResponse, error)
 	// ListAnalyses lists an experiment's stored analyses, newest first.
@@ -137,6 +168,9 @@ type UnimplementedAnalysisServiceServer struct{}
 
 func (UnimplementedAnalysisServiceServer) AnalyzeExperiment(context.Context, *AnalyzeExperimentRequest) (*AnalyzeExperimentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AnalyzeExperiment not implemented")
+}
+func (UnimplementedAnalysisServiceServer) AnalyzeHoldout(context.Context, *AnalyzeHoldoutRequest) (*AnalyzeHoldoutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AnalyzeHoldout not implemented")
 }
 func (UnimplementedAnalysisServiceServer) GetAnalysis(context.Context, *GetAnalysisRequest) (*GetAnalysisResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAnalysis not implemented")
@@ -182,6 +216,24 @@ func _AnalysisService_AnalyzeExperiment_Handler(srv interface{}, ctx context.Con
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AnalysisServiceServer).AnalyzeExperiment(ctx, req.(*AnalyzeExperimentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AnalysisService_AnalyzeHoldout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AnalyzeHoldoutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AnalysisServiceServer).AnalyzeHoldout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AnalysisService_AnalyzeHoldout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AnalysisServiceServer).AnalyzeHoldout(ctx, req.(*AnalyzeHoldoutRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -250,6 +302,10 @@ var AnalysisService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AnalyzeExperiment",
 			Handler:    _AnalysisService_AnalyzeExperiment_Handler,
+		},
+		{
+			MethodName: "AnalyzeHoldout",
+			Handler:    _AnalysisService_AnalyzeHoldout_Handler,
 		},
 		{
 			MethodName: "GetAnalysis",

@@ -33,12 +33,12 @@ const (
 	// Record nothing: the caller records the exposure when the subject meets the
 	// variant.
 	ExposureRecording_EXPOSURE_RECORDING_NONE ExposureRecording = 1
-	// Record each REASON_SPLIT assignment as an exposure now. It never delays or
-	// fails the assignment; an exposure that could not be stored is counted in
-	// the metric assay_exposures_lost_total.
+	// Record each REASON_SPLIT assignment as an exposure now, and each
+	// REASON_HOLDOUT assignment of a running experiment as RecordExposures does.
+	// It never delays or fails the assignment; an exposure that could not be
+	// stored is counted in the metric assay_exposures_lost_total.
 	ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT ExposureRecording = 2
-	// Record each REASON_SPLIT assignment as an exposure and answer once it is
-	// committed. An exposure that could not be stored does not fail the call: its
+	// Record as BEST_EFFORT does, and answer once it is committed. An exposure that could not be stored does not fail the call: its
 	// assignment says so in `exposure_error`. At most half of the time that the
 	// call has left is spent on it.
 	ExposureRecording_EXPOSURE_RECORDING_DURABLE ExposureRecording = 3
@@ -93,7 +93,8 @@ type Reason int32
 const (
 	// Never sent.
 	Reason_REASON_UNSPECIFIED Reason = 0
-	// The split gave the variant. Only these assignments are analysed.
+	// The split gave the variant. Only these assignments are analysed, and those
+	// of holdouts, as such.
 	Reason_REASON_SPLIT Reason = 1
 	// The subject is pinned to the variant.
 	Reason_REASON_OVERRIDE Reason = 2
@@ -114,21 +115,25 @@ const (
 	Reason_REASON_UNIT_MISMATCH Reason = 8
 	// The experiment is assigned elsewhere (ASSIGNMENT_EXTERNAL). No variant.
 	Reason_REASON_EXTERNAL Reason = 9
+	// A holdout that covers the experiment holds the subject out: the variant is
+	// the control, in traffic or not.
+	Reason_REASON_HOLDOUT Reason = 10
 )
 
 // Enum value maps for Reason.
 var (
 	Reason_name = map[int32]string{
-		0: "REASON_UNSPECIFIED",
-		1: "REASON_SPLIT",
-		2: "REASON_OVERRIDE",
-		3: "REASON_NOT_FOUND",
-		4: "REASON_NOT_RUNNING",
-		5: "REASON_INELIGIBLE",
-		6: "REASON_NO_TRAFFIC",
-		7: "REASON_CONCLUDED",
-		8: "REASON_UNIT_MISMATCH",
-		9: "REASON_EXTERNAL",
+		0:  "REASON_UNSPECIFIED",
+		1:  "REASON_SPLIT",
+		2:  "REASON_OVERRIDE",
+		3:  "REASON_NOT_FOUND",
+		4:  "REASON_NOT_RUNNING",
+		5:  "REASON_INELIGIBLE",
+		6:  "REASON_NO_TRAFFIC",
+		7:  "REASON_CONCLUDED",
+		8:  "REASON_UNIT_MISMATCH",
+		9:  "REASON_EXTERNAL",
+		10: "REASON_HOLDOUT",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -141,6 +146,7 @@ var (
 		"REASON_CONCLUDED":     7,
 		"REASON_UNIT_MISMATCH": 8,
 		"REASON_EXTERNAL":      9,
+		"REASON_HOLDOUT":       10,
 	}
 )
 
@@ -189,6 +195,10 @@ const (
 	Gate_KIND_SPLIT Gate_Kind = 5
 	// The slot in a layer, in place of TRAFFIC.
 	Gate_KIND_LAYER Gate_Kind = 6
+	// A holdout: one gate for each that is in force and covers the experiment,
+	// or one that says that there is none. It passes who is not held out, and
+	// gives the others their variant.
+	Gate_KIND_HOLDOUT Gate_Kind = 7
 )
 
 // Enum value maps for Gate_Kind.
@@ -201,6 +211,7 @@ var (
 		4: "KIND_TRAFFIC",
 		5: "KIND_SPLIT",
 		6: "KIND_LAYER",
+		7: "KIND_HOLDOUT",
 	}
 	Gate_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -210,6 +221,7 @@ var (
 		"KIND_TRAFFIC":     4,
 		"KIND_SPLIT":       5,
 		"KIND_LAYER":       6,
+		"KIND_HOLDOUT":     7,
 	}
 )
 
@@ -742,14 +754,15 @@ type isExplainAssignmentRequest_Moment interface {
 }
 
 type ExplainAssignmentRequest_Revision struct {
-	// As if the experiment ran with this revision, with the overrides of now
-	// and, in a layer, with the last slot that it had with the revision.
+	// As if the experiment ran with this revision, with the overrides of now,
+	// in a layer with the last slot that it had with the revision, and with the
+	// holdouts that were in force when the revision was replaced, or are now.
 	Revision int32 `protobuf:"varint,3,opt,name=revision,proto3,oneof"`
 }
 
 type ExplainAssignmentRequest_Time struct {
-	// As it was then: the state, the revision and the overrides in force. The
-	// payload is that of the revision. A server learns of a change shortly
+	// As it was then: the state, the revision, the overrides and the holdouts
+	// in force. The payload is that of the revision. A server learns of a change shortly
 	// after it is made, and answers until then as before.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3,oneof"`
 }
@@ -832,8 +845,8 @@ type Gate struct {
 	Passed bool `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
 	// What happened, in a sentence.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
-	// The hash that decided. Present for TRAFFIC, SPLIT and LAYER,
-	// but not for an experiment without a slot in its layer.
+	// The hash that decided. Present for TRAFFIC, SPLIT, LAYER and HOLDOUT, but
+	// not for an experiment without a slot in its layer or without a holdout.
 	Bucketing *Bucketing `protobuf:"bytes,4,opt,name=bucketing,proto3" json:"bucketing,omitempty"`
 	// The predicate. Present for ELIGIBILITY.
 	Predicate string `protobuf:"bytes,5,opt,name=predicate,proto3" json:"predicate,omitempty"`
@@ -920,7 +933,8 @@ func (x *Gate) GetAttributes() *structpb.Struct {
 // can be repeated by hand.
 type Bucketing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The purpose that entered the hash: "traffic", "layer" or "split".
+	// The purpose that entered the hash: "traffic", "layer", "holdout" or
+	// "split".
 	Purpose string `protobuf:"bytes,1,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	// The salt that entered the hash.
 	Salt string `protobuf:"bytes,2,opt,name=salt,proto3" json:"salt,omitempty"`
@@ -1000,7 +1014,7 @@ func (x *Bucketing) GetRange() *BucketRange {
 }
 
 // BucketRange is a half-open range of buckets that belongs to a variant, to the
-// traffic or to a slot in a layer.
+// traffic, to a slot in a layer or to a holdout.
 type BucketRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first bucket.
@@ -1118,7 +1132,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"assignment\x18\x01 \x01(\v2\x14.assay.v1.AssignmentR\n" +
 	"assignment\x12$\n" +
 	"\x05gates\x18\x02 \x03(\v2\x0e.assay.v1.GateR\x05gates\x12%\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\xf3\x02\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\x85\x03\n" +
 	"\x04Gate\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.assay.v1.Gate.KindR\x04kind\x12\x16\n" +
 	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x16\n" +
@@ -1127,7 +1141,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\tpredicate\x18\x05 \x01(\tR\tpredicate\x127\n" +
 	"\n" +
 	"attributes\x18\x06 \x01(\v2\x17.google.protobuf.StructR\n" +
-	"attributes\"\x87\x01\n" +
+	"attributes\"\x99\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1138,7 +1152,8 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\n" +
 	"KIND_SPLIT\x10\x05\x12\x0e\n" +
 	"\n" +
-	"KIND_LAYER\x10\x06\"\x92\x01\n" +
+	"KIND_LAYER\x10\x06\x12\x10\n" +
+	"\fKIND_HOLDOUT\x10\a\"\x92\x01\n" +
 	"\tBucketing\x12\x18\n" +
 	"\apurpose\x18\x01 \x01(\tR\apurpose\x12\x12\n" +
 	"\x04salt\x18\x02 \x01(\tR\x04salt\x12\x12\n" +
@@ -1153,7 +1168,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x1eEXPOSURE_RECORDING_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17EXPOSURE_RECORDING_NONE\x10\x01\x12\"\n" +
 	"\x1eEXPOSURE_RECORDING_BEST_EFFORT\x10\x02\x12\x1e\n" +
-	"\x1aEXPOSURE_RECORDING_DURABLE\x10\x03*\xe8\x01\n" +
+	"\x1aEXPOSURE_RECORDING_DURABLE\x10\x03*\xfc\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fREASON_SPLIT\x10\x01\x12\x13\n" +
@@ -1164,7 +1179,9 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x11REASON_NO_TRAFFIC\x10\x06\x12\x14\n" +
 	"\x10REASON_CONCLUDED\x10\a\x12\x18\n" +
 	"\x14REASON_UNIT_MISMATCH\x10\b\x12\x13\n" +
-	"\x0fREASON_EXTERNAL\x10\t2\x89\x02\n" +
+	"\x0fREASON_EXTERNAL\x10\t\x12\x12\n" +
+	"\x0eREASON_HOLDOUT\x10\n" +
+	"2\x89\x02\n" +
 	"\x11AssignmentService\x12@\n" +
 	"\x06Assign\x12\x17.assay.v1.AssignRequest\x1a\x18.assay.v1.AssignResponse\"\x03\x90\x02\x02\x12O\n" +
 	"\vBatchAssign\x12\x1c.assay.v1.BatchAssignRequest\x1a\x1d.assay.v1.BatchAssignResponse\"\x03\x90\x02\x02\x12a\n" +

@@ -39,7 +39,7 @@ const (
 	RejectionReason_REJECTION_REASON_EXPERIMENT_NOT_RUNNING RejectionReason = 3
 	// The revision has no such variant.
 	RejectionReason_REJECTION_REASON_VARIANT_NOT_FOUND RejectionReason = 4
-	// The split gives the subject another variant.
+	// The split or a holdout gives the subject another variant.
 	RejectionReason_REJECTION_REASON_VARIANT_MISMATCH RejectionReason = 5
 	// The experiment randomises another unit than the subject's.
 	RejectionReason_REJECTION_REASON_UNIT_MISMATCH RejectionReason = 6
@@ -114,7 +114,8 @@ type Exposure struct {
 	// The experiment's key.
 	Experiment string `protobuf:"bytes,1,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	// The variant's key. It must be the one that the split (or an override)
-	// gives the subject, unless the experiment is assigned elsewhere.
+	// gives the subject, or the control if a holdout held the subject out at
+	// `exposed_time`, unless the experiment is assigned elsewhere.
 	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
 	// The subject. Of its attributes those are kept that the experiment names as
 	// segments or covariates.
@@ -247,7 +248,10 @@ type RecordExposuresResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exposures that were new: a first one, an earlier one, or another variant.
 	Recorded int32 `protobuf:"varint,1,opt,name=recorded,proto3" json:"recorded,omitempty"`
-	// Exposures that were known, or later than a known one.
+	// Exposures that were known, or later than a known one. So are those of
+	// held-out subjects that without the holdout would not have taken part, as
+	// they are outside the traffic or the slot: their like among the open
+	// subjects meets no variant, so they bring nothing to compare.
 	Duplicates int32 `protobuf:"varint,2,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
 	// Exposures that broke a rule, in the order of the request.
 	Rejected      []*Rejection `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`

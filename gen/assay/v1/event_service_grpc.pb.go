@@ -38,6 +38,10 @@ const (
 // sent again.
 type EventServiceClient interface {
 	// RecordExposures records that subjects met their variants.
+	//
+	// For an experiment that holdouts cover it also records, once for each of
+	// them, whether the subject is held out or open. The exposure of a subject
+	// that is held out counts only there. Subjects with an override have no side.
 	RecordExposures(ctx context.Context, in *RecordExposuresRequest, opts ...grpc.CallOption) (*RecordExposuresResponse, error)
 	// RecordOutcomes records what subjects did.
 	RecordOutcomes(ctx context.Context, in *RecordOutcomesRequest, opts ...grpc.CallOption) (*RecordOutcomesResponse, error)
@@ -86,6 +90,10 @@ func (c *eventServiceClient) RecordOutcomes(ctx context.Context, in *RecordOutco
 // sent again.
 type EventServiceServer interface {
 	// RecordExposures records that subjects met their variants.
+	//
+	// For an experiment that holdouts cover it also records, once for each of
+	// them, whether the subject is held out or open. The exposure of a subject
+	// that is held out counts only there. Subjects with an override have no side.
 	RecordExposures(context.Context, *RecordExposuresRequest) (*RecordExposuresResponse, error)
 	// RecordOutcomes records what subjects did.
 	RecordOutcomes(context.Context, *RecordOutcomesRequest) (*RecordOutcomesResponse, error)

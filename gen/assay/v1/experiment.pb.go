@@ -325,7 +325,9 @@ type Experiment struct {
 	SplitSalt string `protobuf:"bytes,28,opt,name=split_salt,json=splitSalt,proto3" json:"split_salt,omitempty"`
 	// Output only. In a layer: the buckets of the layer's hash that take part,
 	// from the start to the conclusion.
-	Slot          []*BucketRange `protobuf:"bytes,30,rep,name=slot,proto3" json:"slot,omitempty"`
+	Slot []*BucketRange `protobuf:"bytes,30,rep,name=slot,proto3" json:"slot,omitempty"`
+	// Output only. The keys of the holdouts that cover it and have not ended.
+	Holdouts      []string `protobuf:"bytes,33,rep,name=holdouts,proto3" json:"holdouts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -566,6 +568,13 @@ func (x *Experiment) GetSplitSalt() string {
 func (x *Experiment) GetSlot() []*BucketRange {
 	if x != nil {
 		return x.Slot
+	}
+	return nil
+}
+
+func (x *Experiment) GetHoldouts() []string {
+	if x != nil {
+		return x.Holdouts
 	}
 	return nil
 }
@@ -1128,7 +1137,7 @@ var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\f\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\f\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -1174,7 +1183,8 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\rconclude_time\x18\x1b \x01(\v2\x1a.google.protobuf.TimestampR\fconcludeTime\x12\x1d\n" +
 	"\n" +
 	"split_salt\x18\x1c \x01(\tR\tsplitSalt\x12)\n" +
-	"\x04slot\x18\x1e \x03(\v2\x15.assay.v1.BucketRangeR\x04slot\x1a9\n" +
+	"\x04slot\x18\x1e \x03(\v2\x15.assay.v1.BucketRangeR\x04slot\x12\x1a\n" +
+	"\bholdouts\x18! \x03(\tR\bholdouts\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +
