@@ -52,7 +52,7 @@ func alternate(b *testing.B, name string, ours func(), other string, theirs func
 // known.
 func BenchmarkAssign(b *testing.B) {
 	catalog := catalogOf(b, running("e", 1, 1))
-	subject, e := catalog.Subject("user", "u-1", benchmarkAttributes), catalog.Experiment("e")
+	subject, e := catalog.Subject("user", "u-1", benchmarkAttributes, day(3)), catalog.Experiment("e")
 	if allocations := testing.AllocsPerRun(100, func() { subject.Assign("e") }); allocations != 0 {
 		b.Errorf("%v allocations", allocations)
 	}
@@ -79,7 +79,7 @@ func BenchmarkCall(b *testing.B) {
 				catalog := NewCatalog(pepper).With(compiled...)
 				b.ReportAllocs()
 				for b.Loop() {
-					subject := catalog.Subject("user", "u-1", benchmarkAttributes)
+					subject := catalog.Subject("user", "u-1", benchmarkAttributes, day(3))
 					list, _ := catalog.Running("user", nil)
 					for _, e := range list {
 						subject.Decide(e)
@@ -116,7 +116,7 @@ func BenchmarkAssignBesideEval(b *testing.B) {
 				b.Fatal(err)
 			}
 			catalog := catalogOf(b, running("e", 1, 1).with(func(d *experiment.Definition) { d.Eligibility = c.rule }))
-			subject := catalog.Subject("user", "u-1", benchmarkAttributes)
+			subject := catalog.Subject("user", "u-1", benchmarkAttributes, day(3))
 			if out, _, err := program.Eval(bare); err != nil || out != types.True || subject.Assign("e").Reason != ReasonSplit {
 				b.Fatal("the rule does not hold: ", out, err)
 			}

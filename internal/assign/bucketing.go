@@ -7,9 +7,10 @@ import (
 )
 
 // The purposes that enter a gate's hash. They make the hashes of one experiment,
-// and that of its layer, independent of each other.
+// and those of its layer and holdouts, independent of each other.
 const (
 	PurposeLayer   = "layer"
+	PurposeHoldout = "holdout"
 	PurposeTraffic = "traffic"
 	PurposeSplit   = "split"
 )

@@ -72,7 +72,7 @@ func (c *Catalog) Running(unit string, labels map[string]string) (list []*Experi
 		return all[:n:n], len(all) > n
 	}
 	for _, e := range all {
-		if !e.carries(labels) {
+		if !e.Current.Definition.Carries(labels) {
 			continue
 		}
 		if len(list) == MaxListed {
@@ -81,15 +81,6 @@ func (c *Catalog) Running(unit string, labels map[string]string) (list []*Experi
 		list = append(list, e)
 	}
 	return list, false
-}
-
-func (e *Experiment) carries(labels map[string]string) bool {
-	for name, want := range labels {
-		if have, ok := e.Current.Definition.Labels[name]; !ok || have != want {
-			return false
-		}
-	}
-	return true
 }
 
 // running says whether the experiment assigns by itself at present.

@@ -95,7 +95,7 @@ func TestWith(t *testing.T) {
 		{"before", before, 0, []string{"a", "b"}, map[string]int64{"a": 1, "b": 1}},
 		{"after", after, 1, []string{"a", "b", "c"}, map[string]int64{"a": 7, "b": 1, "c": 1}},
 	} {
-		if v := c.catalog.Subject("user", "u-1", nil).Assign("a").Variant; v != c.variant {
+		if v := c.catalog.Subject("user", "u-1", nil, day(3)).Assign("a").Variant; v != c.variant {
 			t.Errorf("%s: variant %d", c.name, v)
 		}
 		list, _ := c.catalog.Running("user", nil)
@@ -141,7 +141,7 @@ func TestCompileFails(t *testing.T) {
 			continue
 		}
 		catalog := NewCatalog(pepper).With(e)
-		subject := catalog.Subject("user", "u-1", nil)
+		subject := catalog.Subject("user", "u-1", nil, day(3))
 		if d := subject.Assign("e"); d.Reason != ReasonNotRunning || d.Variant != -1 {
 			t.Errorf("%s: got %+v", c.want, answerOf(d))
 		}

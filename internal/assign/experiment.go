@@ -18,8 +18,10 @@ type Experiment struct {
 	open        bool  // It compiled, is assigned here, and its state gives variants.
 	concluded   bool
 	eligibility *eligibility // Nil for everyone.
-	slot        *split       // In a layer the buckets that are in; nil without a layer.
-	traffic     int32        // Traffic buckets below it are in; 0 in a layer.
+	holdouts    []holdout
+	control     int    // Index of the control.
+	slot        *split // In a layer the buckets that are in; nil without a layer.
+	traffic     int32  // Traffic buckets below it are in; 0 in a layer.
 	trafficHash uint64
 	current     split
 	shipped     int // Index of the shipped variant; -1 if none.
@@ -27,6 +29,7 @@ type Experiment struct {
 
 	history      []experiment.Transition // In the order of time.
 	slots        []experiment.SlotPeriod // In the order of time.
+	coverages    []experiment.Coverage   // What holdouts was compiled from.
 	start        int                     // Index of the first start in the history; -1 before.
 	revisions    []revision              // By number.
 	firstInForce int                     // Index of the revision in force at the first start.
@@ -87,7 +90,7 @@ func (s *split) variant(subject uint64) int {
 // accepted, and a stricter estimate of a later release must not stop an
 // experiment that runs.
 func Compile(h experiment.History) (*Experiment, error) {
-	e := &Experiment{Experiment: h.Experiment, shipped: -1, start: -1, history: h.Transitions, slots: h.Slots}
+	e := &Experiment{Experiment: h.Experiment, shipped: -1, start: -1, history: h.Transitions, slots: h.Slots, coverages: h.Coverages}
 	if err := e.compile(&h); err != nil {
 		e.failure, e.open = err, false
 		return e, fmt.Errorf("experiment %s: %w", e.Key, err)
@@ -106,6 +109,10 @@ func (e *Experiment) compile(h *experiment.History) error {
 		e.traffic = def.TrafficBuckets()
 	} else if e.slot, err = compileSlot(e.Slot); err != nil {
 		return fmt.Errorf("the slot in the layer %q: %w", def.Layer, err)
+	}
+	e.holdouts = compileHoldouts(h.Coverages)
+	if e.control = def.Control(); e.control < 0 && len(e.holdouts) > 0 {
+		return errors.New("there is no control for those who are held out")
 	}
 	if e.ShippedVariant != "" {
 		if e.shipped = def.Variant(e.ShippedVariant); e.shipped < 0 {

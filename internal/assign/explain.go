@@ -14,6 +14,7 @@ const (
 	GateState       GateKind = iota + 1 // State, assignment and unit.
 	GateOverride                        // A pinned variant.
 	GateEligibility                     // The predicate.
+	GateHoldout                         // A holdout that covers the experiment.
 	GateLayer                           // The slot in a layer, in place of traffic.
 	GateTraffic                         // The share of traffic that takes part.
 	GateSplit                           // The split by weight.
@@ -24,7 +25,7 @@ type Gate struct {
 	Kind       GateKind
 	Passed     bool           // It let the subject through, or gave its variant.
 	Detail     string         // What happened, in a sentence.
-	Bucketing  *Bucketing     // Layer (if there is a slot), traffic and split only.
+	Bucketing  *Bucketing     // Holdout (if there is one), layer (if there is a slot), traffic and split only.
 	Predicate  string         // Eligibility only.
 	Attributes map[string]any // Eligibility only: those that the predicate names and the subject has.
 }
@@ -108,6 +109,29 @@ func (x *Explanation) noteEligibility(s *Subject, e *Experiment, eligible bool, 
 		}
 	}
 	x.Gates = append(x.Gates, g)
+}
+
+// noteHoldout notes a holdout in force, whether the subject is in it, and
+// whether it is therefore held out.
+func (x *Explanation) noteHoldout(h *holdout, mixed uint64, in, held bool) {
+	b := Bucketing{Purpose: PurposeHoldout, Salt: h.Salt, Hash: mixed, Bucket: bucketOf(mixed)}
+	g := Gate{Kind: GateHoldout, Passed: true, Bucketing: &b}
+	if in {
+		b.Range = &experiment.Range{From: 0, To: h.Buckets}
+	}
+	switch {
+	case held:
+		g.Detail = fmt.Sprintf("Bucket %d is held out by the holdout %q, with the control: it is below %d.", b.Bucket, h.Holdout, h.Buckets)
+	case in:
+		g.Detail = fmt.Sprintf("Bucket %d is in the holdout %q, which lets through what has shipped.", b.Bucket, h.Holdout)
+	default:
+		g.Detail = fmt.Sprintf("Bucket %d is open in the holdout %q: it is not below %d.", b.Bucket, h.Holdout, h.Buckets)
+	}
+	x.Gates = append(x.Gates, g)
+}
+
+func (x *Explanation) noteNoHoldout() {
+	x.Gates = append(x.Gates, Gate{Kind: GateHoldout, Passed: true, Detail: "No holdout covers the experiment."})
 }
 
 func (x *Explanation) noteLayer(e *Experiment, mixed uint64, i int) {

@@ -2,6 +2,7 @@ package assign
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -26,8 +27,15 @@ type Rejection struct {
 	Message string
 }
 
-func reject(reason RejectionReason, field, format string, args ...any) (*experiment.Revision, *Rejection) {
-	return nil, &Rejection{reason, field, fmt.Sprintf(format, args...)}
+func reject(reason RejectionReason, field, format string, args ...any) (Exposed, *Rejection) {
+	return Exposed{}, &Rejection{reason, field, fmt.Sprintf(format, args...)}
+}
+
+// Exposed is what an exposure counts for.
+type Exposed struct {
+	Revision *experiment.Revision // That assigned the variant.
+	HeldOut  bool                 // It counts for the sides alone.
+	Sides    []experiment.Side    // In the holdouts that cover the experiment.
 }
 
 // CheckExposure says which revision, and so which phase, an exposure of the
@@ -35,12 +43,17 @@ func reject(reason RejectionReason, field, format string, args ...any) (*experim
 // the revision that assigned the variant; 0 means the one in force at the time
 // of the exposure.
 //
-// The revision's split or a present override must give the variant, unless the
-// experiment is assigned elsewhere. Eligibility and traffic are not looked at
-// again: the attributes may have changed since, and the exposure has happened.
-// A time before the first start is taken for the start's, since imports and
-// slow clocks bring such times.
-func (s *Subject) CheckExposure(e *Experiment, variant string, exposed time.Time, number int32) (*experiment.Revision, *Rejection) {
+// The revision's split, a holdout or a present override must give the variant,
+// unless the experiment is assigned elsewhere. Eligibility and traffic are not
+// looked at again: the attributes may have changed since, and the exposure has
+// happened. A time before the first start is taken for the start's, since
+// imports and slow clocks bring such times.
+//
+// The holdouts are those of the time of the exposure, whatever the subject's.
+// A subject that is held out has no side where, without the holdout, it would
+// not have taken part: holdouts decide before traffic, so that its like among
+// the open subjects is not exposed. Nor has a subject that is pinned now.
+func (s *Subject) CheckExposure(e *Experiment, variant string, exposed time.Time, number int32) (Exposed, *Rejection) {
 	if unit := e.Current.Definition.Unit; unit != s.Unit {
 		return reject(RejectUnitMismatch, "subject.unit", "the experiment randomises the unit %q, not %q", unit, s.Unit)
 	}
@@ -64,11 +77,59 @@ func (s *Subject) CheckExposure(e *Experiment, variant string, exposed time.Time
 	switch {
 	case index < 0:
 		return reject(RejectVariantNotFound, "variant", "revision %d has no variant %q", r.Number, variant)
-	case r.Definition.External, r.split.variant(s.hash) == index, s.overriddenTo(e, variant):
-		return r.Revision, nil
+	case r.Definition.External, s.overriddenTo(e, variant):
+		return Exposed{Revision: r.Revision}, nil
 	}
-	return reject(RejectVariantMismatch, "variant", "revision %d gives the subject another variant than %q", r.Number, variant)
+	return s.checkVariant(e, i, index, exposed)
 }
+
+// checkVariant checks the variant with an index, which no override gives.
+func (s *Subject) checkVariant(e *Experiment, i, index int, exposed time.Time) (Exposed, *Rejection) {
+	r := &e.revisions[i]
+	x := Exposed{Revision: r.Revision}
+	at := latest(exposed, e.history[e.start].Time, r.CreateTime)
+	var sides []experiment.Side
+	sides, x.HeldOut = s.sides(e, momentOf(at), e.replacedAt(i))
+	want := r.Definition.Control()
+	if !x.HeldOut {
+		want = r.split.variant(s.hash)
+	}
+	if index != want {
+		return reject(RejectVariantMismatch, "variant", "revision %d gives the subject another variant than %q", r.Number, r.Definition.Variants[index].Key)
+	}
+	if s.override(e) < 0 && (!x.HeldOut || s.tookPart(r, e.slotIn(at, at.Add(1)))) {
+		x.Sides = sides
+	}
+	return x, nil
+}
+
+// Exposed says what the exposure counts for that a decision about the subject
+// causes, if it causes one.
+func (s *Subject) Exposed(d Decision) (x Exposed, ok bool) {
+	e := d.Experiment
+	switch {
+	case d.Reason == ReasonSplit:
+	case d.Reason == ReasonHoldout && !e.concluded && s.passTraffic(e, nil):
+	default:
+		return Exposed{}, false
+	}
+	x.Revision = &e.Current
+	x.Sides, x.HeldOut = s.sides(e, s.at, never)
+	return x, true
+}
+
+// tookPart says whether the subject was in the traffic of a revision, or in the
+// slot, if the experiment is in a layer.
+func (s *Subject) tookPart(r *revision, slot *experiment.Slot) bool {
+	d := &r.Definition
+	if d.Layer == "" {
+		return bucketOf(mix(s.hash, hashPair(PurposeTraffic, d.Salt))) < d.TrafficBuckets()
+	}
+	compiled, err := compileSlot(slot)
+	return err == nil && compiled.find(bucketOf(mix(s.hash, compiled.hash))) >= 0
+}
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 func (s *Subject) overriddenTo(e *Experiment, variant string) bool {
 	i := s.override(e)

@@ -118,12 +118,12 @@ func TestCheckExposure(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			catalog := catalogOf(t, c.history)
 			e := catalog.Experiment("e")
-			r, rejection := catalog.Subject(c.unit, "u-1", nil).CheckExposure(e, c.variant, c.exposed, c.revision)
+			x, rejection := catalog.Subject(c.unit, "u-1", nil, day(3)).CheckExposure(e, c.variant, c.exposed, c.revision)
 			var got string
 			if rejection != nil {
 				got = fmt.Sprintf("%s %d", rejection.Field, rejection.Reason)
 			} else {
-				got = fmt.Sprintf("%d/%d", r.Number, r.Phase)
+				got = fmt.Sprintf("%d/%d", x.Revision.Number, x.Revision.Phase)
 			}
 			if got != c.want {
 				t.Errorf("got %s (%v), want %s", got, rejection, c.want)
@@ -143,7 +143,7 @@ func TestCheckExposureAgrees(t *testing.T) {
 	catalog := catalogOf(t, s)
 	e := catalog.Experiment("e")
 	for i := range 2000 {
-		subject := catalog.Subject("user", fmt.Sprint("u-", i), nil)
+		subject := catalog.Subject("user", fmt.Sprint("u-", i), nil, day(3))
 		d := subject.Decide(e)
 		for v := range s.Experiment.Current.Definition.Variants {
 			_, rejection := subject.CheckExposure(e, fmt.Sprint("v", v), day(3), d.Revision)

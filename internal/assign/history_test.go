@@ -41,9 +41,10 @@ func (h history) with(change func(*experiment.Definition)) history {
 	return h
 }
 
-// inLayer returns the experiment with a slot in a layer.
+// inLayer returns the experiment with a slot in a layer since its start.
 func (h history) inLayer(salt string, slot ...experiment.Range) history {
 	h.Experiment.Slot = &experiment.Slot{Salt: salt, Ranges: slot}
+	h.Slots = []experiment.SlotPeriod{{Slot: *h.Experiment.Slot, FromTime: day(2)}}
 	return h.with(func(d *experiment.Definition) { d.Layer = "layer" })
 }
 

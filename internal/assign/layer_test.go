@@ -36,19 +36,19 @@ func TestLayerGate(t *testing.T) {
 			}
 		})
 		catalog := catalogOf(t, h)
-		x := catalog.Subject("user", "u-1", nil).Explain(catalog.Experiment("e"))
+		x := catalog.Subject("user", "u-1", nil, day(3)).Explain(catalog.Experiment("e"))
 		want := Gate{Kind: GateLayer, Passed: c.want != nil, Bucketing: &Bucketing{
 			Purpose: "layer", Salt: "checkout", Hash: 0x7a9025182290c694, Bucket: bucket, Range: c.want,
 		}}
-		reason, gates := ReasonNoTraffic, 4
+		reason, gates := ReasonNoTraffic, 5
 		if c.want != nil {
-			reason, gates = ReasonSplit, 5
+			reason, gates = ReasonSplit, 6
 		}
 		if x.Reason != reason || len(x.Gates) != gates {
 			t.Errorf("%s: reason %d after %d gates", c.name, x.Reason, len(x.Gates))
 			continue
 		}
-		got := x.Gates[3]
+		got := x.Gates[4]
 		if !strings.Contains(got.Detail, `the layer "layer"`) {
 			t.Errorf("%s: %s", c.name, got.Detail)
 		}
@@ -75,7 +75,7 @@ func TestLayerDoesNotAllocate(t *testing.T) {
 	for i := range ranges {
 		ranges[i] = experiment.Range{From: int32(i) * 1000, To: int32(i)*1000 + 900}
 	}
-	subject := catalogOf(t, running("e", 1, 1).inLayer("s", ranges...)).Subject("user", "u-1", nil)
+	subject := catalogOf(t, running("e", 1, 1).inLayer("s", ranges...)).Subject("user", "u-1", nil, day(3))
 	if n := testing.AllocsPerRun(100, func() { subject.Assign("e") }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -90,7 +90,7 @@ func TestLayerExcludes(t *testing.T) {
 	catalog := catalogOf(t, a, b, c)
 	in := map[string]int{}
 	for _, key := range keys {
-		subject, n := catalog.Subject("user", key, nil), 0
+		subject, n := catalog.Subject("user", key, nil, day(3)), 0
 		for _, e := range []string{"a", "b", "c"} {
 			if subject.Assign(e).Reason == ReasonSplit {
 				in[e]++
@@ -119,7 +119,7 @@ func TestSlotsInSuccession(t *testing.T) {
 	arms := [][]int{make([]int, 3), make([]int, 3), make([]int, 3)}
 	sides := [][]int{make([]int, 3), make([]int, 3)}
 	for _, key := range subjects(200_000) {
-		subject := catalog.Subject("user", key, nil)
+		subject := catalog.Subject("user", key, nil, day(3))
 		first, second := subject.Assign("first").Variant, subject.Assign("second").Variant
 		if (first < 0) != (second < 0) {
 			t.Fatalf("%s is in one of two equal slots", key)
@@ -149,7 +149,7 @@ func TestLayersAreIndependent(t *testing.T) {
 		running("namesake", 1, 1).with(func(d *experiment.Definition) { d.Traffic, d.Salt = 0.4, "l" }))
 	tables := map[string][][]int{}
 	for _, key := range subjects(200_000) {
-		subject := catalog.Subject("user", key, nil)
+		subject := catalog.Subject("user", key, nil, day(3))
 		for _, name := range []string{"other", "alone", "namesake"} {
 			if tables[name] == nil {
 				tables[name] = [][]int{make([]int, 3), make([]int, 3), make([]int, 3)}
@@ -193,7 +193,7 @@ func TestSlotOfRevision(t *testing.T) {
 	if diff := cmp.Diff([][]int32{{0, 10, 20, 20}, {0, 0, 10, 20, 20, 0}}, [][]int32{got, then}); diff != "" {
 		t.Errorf("slots by revision and by day (-want +got):\n%s", diff)
 	}
-	x := NewCatalog(pepper).Subject("user", "u", nil).Explain(e.AtRevision(1))
+	x := NewCatalog(pepper).Subject("user", "u", nil, day(3)).Explain(e.AtRevision(1))
 	if last := x.Gates[len(x.Gates)-1]; x.Reason != ReasonNoTraffic || last.Kind != GateLayer || last.Bucketing != nil || !strings.Contains(last.Detail, "no slot") {
 		t.Errorf("without a slot: %+v", x)
 	}

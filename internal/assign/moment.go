@@ -9,7 +9,7 @@ import (
 // AsOf returns the experiment as it was at a time, or nil if it did not exist:
 // with the state and the revision in force then, and with the given overrides,
 // since it knows only the present ones itself. Decisions on it go through the
-// same gates as those of now.
+// same gates as those of now. The subject brings the time to the holdouts.
 func (e *Experiment) AsOf(t time.Time, overrides map[experiment.SubjectID]string) *Experiment {
 	then, found := e.Experiment, false
 	for _, transition := range e.history {
@@ -30,12 +30,13 @@ func (e *Experiment) AsOf(t time.Time, overrides map[experiment.SubjectID]string
 	if then.State != experiment.StateConcluded && then.State != experiment.StateArchived {
 		then.ShippedVariant = ""
 	}
-	return view(then, overrides)
+	return view(then, overrides, e.coverages)
 }
 
 // AtRevision returns the experiment as if it ran with a revision, with the last
-// slot that it had with it, if any, and with the present overrides, or nil if it
-// has no such revision.
+// slot that it had with it, if any, with the holdouts that were in force when it
+// was replaced, and with the present overrides, or nil if it has no such
+// revision. The holdouts of the current revision are those of the subject's time.
 func (e *Experiment) AtRevision(number int32) *Experiment {
 	r := e.Revision(number)
 	if r == nil || e.failure != nil {
@@ -48,11 +49,15 @@ func (e *Experiment) AtRevision(number int32) *Experiment {
 		replaced = e.revisions[i].CreateTime
 	}
 	as.Slot = e.slotIn(r.CreateTime, replaced)
+	coverages := e.coverages
+	if !replaced.IsZero() {
+		coverages = e.coveragesBefore(replaced)
+	}
 	overrides := make(map[experiment.SubjectID]string, len(e.overrides))
 	for id, variant := range e.overrides {
 		overrides[id] = e.Current.Definition.Variants[variant].Key
 	}
-	return view(as, overrides)
+	return view(as, overrides, coverages)
 }
 
 // slotIn returns the last slot that was in force at some time from a time on and
@@ -67,6 +72,20 @@ func (e *Experiment) slotIn(from, before time.Time) *experiment.Slot {
 	return nil
 }
 
+// coveragesBefore returns those that were in force just before a time, without
+// their bounds.
+func (e *Experiment) coveragesBefore(t time.Time) []experiment.Coverage {
+	var list []experiment.Coverage
+	for i := range e.holdouts {
+		if h := &e.holdouts[i]; h.inForce(momentOf(t.Add(-1))) {
+			c := *h.Coverage
+			c.FromTime, c.EndTime = time.Time{}, time.Time{}
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 // ifKnown returns an experiment that could not be loaded as it is: its
 // explanation says so, at whatever moment.
 func (e *Experiment) ifKnown(known bool) *Experiment {
@@ -78,7 +97,9 @@ func (e *Experiment) ifKnown(known bool) *Experiment {
 
 // view compiles an experiment for explanations alone. One that does not compile
 // says so in its explanation.
-func view(e experiment.Experiment, overrides map[experiment.SubjectID]string) *Experiment {
-	compiled, _ := Compile(experiment.History{Experiment: e, Revisions: []experiment.Revision{e.Current}, Overrides: overrides})
+func view(e experiment.Experiment, overrides map[experiment.SubjectID]string, coverages []experiment.Coverage) *Experiment {
+	compiled, _ := Compile(experiment.History{
+		Experiment: e, Revisions: []experiment.Revision{e.Current}, Overrides: overrides, Coverages: coverages,
+	})
 	return compiled
 }

@@ -152,7 +152,7 @@ func TestAsOf(t *testing.T) {
 			e := compile(t, l.history)
 			catalog := NewCatalog(pepper).With(e)
 			for i := range 20 {
-				d := catalog.Subject("user", fmt.Sprint("u-", i), m.attributes).Decide(e)
+				d := catalog.Subject("user", fmt.Sprint("u-", i), m.attributes, day(3)).Decide(e)
 				seen[d.Reason]++
 				m.want = append(m.want, keyedOf(d))
 			}
@@ -173,7 +173,7 @@ func TestAsOf(t *testing.T) {
 				then := end.AsOf(at, m.Overrides)
 				var got []keyed
 				for i := range 20 {
-					got = append(got, keyedOf(catalog.Subject("user", fmt.Sprint("u-", i), m.attributes).Explain(then).Decision))
+					got = append(got, keyedOf(catalog.Subject("user", fmt.Sprint("u-", i), m.attributes, day(3)).Explain(then).Decision))
 				}
 				if diff := cmp.Diff(m.want, got); diff != "" || then.State != m.Experiment.State {
 					t.Fatalf("step %d, %s (-then +explained):\n%s", i, then.State, diff)
@@ -209,7 +209,7 @@ func TestAtRevision(t *testing.T) {
 			as.Experiment.State, as.Experiment.Current = experiment.StateRunning, revision
 			alone := compile(t, as)
 			for i := range 20 {
-				s := NewCatalog(pepper).Subject("user", fmt.Sprint("u-", i), attributes)
+				s := NewCatalog(pepper).Subject("user", fmt.Sprint("u-", i), attributes, day(3))
 				got := keyedOf(s.Explain(e.AtRevision(revision.Number)).Decision)
 				if diff := cmp.Diff(keyedOf(s.Decide(alone)), got); diff != "" {
 					t.Fatalf("revision %d, u-%d (-running +explained):\n%s", revision.Number, i, diff)
@@ -232,7 +232,7 @@ func TestMomentsOfBroken(t *testing.T) {
 		t.Fatal("it compiles")
 	}
 	for _, view := range []*Experiment{e.AsOf(day(1), nil), e.AtRevision(1), e.AtRevision(7)} {
-		x := NewCatalog(pepper).Subject("user", "u", nil).Explain(view)
+		x := NewCatalog(pepper).Subject("user", "u", nil, day(3)).Explain(view)
 		if want := `The experiment could not be loaded: the shipped variant "gone" does not exist.`; x.Reason != ReasonNotRunning || x.Gates[0].Detail != want {
 			t.Errorf("explained as %+v", x)
 		}

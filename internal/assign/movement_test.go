@@ -68,7 +68,7 @@ func TestAssignAfterChanges(t *testing.T) {
 			if bucketOf(mix(hash, traffic)) < current.Definition.TrafficBuckets() {
 				want = given[current.Number][k]
 			}
-			got, subject := "", catalog.Subject("user", key, nil)
+			got, subject := "", catalog.Subject("user", key, nil, day(3))
 			if d := subject.Assign("e"); d.Variant >= 0 {
 				got = current.Definition.Variants[d.Variant].Key
 			}
@@ -79,7 +79,7 @@ func TestAssignAfterChanges(t *testing.T) {
 				checkExposures(t, subject, catalog.Experiment("e"), given, k)
 			}
 		}
-		if x := catalog.Subject("user", "u-1", nil).Explain(catalog.Experiment("e")); i >= 2 {
+		if x := catalog.Subject("user", "u-1", nil, day(3)).Explain(catalog.Experiment("e")); i >= 2 {
 			if last := x.Gates[len(x.Gates)-1]; last.Kind == GateSplit && last.Bucketing.Salt != salt {
 				t.Errorf("revision %d: the explanation names the salt %q", current.Number, last.Bucketing.Salt)
 			}
@@ -100,7 +100,7 @@ func checkExposures(t *testing.T, s *Subject, e *Experiment, given map[int32][]s
 			if (rejected == nil) != (variant == variants[k]) {
 				t.Fatalf("revision %d gave %q, and an exposure to %q: %+v", number, variants[k], variant, rejected)
 			}
-			if diff := cmp.Diff(byTime, byNumber); diff != "" || byTime != nil && byTime.Number != number {
+			if diff := cmp.Diff(byTime, byNumber); diff != "" || byTime.Revision != nil && byTime.Revision.Number != number {
 				t.Fatalf("revision %d by its time and by its number: %s", number, diff)
 			}
 		}

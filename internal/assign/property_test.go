@@ -62,7 +62,7 @@ func TestSharesFollowWeights(t *testing.T) {
 			total += w
 		}
 		for _, key := range keys {
-			counts[catalog.Subject("user", key, nil).Assign(salt).Variant]++
+			counts[catalog.Subject("user", key, nil, day(3)).Assign(salt).Variant]++
 		}
 		chi2, df := 0.0, -1
 		for v, w := range weights {
@@ -88,7 +88,7 @@ func TestTrafficShare(t *testing.T) {
 		catalog := catalogOf(t, running("e", 1, 1).with(func(d *experiment.Definition) { d.Traffic = traffic }))
 		in := 0
 		for _, key := range keys {
-			if catalog.Subject("user", key, nil).Assign("e").Reason == ReasonSplit {
+			if catalog.Subject("user", key, nil, day(3)).Assign("e").Reason == ReasonSplit {
 				in++
 			}
 		}
@@ -105,7 +105,7 @@ func TestExperimentsAreIndependent(t *testing.T) {
 	catalog := catalogOf(t, histories...)
 	variants := make([][]int, len(histories))
 	for _, key := range keys {
-		subject := catalog.Subject("user", key, nil)
+		subject := catalog.Subject("user", key, nil, day(3))
 		for i, s := range histories {
 			variants[i] = append(variants[i], subject.Assign(s.Experiment.Key).Variant)
 		}
@@ -130,10 +130,10 @@ func TestTrafficIsIndependentOfSplit(t *testing.T) {
 	table := [][]int{make([]int, 3), make([]int, 3)}
 	for _, key := range subjects(200_000) {
 		in := 0
-		if half.Subject("user", key, nil).Assign("e").Reason == ReasonSplit {
+		if half.Subject("user", key, nil, day(3)).Assign("e").Reason == ReasonSplit {
 			in = 1
 		}
-		table[in][everyone.Subject("user", key, nil).Assign("e").Variant]++
+		table[in][everyone.Subject("user", key, nil, day(3)).Assign("e").Variant]++
 	}
 	if chi2, df := independence(table); chi2 > critical(df) {
 		t.Errorf("%v, chi-square %.1f", table, chi2)
@@ -149,7 +149,7 @@ func TestRaisingTrafficMovesNobody(t *testing.T) {
 	for _, traffic := range []float64{0, 0.000001, 0.01, 0.013, 0.3, 0.5, 0.999999, 1} {
 		catalog := catalogOf(t, running("e", 1, 3, 2).with(func(d *experiment.Definition) { d.Traffic = traffic }))
 		for i, key := range keys {
-			now := catalog.Subject("user", key, nil).Assign("e").Variant
+			now := catalog.Subject("user", key, nil, day(3)).Assign("e").Variant
 			if before[i] >= 0 && now != before[i] {
 				t.Fatalf("at traffic %v %s moved from %d to %d", traffic, key, before[i], now)
 			}
@@ -188,6 +188,7 @@ func randomHistory(r *rand.Rand, key string) history {
 		from := r.Int32N(experiment.Buckets / 2)
 		s = s.inLayer("layer", experiment.Range{From: 0, To: from / 2}, experiment.Range{From: from, To: experiment.Buckets})
 	}
+	s.Coverages = randomCoverages(r)
 	switch r.IntN(8) {
 	case 0:
 		s.Experiment.State, s.Transitions = experiment.StateDraft, s.Transitions[:1]
@@ -233,13 +234,13 @@ func TestAssignIsPure(t *testing.T) {
 	one, other := catalogOf(t, histories...), NewCatalog(pepper).With(compiled...)
 	deciding := map[Reason]GateKind{
 		ReasonUnitMismatch: GateState, ReasonExternal: GateState, ReasonNotRunning: GateState, ReasonOverride: GateOverride,
-		ReasonIneligible: GateEligibility, ReasonConcluded: GateEligibility, ReasonNoTraffic: GateTraffic, ReasonSplit: GateSplit,
+		ReasonIneligible: GateEligibility, ReasonConcluded: GateHoldout, ReasonHoldout: GateHoldout, ReasonNoTraffic: GateTraffic, ReasonSplit: GateSplit,
 	}
 	seen := map[Reason]int{}
 	for i := range 100 {
 		attributes := randomAttributes(r)
-		a := one.Subject("user", fmt.Sprint("u-", i), attributes)
-		b := other.Subject("user", fmt.Sprint("u-", i), attributes)
+		a := one.Subject("user", fmt.Sprint("u-", i), attributes, day(3))
+		b := other.Subject("user", fmt.Sprint("u-", i), attributes, day(3))
 		for _, s := range histories {
 			key := s.Experiment.Key
 			first := a.Assign(key)

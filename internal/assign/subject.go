@@ -1,11 +1,15 @@
 package assign
 
-import "github.com/assayhq/assay/internal/experiment"
+import (
+	"time"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
 
 // Reason says why a decision is what it is.
 type Reason uint8
 
-// The reasons. Only Override, Concluded and Split come with a variant.
+// The reasons. Only Override, Concluded, Split and Holdout come with a variant.
 const (
 	ReasonNotFound     Reason = iota + 1 // No experiment has the key.
 	ReasonUnitMismatch                   // It randomises another unit.
@@ -16,6 +20,7 @@ const (
 	ReasonConcluded                      // The shipped variant is for everyone eligible.
 	ReasonNoTraffic                      // The subject's bucket, or its layer bucket, does not take part.
 	ReasonSplit                          // The split gave the variant.
+	ReasonHoldout                        // A holdout holds the subject out: it gets the control.
 )
 
 // Decision is one experiment's answer for one subject.
@@ -33,25 +38,28 @@ type Subject struct {
 	experiment.Subject
 
 	catalog    *Catalog
+	at         int64 // The moment of the decisions, as momentOf a time.
 	hash       uint64
 	variables  variables
 	id         experiment.SubjectID
 	identified bool
 }
 
-// Subject prepares decisions about a subject. Its unit is not empty. The
-// attributes hold nil, bool, float64, string, []any and map[string]any only; the
-// map may be nil, and must not change while the subject is in use.
-func (c *Catalog) Subject(unit, key string, attributes map[string]any) *Subject {
-	return c.SubjectWith(unit, key, attributeMap(attributes))
+// Subject prepares decisions about a subject at a time, by which holdouts are in
+// force or not. Its unit is not empty. The attributes hold nil, bool, float64,
+// string, []any and map[string]any only; the map may be nil, and must not change
+// while the subject is in use.
+func (c *Catalog) Subject(unit, key string, attributes map[string]any, at time.Time) *Subject {
+	return c.SubjectWith(unit, key, attributeMap(attributes), at)
 }
 
 // SubjectWith is Subject with attributes that the caller holds in a form of its
 // own.
-func (c *Catalog) SubjectWith(unit, key string, attributes Attributes) *Subject {
+func (c *Catalog) SubjectWith(unit, key string, attributes Attributes, at time.Time) *Subject {
 	return &Subject{
 		Subject:   experiment.Subject{Unit: unit, Key: key},
 		catalog:   c,
+		at:        momentOf(at),
 		hash:      hashPair(unit, key),
 		variables: variables{attributes: attributes, unit: unit},
 	}
@@ -106,6 +114,9 @@ func (s *Subject) pass(e *Experiment, x *Explanation) (variant int, reason Reaso
 		if eligible, failed := s.passEligibility(e, x); !eligible {
 			return -1, ReasonIneligible, failed
 		}
+	}
+	if (len(e.holdouts) > 0 || x != nil) && !s.passHoldouts(e, x) {
+		return e.control, ReasonHoldout, false
 	}
 	if e.concluded {
 		return e.shipped, ReasonConcluded, false

@@ -64,7 +64,7 @@ func TestAssign(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			catalog := catalogOf(t, c.history)
-			d := catalog.Subject(c.unit, "u-1", nil).Assign("e")
+			d := catalog.Subject(c.unit, "u-1", nil, day(3)).Assign("e")
 			if diff := cmp.Diff(c.want, answerOf(d)); diff != "" {
 				t.Error(diff)
 			}
@@ -77,7 +77,7 @@ func TestAssign(t *testing.T) {
 
 func TestAssignNotFound(t *testing.T) {
 	want := Decision{Variant: -1, Reason: ReasonNotFound}
-	if d := NewCatalog(pepper).Subject("user", "u-1", nil).Assign("e"); d != want {
+	if d := NewCatalog(pepper).Subject("user", "u-1", nil, day(3)).Assign("e"); d != want {
 		t.Errorf("got %+v", d)
 	}
 }
@@ -92,7 +92,7 @@ func TestAssignFrozen(t *testing.T) {
 		"u-1": {2, 1, ReasonSplit, false},
 		"":    {-1, 1, ReasonNoTraffic, false}, // Traffic bucket 882,163.
 	} {
-		if diff := cmp.Diff(want, answerOf(catalog.Subject("user", key, nil).Assign("checkout-copy"))); diff != "" {
+		if diff := cmp.Diff(want, answerOf(catalog.Subject("user", key, nil, day(3)).Assign("checkout-copy"))); diff != "" {
 			t.Errorf("%q: %s", key, diff)
 		}
 	}
@@ -118,7 +118,7 @@ func TestBoundaries(t *testing.T) {
 		h.Experiment.Current.Allocation = []experiment.Range{
 			{From: 0, To: c.boundary, Variant: "v0"}, {From: c.boundary, To: experiment.Buckets, Variant: "v1"},
 		}
-		got := answerOf(catalogOf(t, h).Subject("user", "u-1", nil).Assign("checkout-copy"))
+		got := answerOf(catalogOf(t, h).Subject("user", "u-1", nil, day(3)).Assign("checkout-copy"))
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("traffic %v, boundary %d: %s", c.traffic, c.boundary, diff)
 		}
@@ -130,7 +130,7 @@ func TestExplain(t *testing.T) {
 		d.Traffic, d.Eligibility = 0.5, "attributes.country == 'PL' && attributes.age >= 18 || has(attributes.vip)"
 	})
 	catalog := catalogOf(t, s)
-	subject := catalog.Subject("user", "u-1", map[string]any{"country": "PL", "age": 31.0, "other": true})
+	subject := catalog.Subject("user", "u-1", map[string]any{"country": "PL", "age": 31.0, "other": true}, day(3))
 	got := subject.Explain(catalog.Experiment("checkout-copy"))
 	want := []Gate{
 		{Kind: GateState, Passed: true, Detail: "The experiment is running."},
@@ -140,6 +140,7 @@ func TestExplain(t *testing.T) {
 			Predicate:  s.Experiment.Current.Definition.Eligibility,
 			Attributes: map[string]any{"country": "PL", "age": 31.0},
 		},
+		{Kind: GateHoldout, Passed: true, Detail: "No holdout covers the experiment."},
 		{
 			Kind: GateTraffic, Passed: true, Detail: "Bucket 45699 takes part: it is below 500000.",
 			Bucketing: &Bucketing{"traffic", "checkout-copy", 0x0bb2f5dcbb57f302, 45699, &experiment.Range{From: 0, To: 500_000}},
@@ -181,11 +182,11 @@ func TestExplainStops(t *testing.T) {
 		{"failed", running("e", 1).with(eligible("attributes.x == 1")), "user", Gate{
 			Kind: GateEligibility, Detail: "The predicate failed to evaluate: no such key: x.", Predicate: "attributes.x == 1", Attributes: map[string]any{},
 		}},
-		{"shipped", shipped, "user", Gate{Kind: GateEligibility, Passed: true, Detail: "Everyone is eligible."}},
+		{"shipped", shipped, "user", Gate{Kind: GateHoldout, Passed: true, Detail: "No holdout covers the experiment."}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			catalog := catalogOf(t, c.history)
-			got := catalog.Subject(c.unit, "u-1", nil).Explain(catalog.Experiment("e")).Gates
+			got := catalog.Subject(c.unit, "u-1", nil, day(3)).Explain(catalog.Experiment("e")).Gates
 			if diff := cmp.Diff(c.want, got[len(got)-1]); diff != "" {
 				t.Error(diff)
 			}

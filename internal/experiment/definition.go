@@ -167,6 +167,16 @@ func (d *Definition) SaltOfSplit() string {
 	return d.Salt
 }
 
+// Carries says whether the definition has all of the labels.
+func (d *Definition) Carries(labels map[string]string) bool {
+	for name, want := range labels {
+		if have, ok := d.Labels[name]; !ok || have != want {
+			return false
+		}
+	}
+	return true
+}
+
 // Control returns the index of the control, or -1.
 func (d *Definition) Control() int {
 	for i := range d.Variants {

@@ -15,6 +15,22 @@ type Exposure struct {
 	Variant      string
 	ExposedTime  time.Time       // To the millisecond.
 	Attributes   json.RawMessage // The kept ones, as a JSON object; nil if none.
+	HeldOut      bool            // It counts for its sides alone, not for the experiment.
+	Sides        []Side          // In the holdouts that cover the experiment.
+}
+
+// Side is the side of a subject in a holdout.
+type Side struct {
+	HoldoutID int32
+	HeldOut   bool
+}
+
+// Variant is the side's name.
+func (s Side) Variant() string {
+	if s.HeldOut {
+		return SideHeldOut
+	}
+	return SideOpen
 }
 
 // Outcome is something a subject did, checked and ready to be stored.

@@ -52,6 +52,7 @@ type Experiment struct {
 	Version        int64 // Grows with every change of any kind; the etag.
 	Current        Revision
 	Slot           *Slot            // In its layer; nil before the start and after the conclusion.
+	Holdouts       []string         // The keys of those that cover it and have not ended.
 	Pins           map[string]int32 // Metric key → revision, from the start on.
 	PlanHash       string           // Empty before the start.
 	ShippedVariant string
@@ -93,6 +94,7 @@ type History struct {
 	Transitions []Transition         // By time.
 	Overrides   map[SubjectID]string // In force: subject → variant.
 	Slots       []SlotPeriod         // In its layer, by time.
+	Coverages   []Coverage           // By holdouts, in the order of their keys.
 }
 
 // SharesOf returns the revision's share of the buckets for each variant of a
