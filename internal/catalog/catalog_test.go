@@ -158,7 +158,7 @@ func run(t *testing.T, store *Store) (stop func()) {
 }
 
 func variantOf(store *Store, key string) int {
-	return store.Current().Subject("user", "u-1", nil).Assign(key).Variant
+	return store.Current().Subject("user", "u-1", nil, time.Now()).Assign(key).Variant
 }
 
 func TestRefresh(t *testing.T) {
@@ -186,7 +186,7 @@ func TestRefresh(t *testing.T) {
 	if store.Current().Experiment("y") != before.Experiment("y") {
 		t.Error("an unchanged experiment was compiled again")
 	}
-	if d := before.Subject("user", "u-1", nil).Assign("x"); d.Variant != 0 {
+	if d := before.Subject("user", "u-1", nil, time.Now()).Assign("x"); d.Variant != 0 {
 		t.Error("an earlier catalog has changed")
 	}
 }
@@ -230,7 +230,7 @@ func TestBrokenExperiment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	subject := store.Current().Subject("user", "u-1", nil)
+	subject := store.Current().Subject("user", "u-1", nil, time.Now())
 	got := []assign.Reason{subject.Assign("x").Reason, subject.Assign("broken").Reason}
 	if diff := cmp.Diff([]assign.Reason{assign.ReasonSplit, assign.ReasonNotRunning}, got); diff != "" {
 		t.Error(diff)

@@ -44,10 +44,11 @@ type stored struct {
 	Transitions []experiment.Transition `json:"transitions"`
 	Overrides   map[string]string       `json:"overrides,omitempty"` // Subject id in hexadecimal → variant.
 	Slots       []experiment.SlotPeriod `json:"slots,omitempty"`
+	Coverages   []experiment.Coverage   `json:"coverages,omitempty"`
 }
 
 func toStored(h *experiment.History) stored {
-	s := stored{Experiment: h.Experiment, Revisions: h.Revisions, Transitions: h.Transitions, Slots: h.Slots}
+	s := stored{Experiment: h.Experiment, Revisions: h.Revisions, Transitions: h.Transitions, Slots: h.Slots, Coverages: h.Coverages}
 	if len(h.Overrides) > 0 {
 		s.Overrides = make(map[string]string, len(h.Overrides))
 		for id, variant := range h.Overrides {
@@ -58,7 +59,7 @@ func toStored(h *experiment.History) stored {
 }
 
 func (s *stored) history() (experiment.History, error) {
-	h := experiment.History{Experiment: s.Experiment, Revisions: s.Revisions, Transitions: s.Transitions, Slots: s.Slots}
+	h := experiment.History{Experiment: s.Experiment, Revisions: s.Revisions, Transitions: s.Transitions, Slots: s.Slots, Coverages: s.Coverages}
 	if len(s.Overrides) > 0 {
 		h.Overrides = make(map[experiment.SubjectID]string, len(s.Overrides))
 	}

@@ -76,6 +76,11 @@ func (h *Holdout) Covers(d *Definition) bool {
 	return !d.External && d.Unit == h.Unit && d.Carries(h.Labels)
 }
 
+// Equal says whether a change has left the holdout as it is.
+func (h *Holdout) Equal(next *Holdout) bool {
+	return h.Description == next.Description && h.EndTime.Equal(next.EndTime) && len(h.sealedChanges(next)) == 0
+}
+
 // startedBy says whether the holdout has started at a time.
 func (h *Holdout) startedBy(t time.Time) bool { return !h.StartTime.After(t) }
 
@@ -155,23 +160,23 @@ func (h *Holdout) checkSealed(next *Holdout, now time.Time) error {
 	if !h.startedBy(now) {
 		return nil
 	}
-	var fields []string
-	for _, f := range []struct {
-		changed bool
-		field   string
-	}{
-		{h.Share != next.Share, "share"},
-		{h.Salt != next.Salt, "salt"},
-		{!maps.Equal(h.Labels, next.Labels), "labels"},
-		{h.Kind != next.Kind, "kind"},
-		{!h.StartTime.Equal(next.StartTime), "start_time"},
-	} {
-		if f.changed {
-			fields = append(fields, f.field)
+	if fields := h.sealedChanges(next); len(fields) > 0 {
+		return Errorf(ErrPrecondition, "HOLDOUT_STARTED", "the holdout has started: %s cannot change", strings.Join(fields, ", "))
+	}
+	return nil
+}
+
+// sealedChanges lists the fields that change of those that the start seals.
+func (h *Holdout) sealedChanges(next *Holdout) (fields []string) {
+	note := func(changed bool, field string) {
+		if changed {
+			fields = append(fields, field)
 		}
 	}
-	if len(fields) == 0 {
-		return nil
-	}
-	return Errorf(ErrPrecondition, "HOLDOUT_STARTED", "the holdout has started: %s cannot change", strings.Join(fields, ", "))
+	note(h.Share != next.Share, "share")
+	note(h.Salt != next.Salt, "salt")
+	note(!maps.Equal(h.Labels, next.Labels), "labels")
+	note(h.Kind != next.Kind, "kind")
+	note(!h.StartTime.Equal(next.StartTime), "start_time")
+	return fields
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// Analysis is a stored analysis. What it says is opaque here.
+// Analysis is a stored analysis of an experiment or a holdout. What it says is opaque here.
 type Analysis struct {
 	ID           [16]byte
-	ExperimentID int32
-	Revision     int32
+	ExperimentID int32 // Or the holdout's.
+	Revision     int32 // 0 for a holdout.
 	AsOfTime     time.Time
 	CreateTime   time.Time // To the microsecond.
 	RequestHash  []byte    // Of the request with its resolved moment.

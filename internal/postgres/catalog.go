@@ -39,6 +39,9 @@ func (db *DB) Histories(ctx context.Context, known map[string]int64) ([]experime
 		if err := fillSlots(ctx, tx, ids, byID); err != nil {
 			return err
 		}
+		if err := fillCoverages(ctx, tx, ids, byID); err != nil {
+			return err
+		}
 		return fillHistories(ctx, tx, ids, byID)
 	})
 	return list, interpret(err)
@@ -89,6 +92,28 @@ func fillSlots(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*expe
 			return fmt.Errorf("experiment %s: slots: %w", h.Experiment.Key, err)
 		}
 		h.Slots = append(h.Slots, p)
+		return nil
+	})
+	return err
+}
+
+// fillCoverages adds the holdouts that cover the experiments or did.
+func fillCoverages(ctx context.Context, tx pgx.Tx, ids []int32, byID map[int32]*experiment.History) error {
+	rows, err := tx.Query(ctx, `SELECT c.experiment_id, c.from_time, h.id, h.key, h.kind, h.salt, h.share, h.end_time
+		FROM holdout_coverage c JOIN holdouts h ON h.id = c.holdout_id WHERE c.experiment_id = ANY($1) ORDER BY c.experiment_id, h.key`, ids)
+	if err != nil {
+		return err
+	}
+	var id int32
+	var from time.Time
+	var end *time.Time
+	var h experiment.Holdout
+	_, err = pgx.ForEachRow(rows, []any{&id, &from, &h.ID, &h.Key, &h.Kind, &h.Salt, &h.Share, &end}, func() error {
+		c := experiment.Coverage{HoldoutID: h.ID, Holdout: h.Key, Kind: h.Kind, Salt: h.Salt, Buckets: h.Buckets(), FromTime: from}
+		if end != nil {
+			c.EndTime = *end
+		}
+		byID[id].Coverages = append(byID[id].Coverages, c)
 		return nil
 	})
 	return err

@@ -21,7 +21,9 @@ const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash,
 	e.create_time, e.update_time, e.start_time, e.conclude_time,
 	r.revision, r.phase, r.definition, r.allocation, r.create_time, r.author,
 	(SELECT json_build_object('salt', l.salt, 'ranges', json_agg(json_build_object('from', s.from_bucket, 'to', s.to_bucket) ORDER BY s.from_bucket))
-		FROM layer_slots s JOIN layers l ON l.id = s.layer_id WHERE s.experiment_id = e.id AND s.end_time IS NULL GROUP BY l.salt)`
+		FROM layer_slots s JOIN layers l ON l.id = s.layer_id WHERE s.experiment_id = e.id AND s.end_time IS NULL GROUP BY l.salt),
+	(SELECT array_agg(h.key ORDER BY h.key) FROM holdout_coverage c JOIN holdouts h ON h.id = c.holdout_id
+		WHERE c.experiment_id = e.id AND (h.end_time IS NULL OR h.end_time > statement_timestamp()))`
 
 func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	var e experiment.Experiment
@@ -30,7 +32,7 @@ func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	r := &e.Current
 	if err := row.Scan(&e.ID, &e.Key, &e.State, &e.Version, &pins, &e.PlanHash, &e.ShippedVariant, &e.Rationale,
 		&e.CreateTime, &e.UpdateTime, &start, &conclude,
-		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author, &slot); err != nil {
+		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author, &slot, &e.Holdouts); err != nil {
 		return nil, err
 	}
 	if start != nil {
@@ -233,11 +235,17 @@ type StateChange struct {
 }
 
 // TransitionExperiment changes an experiment's state. Starting pins the
-// metrics, seals the plan and takes a slot in the layer, which concluding frees.
+// metrics, seals the plan, takes a slot in the layer, which concluding frees, and
+// binds the holdouts in force.
 func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, change StateChange) (*experiment.Experiment, error) {
 	to := change.To
 	var moved *experiment.Experiment
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
+		if to == experiment.StateRunning {
+			if err := lockHoldouts(ctx, tx, lockToStart); err != nil {
+				return err
+			}
+		}
 		e, err := lockExperiment(ctx, tx, key, etag)
 		if err != nil {
 			return err
@@ -296,6 +304,9 @@ func start(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
 	}
 	if _, err = tx.Exec(ctx, `UPDATE experiments SET pins = $2, plan_hash = $3, start_time = update_time WHERE id = $1`,
 		e.ID, string(encoded), def.SealPlan(pins)); err != nil {
+		return err
+	}
+	if err := coverStart(ctx, tx, e); err != nil {
 		return err
 	}
 	return resizeSlot(ctx, tx, e, def.TrafficBuckets())

@@ -13,25 +13,46 @@ import (
 )
 
 // RecordExposures commits the exposures that bring something new: a first
-// exposure of a subject to a variant in a phase, or an earlier one. All others
-// are duplicates and write nothing. The results are in the order of the items.
+// exposure of a subject to a variant in a phase, or an earlier one, or such a
+// side in a holdout. All others are duplicates and write nothing. The results
+// are in the order of the items.
 //
 // Two servers that record the same subject at once may both append; readers
 // take the earliest row, so that a row too many changes nothing.
 func (db *DB) RecordExposures(ctx context.Context, items []experiment.Exposure) ([]experiment.Result, error) {
+	rows, of := exposureRows(items)
 	results := make([]experiment.Result, len(items))
-	earliest := earliestExposures(items)
+	earliest := earliestExposures(rows)
 	err := inTx(ctx, db.recording, func(tx pgx.Tx) error {
 		for i := range results {
 			results[i] = experiment.Duplicate
 		}
-		fresh, err := newExposures(ctx, tx, items, earliest)
+		fresh, err := newExposures(ctx, tx, rows, earliest)
 		if err != nil || len(fresh) == 0 {
 			return err
 		}
-		return insertExposures(ctx, tx, items, fresh, results)
+		return insertExposures(ctx, tx, rows, fresh, func(row int) { results[of[row]] = experiment.Recorded })
 	})
 	return results, err
+}
+
+// exposureRows returns the rows that the items come to, and the index of the
+// item of each: its own, unless the subject is held out, and one for each side,
+// as of an exposure to the holdout.
+func exposureRows(items []experiment.Exposure) (rows []experiment.Exposure, of []int) {
+	for i := range items {
+		e := &items[i]
+		if !e.HeldOut {
+			rows, of = append(rows, *e), append(of, i)
+		}
+		for _, side := range e.Sides {
+			rows, of = append(rows, experiment.Exposure{
+				ExperimentID: side.HoldoutID, Phase: experiment.HoldoutPhase, SubjectID: e.SubjectID,
+				Variant: side.Variant(), ExposedTime: e.ExposedTime,
+			}), append(of, i)
+		}
+	}
+	return rows, of
 }
 
 type exposureKey struct {
@@ -103,7 +124,9 @@ func newExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, i
 	return fresh, nil
 }
 
-func insertExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, indices []int, results []experiment.Result) error {
+// insertExposures inserts those of the indices, and calls recorded with the
+// index of each that no other server has inserted meanwhile.
+func insertExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, indices []int, recorded func(int)) error {
 	n := len(indices)
 	experiments, subjects, phases := make([]int32, n), make([][16]byte, n), make([]int32, n)
 	variants, times, attributes := make([]string, n), make([]time.Time, n), make([]*string, n)
@@ -128,7 +151,7 @@ func insertExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure
 	}
 	var key exposureKey
 	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&key.subject), &key.experiment, &key.phase, &key.variant}, func() error {
-		results[byKey[key]] = experiment.Recorded
+		recorded(byKey[key])
 		return nil
 	})
 	return err

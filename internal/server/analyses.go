@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
@@ -31,7 +32,26 @@ func (s *analysisService) AnalyzeExperiment(ctx context.Context, req *assayv1.An
 	if e.StartTime.IsZero() {
 		return nil, experiment.Errorf(experiment.ErrPrecondition, "EXPERIMENT_NOT_STARTED", "the experiment %q has never started", req.Experiment)
 	}
-	asOf, err := s.asOf(ctx, req.AsOfTime)
+	stored, err := s.storedOr(ctx, req, e.ID, func(asOf time.Time) (*postgres.Analysis, error) {
+		return s.analyze(ctx, e, req, asOf)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return decodeAnalysis(stored)
+}
+
+// analysisRequest is what the requests for analyses have in common.
+type analysisRequest interface {
+	proto.Message
+	GetAsOfTime() *timestamppb.Timestamp
+}
+
+// storedOr returns the analysis that is stored for a request about an experiment
+// or a holdout. If there is none it stores what compute returns for the
+// request's moment.
+func (s *analysisService) storedOr(ctx context.Context, req analysisRequest, id int32, compute func(asOf time.Time) (*postgres.Analysis, error)) (*postgres.Analysis, error) {
+	asOf, err := s.asOf(ctx, req.GetAsOfTime())
 	if err != nil {
 		return nil, err
 	}
@@ -39,16 +59,16 @@ func (s *analysisService) AnalyzeExperiment(ctx context.Context, req *assayv1.An
 	if err != nil {
 		return nil, err
 	}
-	stored, err := s.DB.FindAnalysis(ctx, e.ID, hash)
+	stored, err := s.DB.FindAnalysis(ctx, id, hash)
+	if err != nil || stored != nil {
+		return stored, err
+	}
+	computed, err := compute(asOf)
 	if err != nil {
 		return nil, err
 	}
-	if stored == nil {
-		if stored, err = s.analyze(ctx, e, req, asOf, hash); err != nil {
-			return nil, err
-		}
-	}
-	return decodeAnalysis(stored)
+	computed.RequestHash = hash
+	return s.DB.SaveAnalysis(ctx, computed)
 }
 
 // settleWait is how long an analysis of a moment just past waits for the
@@ -92,9 +112,10 @@ func (s *analysisService) asOf(ctx context.Context, asked *timestamppb.Timestamp
 
 // requestHash identifies what was asked for: the request at its resolved
 // moment.
-func requestHash(req *assayv1.AnalyzeExperimentRequest, asOf time.Time) ([]byte, error) {
-	resolved := proto.Clone(req).(*assayv1.AnalyzeExperimentRequest)
-	resolved.AsOfTime = timestamppb.New(asOf)
+func requestHash(req analysisRequest, asOf time.Time) ([]byte, error) {
+	resolved := proto.Clone(req)
+	m := resolved.ProtoReflect()
+	m.Set(m.Descriptor().Fields().ByName("as_of_time"), protoreflect.ValueOf(timestamppb.New(asOf).ProtoReflect()))
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(resolved)
 	if err != nil {
 		return nil, err
@@ -103,8 +124,8 @@ func requestHash(req *assayv1.AnalyzeExperimentRequest, asOf time.Time) ([]byte,
 	return sum[:], nil
 }
 
-// analyze computes an analysis and stores it.
-func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment, req *assayv1.AnalyzeExperimentRequest, asOf time.Time, hash []byte) (*postgres.Analysis, error) {
+// analyze computes an analysis.
+func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment, req *assayv1.AnalyzeExperimentRequest, asOf time.Time) (*postgres.Analysis, error) {
 	uses, err := s.metricUses(ctx, e, req.Metrics)
 	if err != nil {
 		return nil, err
@@ -113,37 +134,17 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	study, err := metric.NewStudy(&e.Current.Definition, phases[0].Definition.Variants, uses, req.Segments)
+	def := &e.Current.Definition
+	study, err := metric.NewStudy(def, phases[0].Definition.Variants, uses, req.Segments)
 	if err != nil {
 		return nil, err
 	}
-	fold := study.NewFold(asOf)
-	overridden, err := s.DB.Subjects(ctx, e.ID, asOf, study, func(row *metric.Row) error {
-		fold.Add(row)
-		return nil
-	})
+	analysis, moments, err := s.runStudy(ctx, e.ID, def, study, phases, asOf)
 	if err != nil {
 		return nil, err
 	}
-	shares := map[int32][]float64{}
-	for i := range phases {
-		shares[phases[i].Phase] = phases[i].SharesOf(&e.Current.Definition)
-	}
-	tally := fold.Tally()
-	analysis, err := study.Analyze(tally, shares, overridden)
-	if err != nil {
-		return nil, err
-	}
-	moments, err := json.Marshal(tally)
-	if err != nil {
-		return nil, err
-	}
-	record := &postgres.Analysis{
-		ExperimentID: e.ID, Revision: e.Current.Number, AsOfTime: asOf,
-		CreateTime: s.Now().UTC().Truncate(time.Microsecond), RequestHash: hash, Moments: moments,
-	}
-	rand.Read(record.ID[:])
-	record.ID[6], record.ID[8] = record.ID[6]&0x0f|0x40, record.ID[8]&0x3f|0x80 // A random UUID.
+	record := s.newAnalysis(e.ID, asOf, moments)
+	record.Revision = e.Current.Number
 	resp := toAnalysis(analysis)
 	resp.AnalysisId = formatUUID(record.ID)
 	resp.Experiment = e.Key
@@ -151,11 +152,46 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	resp.AsOfTime = timestamppb.New(asOf)
 	resp.CreateTime = timestamppb.New(record.CreateTime)
 	resp.PlanHash = e.PlanHash
-	resp.Plan = toPlan(&e.Current.Definition.Plan)
-	if record.Result, err = proto.Marshal(resp); err != nil {
-		return nil, err
+	resp.Plan = toPlan(&def.Plan)
+	record.Result, err = proto.Marshal(resp)
+	return record, err
+}
+
+// runStudy folds what was recorded of an experiment or a holdout and analyses
+// it, by the split of each phase. It also returns the moments as they are
+// stored.
+func (s *analysisService) runStudy(ctx context.Context, id int32, def *experiment.Definition, study *metric.Study, phases []experiment.Revision, asOf time.Time) (*metric.Analysis, []byte, error) {
+	fold := study.NewFold(asOf)
+	overridden, err := s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
+		fold.Add(row)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
 	}
-	return s.DB.SaveAnalysis(ctx, record)
+	shares := map[int32][]float64{}
+	for i := range phases {
+		shares[phases[i].Phase] = phases[i].SharesOf(def)
+	}
+	tally := fold.Tally()
+	analysis, err := study.Analyze(tally, shares, overridden)
+	if err != nil {
+		return nil, nil, err
+	}
+	moments, err := json.Marshal(tally)
+	return analysis, moments, err
+}
+
+// newAnalysis returns the record of an analysis that is made now, under an id
+// of its own and without its result.
+func (s *analysisService) newAnalysis(experimentID int32, asOf time.Time, moments []byte) *postgres.Analysis {
+	record := &postgres.Analysis{
+		ExperimentID: experimentID, AsOfTime: asOf,
+		CreateTime: s.Now().UTC().Truncate(time.Microsecond), Moments: moments,
+	}
+	rand.Read(record.ID[:])
+	record.ID[6], record.ID[8] = record.ID[6]&0x0f|0x40, record.ID[8]&0x3f|0x80 // A random UUID.
+	return record
 }
 
 // metricUses returns the experiment's metrics at their pinned revisions, and
@@ -169,7 +205,14 @@ func (s *analysisService) metricUses(ctx context.Context, e *experiment.Experime
 		}
 		uses = append(uses, metric.Use{Metric: *m, Role: use.Role, Covariates: use.Covariates, Margin: use.Margin})
 	}
-	for _, key := range extra {
+	unplanned, err := s.currentUses(ctx, extra)
+	return append(uses, unplanned...), err
+}
+
+// currentUses returns metrics that no plan names, at their current revisions.
+func (s *analysisService) currentUses(ctx context.Context, keys []string) ([]metric.Use, error) {
+	var uses []metric.Use
+	for _, key := range keys {
 		m, err := s.DB.Metric(ctx, key, 0)
 		if err != nil {
 			return nil, err
@@ -196,11 +239,16 @@ func (s *analysisService) GetAnalysis(ctx context.Context, req *assayv1.GetAnaly
 	if err != nil {
 		return nil, err
 	}
-	resp, err := decodeAnalysis(a)
+	resp := new(assayv1.GetAnalysisResponse)
+	if isOfHoldout(a) {
+		resp.HoldoutAnalysis, err = decodeHoldoutAnalysis(a)
+	} else {
+		resp.Analysis, err = decodeAnalysis(a)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &assayv1.GetAnalysisResponse{Analysis: resp}, nil
+	return resp, nil
 }
 
 func (s *analysisService) ListAnalyses(ctx context.Context, req *assayv1.ListAnalysesRequest) (*assayv1.ListAnalysesResponse, error) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -27,7 +28,7 @@ func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignReque
 		return nil, inField("subject", err)
 	}
 	var resp assayv1.AssignResponse
-	q := assignmentQuery{snapshot: s.Catalog.Current(), keys: req.Experiments, labels: req.Labels}
+	q := assignmentQuery{snapshot: s.Catalog.Current(), at: s.Now(), keys: req.Experiments, labels: req.Labels}
 	shown := exposures{mode: req.ExposureRecording}
 	resp.Assignments, resp.Truncated = s.assign(&q, req.Subject, &shown)
 	s.record(ctx, &shown)
@@ -35,7 +36,7 @@ func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignReque
 }
 
 func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchAssignRequest) (*assayv1.BatchAssignResponse, error) {
-	q := assignmentQuery{snapshot: s.Catalog.Current(), keys: req.Experiments, labels: req.Labels}
+	q := assignmentQuery{snapshot: s.Catalog.Current(), at: s.Now(), keys: req.Experiments, labels: req.Labels}
 	if n := q.size(req.Subjects); n > maxBatchAssignments {
 		return nil, experiment.Invalid("subjects", "ask for %d assignments in all, where a batch answers at most %d; "+
 			"send fewer subjects or name fewer experiments", n, maxBatchAssignments)
@@ -66,6 +67,7 @@ func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchA
 // assignmentQuery is what Assign and BatchAssign ask beside the subject.
 type assignmentQuery struct {
 	snapshot *assign.Catalog
+	at       time.Time
 	keys     []string
 	labels   map[string]string
 	lists    map[string]runningList // By unit, once they are asked for.
@@ -104,7 +106,7 @@ func (q *assignmentQuery) size(subjects []*assayv1.Subject) int {
 
 // assign decides for one subject, and adds to shown what is to be recorded.
 func (s *assignmentService) assign(q *assignmentQuery, from *assayv1.Subject, shown *exposures) (assignments []*assayv1.Assignment, truncated bool) {
-	subject := q.snapshot.SubjectWith(unitOf(from.Unit), from.Key, structAttributes{from.Attributes})
+	subject := q.snapshot.SubjectWith(unitOf(from.Unit), from.Key, structAttributes{from.Attributes}, q.at)
 	var few [4]assign.Decision // Spares most calls an allocation.
 	decisions := few[:0]
 	if len(q.keys) > 0 {
@@ -119,7 +121,7 @@ func (s *assignmentService) assign(q *assignmentQuery, from *assayv1.Subject, sh
 		}
 	}
 	assignments = toAssignments(q.keys, decisions)
-	s.addSplits(shown, subject, from.Attributes, decisions, assignments)
+	s.addExposures(shown, subject, q.at, from.Attributes, decisions, assignments)
 	return assignments, truncated
 }
 
@@ -133,6 +135,7 @@ var reasons = [...]assayv1.Reason{
 	assign.ReasonConcluded:    assayv1.Reason_REASON_CONCLUDED,
 	assign.ReasonNoTraffic:    assayv1.Reason_REASON_NO_TRAFFIC,
 	assign.ReasonSplit:        assayv1.Reason_REASON_SPLIT,
+	assign.ReasonHoldout:      assayv1.Reason_REASON_HOLDOUT,
 }
 
 // toAssignments converts the decisions of one subject. The keys are those that

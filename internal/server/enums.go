@@ -64,6 +64,17 @@ var states = enum[assayv1.State, experiment.State]{
 	{assayv1.State_STATE_ARCHIVED, experiment.StateArchived},
 }
 
+var holdoutKinds = enum[assayv1.Holdout_Kind, experiment.HoldoutKind]{
+	{assayv1.Holdout_KIND_NO_PERSONALISATION, experiment.HoldoutNoPersonalisation},
+	{assayv1.Holdout_KIND_STATUS_QUO, experiment.HoldoutStatusQuo},
+}
+
+var runningExperiments = enum[assayv1.RunningExperiments, experiment.RunningExperiments]{
+	{assayv1.RunningExperiments_RUNNING_EXPERIMENTS_UNSPECIFIED, experiment.RunningRefuse},
+	{assayv1.RunningExperiments_RUNNING_EXPERIMENTS_LEAVE, experiment.RunningLeave},
+	{assayv1.RunningExperiments_RUNNING_EXPERIMENTS_NEW_PHASE, experiment.RunningNewPhase},
+}
+
 var roles = enum[assayv1.MetricRole, experiment.Role]{
 	{assayv1.MetricRole_METRIC_ROLE_PRIMARY, experiment.RolePrimary},
 	{assayv1.MetricRole_METRIC_ROLE_SECONDARY, experiment.RoleSecondary},

@@ -150,23 +150,32 @@ func (s *eventService) checkExposure(snapshot *assign.Catalog, from *assayv1.Exp
 		return x, &assayv1.Rejection{Reason: assayv1.RejectionReason_REJECTION_REASON_EXPERIMENT_NOT_FOUND, Field: "experiment",
 			Message: "there is no experiment " + from.Experiment}
 	}
-	subject := snapshot.Subject(unitOf(from.Subject.Unit), from.Subject.Key, nil)
-	revision, refusal := subject.CheckExposure(e, from.Variant, exposed, from.GetRevision())
+	subject := snapshot.Subject(unitOf(from.Subject.Unit), from.Subject.Key, nil, now)
+	counts, refusal := subject.CheckExposure(e, from.Variant, exposed, from.GetRevision())
 	if refusal != nil {
 		return x, &assayv1.Rejection{Reason: rejections[refusal.Reason], Field: refusal.Field, Message: refusal.Message}
 	}
-	attributes, err := keptAttributes(&revision.Definition, from.Subject.Attributes)
+	x, err := newExposure(e, subject, counts, from.Variant, exposed, from.Subject.Attributes)
 	if err != nil {
 		return x, invalidItem(experiment.Invalid("subject.attributes", "what the experiment keeps of them %s", err))
 	}
+	return x, nil
+}
+
+// newExposure returns what is stored of an exposure. An error is about what the
+// experiment keeps of the attributes.
+func newExposure(e *assign.Experiment, subject *assign.Subject, counts assign.Exposed, variant string, exposed time.Time, attributes *structpb.Struct) (experiment.Exposure, error) {
+	kept, err := keptAttributes(&counts.Revision.Definition, attributes)
 	return experiment.Exposure{
 		ExperimentID: e.ID,
-		Phase:        revision.Phase,
+		Phase:        counts.Revision.Phase,
 		SubjectID:    subject.ID(),
-		Variant:      from.Variant,
+		Variant:      variant,
 		ExposedTime:  exposed.UTC().Truncate(timeResolution),
-		Attributes:   attributes,
-	}, nil
+		Attributes:   kept,
+		HeldOut:      counts.HeldOut,
+		Sides:        counts.Sides,
+	}, err
 }
 
 func (s *eventService) checkOutcome(from *assayv1.Outcome, now time.Time) (o experiment.Outcome, r *assayv1.Rejection) {

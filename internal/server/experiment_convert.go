@@ -110,6 +110,7 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 		Traffic:        proto.Float64(def.Traffic),
 		Salt:           def.Salt,
 		Layer:          def.Layer,
+		Holdouts:       e.Holdouts,
 		SplitSalt:      def.SplitSalt,
 		Assignment:     assayv1.Experiment_ASSIGNMENT_NATIVE,
 		Labels:         def.Labels,

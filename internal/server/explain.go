@@ -24,9 +24,16 @@ func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.
 			return nil, err
 		}
 	}
+	at := s.Now()
+	if past, ok := req.Moment.(*assayv1.ExplainAssignmentRequest_Time); ok {
+		var err error
+		if at, err = pastTime("time", past.Time, at); err != nil {
+			return nil, err
+		}
+	}
 	snapshot := s.Catalog.Current()
-	subject := snapshot.Subject(unitOf(req.Subject.Unit), req.Subject.Key, req.Subject.Attributes.AsMap())
-	e, err := s.atMoment(ctx, snapshot.Experiment(req.Experiment), subject, req)
+	subject := snapshot.Subject(unitOf(req.Subject.Unit), req.Subject.Key, req.Subject.Attributes.AsMap(), at)
+	e, err := s.atMoment(ctx, snapshot.Experiment(req.Experiment), subject, at, req)
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +50,8 @@ func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.
 }
 
 // atMoment returns the experiment as it is at the moment that the request asks
-// about.
-func (s *assignmentService) atMoment(ctx context.Context, e *assign.Experiment, subject *assign.Subject, req *assayv1.ExplainAssignmentRequest) (*assign.Experiment, error) {
+// about, whose time is at unless it is a revision.
+func (s *assignmentService) atMoment(ctx context.Context, e *assign.Experiment, subject *assign.Subject, at time.Time, req *assayv1.ExplainAssignmentRequest) (*assign.Experiment, error) {
 	if e == nil {
 		return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there is no experiment %q", req.Experiment)
 	}
@@ -54,16 +61,12 @@ func (s *assignmentService) atMoment(ctx context.Context, e *assign.Experiment, 
 			return nil, experiment.Errorf(experiment.ErrNotFound, "REVISION_NOT_FOUND", "the experiment %q has no revision %d", req.Experiment, moment.Revision)
 		}
 	case *assayv1.ExplainAssignmentRequest_Time:
-		t, err := pastTime("time", moment.Time, s.Now())
-		if err != nil {
-			return nil, err
-		}
-		overrides, err := s.DB.OverrideAt(ctx, e.ID, subject.ID(), t)
+		overrides, err := s.DB.OverrideAt(ctx, e.ID, subject.ID(), at)
 		if err != nil {
 			return nil, err
 		}
 		created := e.CreateTime
-		if e = e.AsOf(t, overrides); e == nil {
+		if e = e.AsOf(at, overrides); e == nil {
 			return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there was no experiment %q at that time: it was created at %s",
 				req.Experiment, created.UTC().Format(time.RFC3339Nano))
 		}
@@ -86,6 +89,7 @@ var gateKinds = map[assign.GateKind]assayv1.Gate_Kind{
 	assign.GateState:       assayv1.Gate_KIND_STATE,
 	assign.GateOverride:    assayv1.Gate_KIND_OVERRIDE,
 	assign.GateEligibility: assayv1.Gate_KIND_ELIGIBILITY,
+	assign.GateHoldout:     assayv1.Gate_KIND_HOLDOUT,
 	assign.GateLayer:       assayv1.Gate_KIND_LAYER,
 	assign.GateTraffic:     assayv1.Gate_KIND_TRAFFIC,
 	assign.GateSplit:       assayv1.Gate_KIND_SPLIT,

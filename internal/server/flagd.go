@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -76,6 +77,7 @@ const (
 // flagSubject is the subject of one call, for experiments of any unit.
 type flagSubject struct {
 	snapshot   *assign.Catalog
+	at         time.Time
 	key        string // "" if the context has none.
 	attributes map[string]any
 	units      map[string]*assign.Subject
@@ -89,7 +91,7 @@ func (s *services) flagSubject(from *structpb.Struct) (*flagSubject, error) {
 	if n := proto.Size(from); n > maxContextBytes {
 		return nil, flagErrorf("INVALID_CONTEXT", "the context takes %d bytes; at most %d are read", n, maxContextBytes)
 	}
-	f := &flagSubject{snapshot: s.Catalog.Current(), attributes: from.AsMap(), units: map[string]*assign.Subject{}}
+	f := &flagSubject{snapshot: s.Catalog.Current(), at: s.Now(), attributes: from.AsMap(), units: map[string]*assign.Subject{}}
 	switch key := f.attributes[targetingKey].(type) {
 	case nil:
 	case string:
@@ -112,7 +114,7 @@ func (s *services) flagSubject(from *structpb.Struct) (*flagSubject, error) {
 func (f *flagSubject) decide(e *assign.Experiment) assign.Decision {
 	unit := e.Current.Definition.Unit
 	if f.units[unit] == nil {
-		f.units[unit] = f.snapshot.Subject(unit, f.key, f.attributes)
+		f.units[unit] = f.snapshot.Subject(unit, f.key, f.attributes, f.at)
 	}
 	return f.units[unit].Decide(e)
 }
@@ -130,7 +132,7 @@ func (f *flagSubject) resolve(key string) (resolution, error) {
 		return resolution{}, flagErrorf("FLAG_NOT_FOUND", "there is no experiment %q", shorten(key, maxFieldBytes))
 	}
 	d := f.decide(e)
-	r := resolution{reason: flagReason(d)}
+	r := resolution{reason: flagReason(d, f.at)}
 	if r.reason != reasonDisabled && f.key == "" {
 		return r, errNoTargetingKey
 	}
@@ -141,13 +143,16 @@ func (f *flagSubject) resolve(key string) (resolution, error) {
 	return r, nil
 }
 
-func flagReason(d assign.Decision) string {
+func flagReason(d assign.Decision, at time.Time) string {
 	switch d.Reason {
 	case assign.ReasonNotRunning, assign.ReasonExternal:
 		return reasonDisabled
-	case assign.ReasonSplit:
+	case assign.ReasonSplit, assign.ReasonHoldout:
 		return reasonSplit
 	case assign.ReasonConcluded:
+		if d.Experiment.HoldsOut(at) {
+			return reasonSplit
+		}
 		if d.Experiment.Current.Definition.Eligibility == "" {
 			return reasonStatic
 		}

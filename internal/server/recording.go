@@ -27,31 +27,23 @@ type exposures struct {
 	assignments []*assayv1.Assignment
 }
 
-// addSplits adds the split decisions about a subject as exposures of now, if
-// the call records.
-func (s *assignmentService) addSplits(shown *exposures, subject *assign.Subject, attributes *structpb.Struct, decisions []assign.Decision, assignments []*assayv1.Assignment) {
+// addExposures adds the exposures that the decisions about a subject at a time
+// cause, if the call records.
+func (s *assignmentService) addExposures(shown *exposures, subject *assign.Subject, at time.Time, attributes *structpb.Struct, decisions []assign.Decision, assignments []*assayv1.Assignment) {
 	if shown.mode != bestEffort && shown.mode != durable {
 		return
 	}
-	now := s.Now().UTC().Truncate(timeResolution)
 	for i, d := range decisions {
-		if d.Reason != assign.ReasonSplit {
+		exposed, ok := subject.Exposed(d)
+		if !ok {
 			continue
 		}
-		def := &d.Experiment.Current.Definition
-		kept, err := keptAttributes(def, attributes)
+		item, err := newExposure(d.Experiment, subject, exposed, assignments[i].Variant, at, attributes)
 		if err != nil {
 			s.notStored(shown, assignments[i:i+1], "what the experiment keeps of the attributes "+err.Error())
 			continue
 		}
-		shown.items = append(shown.items, experiment.Exposure{
-			ExperimentID: d.Experiment.ID,
-			Phase:        d.Experiment.Current.Phase,
-			SubjectID:    subject.ID(),
-			Variant:      def.Variants[d.Variant].Key,
-			ExposedTime:  now,
-			Attributes:   kept,
-		})
+		shown.items = append(shown.items, item)
 		shown.assignments = append(shown.assignments, assignments[i])
 	}
 }

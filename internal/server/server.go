@@ -85,6 +85,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	assayv1.RegisterAssignmentServiceServer(srv, &assignmentService{services: s})
 	assayv1.RegisterEventServiceServer(srv, &eventService{services: s})
 	assayv1.RegisterExperimentServiceServer(srv, &experimentService{services: s})
+	assayv1.RegisterHoldoutServiceServer(srv, &holdoutService{services: s})
 	assayv1.RegisterLayerServiceServer(srv, &layerService{services: s})
 	assayv1.RegisterMetricServiceServer(srv, &metricService{services: s})
 	assayv1.RegisterAnalysisServiceServer(srv, &analysisService{services: s})

@@ -31,14 +31,14 @@ func AssignStages(c Config, req *assayv1.AssignRequest) ([]Stage, error) {
 	}
 	recoverer := recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(recovered))
 	mapped, recovering := through(mapErrors(c.Log)), through(recoverer)
-	q := assignmentQuery{snapshot: c.Catalog.Current(), keys: req.Experiments}
-	decisions := []assign.Decision{q.snapshot.Subject("user", req.Subject.Key, req.Subject.Attributes.AsMap()).Assign(req.Experiments[0])}
+	q := assignmentQuery{snapshot: c.Catalog.Current(), at: c.Now(), keys: req.Experiments}
+	decisions := []assign.Decision{q.snapshot.Subject("user", req.Subject.Key, req.Subject.Attributes.AsMap(), q.at).Assign(req.Experiments[0])}
 	return []Stage{
 		{"metrics", through(grpcprom.NewServerMetrics().UnaryServerInterceptor())},
 		{"errors, recovery", func() { mapped(); recovering() }},
 		{"validation", through(validate(validator))},
 		{"decision", func() {
-			q.snapshot.SubjectWith("user", req.Subject.Key, structAttributes{req.Subject.Attributes}).Assign(q.keys[0])
+			q.snapshot.SubjectWith("user", req.Subject.Key, structAttributes{req.Subject.Attributes}, q.at).Assign(q.keys[0])
 		}},
 		{"reply", func() { toAssignments(q.keys, decisions) }},
 		{"conversion-spared", func() { req.Subject.Attributes.AsMap() }},
