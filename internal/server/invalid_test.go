@@ -331,7 +331,7 @@ func TestPageTokens(t *testing.T) {
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.do(t, "ExperimentService/CreateExperiment", newExperiment(""))
 	requests := map[string]string{
-		"MetricService/ListMetrics": `{}`, "LayerService/ListLayers": `{}`, "ExperimentService/ListExperiments": `{}`,
+		"MetricService/ListMetrics": `{}`, "LayerService/ListLayers": `{}`, "HoldoutService/ListHoldouts": `{}`, "ExperimentService/ListExperiments": `{}`,
 		"ExperimentService/ListExperimentRevisions": `{"key":"plain"}`, "ExperimentService/ListOverrides": `{"experiment":"plain"}`,
 		"AnalysisService/ListAnalyses": `{"experiment":"plain"}`,
 	}

@@ -205,10 +205,10 @@ func TestExplainLayer(t *testing.T) {
 	}
 	for key, want := range map[string]string{
 		"low": `{"assignment":{"experiment":"low","reason":"REASON_NO_TRAFFIC","revision":1},"state":"STATE_RUNNING",
-			"gates":[{"kind":"KIND_STATE","passed":true},{"kind":"KIND_OVERRIDE","passed":true},{"kind":"KIND_ELIGIBILITY","passed":true},
+			"gates":[{"kind":"KIND_STATE","passed":true},{"kind":"KIND_OVERRIDE","passed":true},{"kind":"KIND_ELIGIBILITY","passed":true},{"kind":"KIND_HOLDOUT","passed":true},
 			{"kind":"KIND_LAYER","bucketing":{"purpose":"layer","salt":"checkout","hash":"7a9025182290c694","bucket":478761}}]}`,
 		"high": `{"assignment":{"experiment":"high","variant":"b","reason":"REASON_SPLIT","revision":1},"state":"STATE_RUNNING",
-			"gates":[{"kind":"KIND_STATE","passed":true},{"kind":"KIND_OVERRIDE","passed":true},{"kind":"KIND_ELIGIBILITY","passed":true},
+			"gates":[{"kind":"KIND_STATE","passed":true},{"kind":"KIND_OVERRIDE","passed":true},{"kind":"KIND_ELIGIBILITY","passed":true},{"kind":"KIND_HOLDOUT","passed":true},
 			{"kind":"KIND_LAYER","passed":true,"bucketing":{"purpose":"layer","salt":"checkout","hash":"7a9025182290c694","bucket":478761,"range":{"from":450000,"to":900000}}},
 			{"kind":"KIND_SPLIT","passed":true,"bucketing":{"purpose":"split","salt":"checkout-copy","hash":"8bad68df783663bd","bucket":545614,"range":{"from":500000,"to":1000000,"variant":"b"}}}]}`,
 	} {

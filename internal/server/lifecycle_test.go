@@ -240,6 +240,7 @@ func checkGoldenGates(t *testing.T, got *assayv1.ExplainAssignmentResponse) {
 			{"kind":"KIND_STATE","passed":true},
 			{"kind":"KIND_OVERRIDE","passed":true},
 			{"kind":"KIND_ELIGIBILITY","passed":true,"predicate":"attributes.country == 'PL' && attributes.age >= 18","attributes":{"country":"PL","age":31}},
+			{"kind":"KIND_HOLDOUT","passed":true},
 			{"kind":"KIND_TRAFFIC","passed":true,"bucketing":{"purpose":"traffic","salt":"checkout-copy","hash":"0bb2f5dcbb57f302","bucket":45699,"range":{"from":0,"to":500000}}},
 			{"kind":"KIND_SPLIT","passed":true,"bucketing":{"purpose":"split","salt":"checkout-copy","hash":"8bad68df783663bd","bucket":545614,"range":{"from":500000,"to":1000000,"variant":"short"}}}]}`)
 	if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(&assayv1.Gate{}, "detail")); diff != "" {

@@ -51,6 +51,7 @@ func TestPaging(t *testing.T) {
 	a.do(t, "MetricService/ArchiveMetric", `{"key":"m2"}`)
 	for i := range 3 {
 		a.do(t, "LayerService/CreateLayer", fmt.Sprintf(`{"layer":{"key":"l%d"}}`, 2-i))
+		a.do(t, createHoldout, fmt.Sprintf(`{"holdout":{"key":"h%d","share":0.1,"kind":"KIND_STATUS_QUO","labels":{"n":"x"}}}`, 2-i))
 	}
 
 	for _, tt := range []struct {
@@ -61,6 +62,7 @@ func TestPaging(t *testing.T) {
 		{"metrics", "MetricService/ListMetrics", `{}`, "key", []string{"m0", "m1", "m3", "m4", "purchase_rate"}},
 		{"all metrics", "MetricService/ListMetrics", `{"include_archived":true}`, "key", []string{"m0", "m1", "m2", "m3", "m4", "purchase_rate"}},
 		{"layers", "LayerService/ListLayers", `{}`, "key", []string{"l0", "l1", "l2"}},
+		{"holdouts", "HoldoutService/ListHoldouts", `{}`, "key", []string{"h0", "h1", "h2"}},
 		{"experiments", "ExperimentService/ListExperiments", `{}`, "key", []string{"e0", "e1", "e2", "e3"}},
 		{"by states", "ExperimentService/ListExperiments", `{"states":["STATE_ARCHIVED","STATE_DRAFT"]}`, "key", []string{"e0", "e4"}},
 		{"by labels", "ExperimentService/ListExperiments", `{"labels":{"n":"4"}}`, "key", []string{"e1"}},
@@ -114,6 +116,7 @@ func TestRequestIDs(t *testing.T) {
 		{"MetricService/CreateMetric", newMetric(""), newMetric(`"key":"other"`), "METRIC_EXISTS"},
 		{"ExperimentService/CreateExperiment", newExperiment(`"metrics":[]`), newExperiment(`"metrics":[],"key":"other"`), "EXPERIMENT_EXISTS"},
 		{"LayerService/CreateLayer", `{"layer":{"key":"l"}}`, `{"layer":{"key":"other"}}`, "LAYER_EXISTS"},
+		{createHoldout, newHoldout(""), newHoldout(`"key":"other"`), "HOLDOUT_EXISTS"},
 	} {
 		first := call[proto.Message](t, a, tt.method, with(tt.object, `"request_id":"r-1"`))
 		again := call[proto.Message](t, a, tt.method, with(tt.object, `"request_id":"r-1"`))

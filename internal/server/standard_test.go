@@ -28,7 +28,7 @@ func TestHealth(t *testing.T) {
 func TestReflection(t *testing.T) {
 	a := newAPI(t)
 	want := []string{
-		"assay.v1.AnalysisService", "assay.v1.AssignmentService", "assay.v1.EventService", "assay.v1.ExperimentService", "assay.v1.LayerService", "assay.v1.MetricService",
+		"assay.v1.AnalysisService", "assay.v1.AssignmentService", "assay.v1.EventService", "assay.v1.ExperimentService", "assay.v1.HoldoutService", "assay.v1.LayerService", "assay.v1.MetricService",
 		"flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service",
 		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
 	}
@@ -57,7 +57,7 @@ func TestReflection(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s lists %q, want %q", version, got, want)
 		}
-		for _, name := range want[:7] {
+		for _, name := range want[:8] {
 			file := ask(&grpc_reflection_v1.ServerReflectionRequest{MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: name}})
 			if len(file.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
 				t.Errorf("%s does not describe %s: %v", version, name, file)
