@@ -9,12 +9,18 @@
 // CEL does and read single [Attributes]; CEL's evaluator decides the others, and
 // words every explanation.
 //
+// The gates, in their order: the experiment's state, a pinned variant, the
+// eligibility, the holdouts in force, the traffic or the slot in a layer, the
+// split. A subject that a holdout holds out gets the control whatever its
+// traffic bucket; of an experiment that has shipped a variant only holdouts
+// without any personalisation hold it out.
+//
 // The package promises that a decision is a pure function of the subject, its
-// attributes and what storage knows of the experiment: no clock, no randomness,
-// no input or output, no memory of earlier decisions. Every server therefore
-// gives the same answer, and anyone can repeat it by hand with the hashes that
-// [Subject.Explain] lists. Assignment and explanation run through the same
-// gates, so that they cannot differ.
+// attributes, the time that it is given and what storage knows of the
+// experiment: no clock, no randomness, no input or output, no memory of earlier
+// decisions. Every server therefore gives the same answer, and anyone can repeat
+// it by hand with the hashes that [Subject.Explain] lists. Assignment and
+// explanation run through the same gates, so that they cannot differ.
 //
 // # Bucketing
 //
@@ -28,14 +34,16 @@
 //
 // fmix64 is MurmurHash3's 64-bit finaliser; buckets are 0 to 999,999. The
 // purposes are "traffic" and "split" with the experiment's salt, by default its
-// key, and "layer" with that of its layer. A subject takes part if its traffic
-// bucket is below floor(traffic × 10⁶ + ½); in a layer the traffic hash is not
-// asked, and a subject takes part if its layer bucket is in the experiment's
-// slot. No two slots share a bucket, so no subject takes part in two experiments
-// of a layer, and as the split is another hash, experiments that follow each
-// other in a slot do not share arms. The first split lays the variants out in their
-// listed order, the i-th boundary at floor(10⁶ × cumulative weight ÷ total
-// weight); the ranges are half-open. Later splits are the revision's explicit
-// ranges over the same buckets, and a reshuffle gives the split a salt of its
-// own, which the revision names; traffic keeps the experiment's.
+// key, "layer" with that of its layer, and "holdout" with that of a holdout. A
+// subject is held out if its holdout bucket is below floor(share × 10⁶ + ½). It
+// takes part if its traffic bucket is below floor(traffic × 10⁶ + ½); in a layer
+// the traffic hash is not asked, and a subject takes part if its layer bucket is
+// in the experiment's slot. No two slots share a bucket, so no subject takes part
+// in two experiments of a layer, and as the split is another hash, experiments
+// that follow each other in a slot do not share arms. The first split lays the
+// variants out in their listed order, the i-th boundary at floor(10⁶ × cumulative
+// weight ÷ total weight); the ranges are half-open. Later splits are the
+// revision's explicit ranges over the same buckets, and a reshuffle gives the
+// split a salt of its own, which the revision names; traffic keeps the
+// experiment's.
 package assign

@@ -70,8 +70,8 @@ func (s *Subject) passHoldouts(e *Experiment, x *Explanation) bool {
 }
 
 // sides returns the subject's side in each holdout that is in force over the
-// experiment at a moment, and whether any holds it out. A holdout that began when the revision
-// was replaced, or later, had no part in what that assigned.
+// experiment at a moment, and whether any holds it out. A holdout that began
+// when the revision was replaced, or later, had no part in what that assigned.
 func (s *Subject) sides(e *Experiment, at, replaced int64) (sides []experiment.Side, held bool) {
 	for i := range e.holdouts {
 		h := &e.holdouts[i]

@@ -7,7 +7,8 @@
 //
 // Events are append only. A moment in recorded_time is the world as it was
 // known then; [DB.SafeTime] tells the latest such moment that cannot change
-// any more. The schema is written for plain Postgres and for Citus alike: see
+// any more. Exposures to holdouts are kept among those to experiments, under ids
+// that no experiment has. The schema is written for plain Postgres and for Citus alike: see
 // the first migration.
 package postgres
 

@@ -99,7 +99,19 @@ describe('reasons', () => {
     await run('concluded', { value: 'x' });
     await server.experiment('Conclude', { key: 'concluded' });
     await create('draft', { value: 'x' });
+    // "42" is in bucket 81833 of this salt, and u-1 in bucket 404731. Maps travel as lists of entries.
+    const labels = [{ key: 'team', value: 'held' }];
+    await server.createHoldout({ key: 'global', salt: 'global-2026', share: 0.1, kind: 'KIND_NO_PERSONALISATION', labels });
+    await run('held', undefined, { labels });
+    await run('held-shipped', undefined, { labels });
+    await server.experiment('Conclude', { key: 'held-shipped', shipped_variant: 'b' });
   });
+  for (const flag of ['held', 'held-shipped']) {
+    test(`SPLIT of ${flag}, as a holdout holds some out`, async () => {
+      check(await client.getStringDetails(flag, 'd', { targetingKey: '42' }), { value: 'a', reason: 'SPLIT', variant: 'a' });
+      check(await client.getStringDetails(flag, 'd', someone), { value: 'b', reason: 'SPLIT', variant: 'b' });
+    });
+  }
   const pole = { ...someone, country: 'PL' };
   for (const [flag, context, reason] of [
     ['eligible', pole, 'SPLIT'],

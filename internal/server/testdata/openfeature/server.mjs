@@ -36,6 +36,7 @@ export async function start() {
   };
   const metrics = client(api.assay.v1.MetricService);
   const experiments = client(api.assay.v1.ExperimentService);
+  const holdouts = client(api.assay.v1.HoldoutService);
   const call = (service, method) => promisify(service[method]).bind(service);
   return {
     port: Number(address.split(':').at(-1)),
@@ -43,6 +44,7 @@ export async function start() {
     createMetric: (metric) => call(metrics, 'CreateMetric')({ metric }),
     // experiment makes a call such as ('Start', {key}).
     experiment: (verb, request) => call(experiments, `${verb}Experiment`)(request),
+    createHoldout: (holdout) => call(holdouts, 'CreateHoldout')({ holdout }),
     setOverrides: (request) => call(experiments, 'SetOverrides')(request),
     // stop resolves with how the process ended.
     async stop() {
