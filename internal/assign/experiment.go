@@ -18,10 +18,11 @@ type Experiment struct {
 	open        bool  // It compiled, is assigned here, and its state gives variants.
 	concluded   bool
 	eligibility *eligibility // Nil for everyone.
-	holdouts    []holdout
-	control     int    // Index of the control.
-	slot        *split // In a layer the buckets that are in; nil without a layer.
-	traffic     int32  // Traffic buckets below it are in; 0 in a layer.
+	holdouts    []holdout    // That cover it, ended ones too.
+	since       int64        // The moment of its start or of its current revision, whichever is later.
+	control     int          // Index of the control.
+	slot        *split       // In a layer the buckets that are in; nil without a layer.
+	traffic     int32        // Traffic buckets below it are in; 0 in a layer.
 	trafficHash uint64
 	current     split
 	shipped     int // Index of the shipped variant; -1 if none.
@@ -158,8 +159,10 @@ func (e *Experiment) compileHistory(h *experiment.History) error {
 	e.start = slices.IndexFunc(e.history, func(t experiment.Transition) bool {
 		return t.State == experiment.StateRunning
 	})
+	e.since = momentOf(e.Current.CreateTime)
 	if e.start >= 0 {
 		e.firstInForce = e.revisionAt(e.history[e.start].Time)
+		e.since = max(e.since, momentOf(e.history[e.start].Time))
 	}
 	return nil
 }

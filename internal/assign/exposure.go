@@ -114,7 +114,7 @@ func (s *Subject) Exposed(d Decision) (x Exposed, ok bool) {
 		return Exposed{}, false
 	}
 	x.Revision = &e.Current
-	x.Sides, x.HeldOut = s.sides(e, s.at, never)
+	x.Sides, x.HeldOut = s.sides(e, max(s.at, e.since), never)
 	return x, true
 }
 

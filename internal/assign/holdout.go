@@ -47,12 +47,15 @@ func (h *holdout) decides(e *Experiment) bool {
 	return !e.concluded || h.Kind == experiment.HoldoutNoPersonalisation
 }
 
-// passHoldouts says whether no holdout holds the subject out.
+// passHoldouts says whether no holdout holds the subject out. The start and the
+// revision that the decision is about have come, whatever the clock says that
+// the subject's time is from: so have the holdouts that came with them.
 func (s *Subject) passHoldouts(e *Experiment, x *Explanation) bool {
+	at := max(s.at, e.since)
 	open, covered := true, false
 	for i := range e.holdouts {
 		h := &e.holdouts[i]
-		if !h.inForce(s.at) {
+		if !h.inForce(at) {
 			continue
 		}
 		mixed := mix(s.hash, h.hash)

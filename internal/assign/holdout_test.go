@@ -50,7 +50,12 @@ func TestHoldoutGate(t *testing.T) {
 		{"its bucket is the last", coverage(7, vectorBucket+1), day(3), true, bucketing(true), "held out"},
 		{"up to it", coverage(7, vectorBucket), day(3), false, bucketing(false), "is open"},
 		{"at the beginning", ended, day(2), true, bucketing(true), "held out"},
-		{"just before it", ended, day(2).Add(-time.Microsecond), false, nil, "No holdout"},
+		{"by a clock that is slow", ended, day(1), true, bucketing(true), "held out"},
+		{"before it", func() experiment.Coverage {
+			c := ended
+			c.FromTime = day(4)
+			return c
+		}(), day(4).Add(-time.Microsecond), false, nil, "No holdout"},
 		{"just before the end", ended, day(9).Add(-time.Nanosecond), true, bucketing(true), "held out"},
 		{"at the end", ended, day(9), false, nil, "No holdout"},
 	} {
@@ -166,7 +171,8 @@ func TestHoldoutsHoldOut(t *testing.T) {
 			want := answerOf(without.Subject("user", key, attributes, at).Assign(h.Experiment.Key))
 			if want.Reason == ReasonSplit || want.Reason == ReasonNoTraffic || want.Reason == ReasonConcluded {
 				for _, c := range h.Coverages {
-					inForce := !c.FromTime.After(at) && (c.EndTime.IsZero() || at.Before(c.EndTime))
+					begun := !c.FromTime.After(at) || c.FromTime.Equal(day(2)) // The start's, which has been.
+					inForce := begun && (c.EndTime.IsZero() || at.Before(c.EndTime))
 					bucket := int32((mix(hashPair("user", key), hashPair("holdout", c.Salt)) >> 32) * 1_000_000 >> 32)
 					if inForce && bucket < c.Buckets && (want.Reason != ReasonConcluded || c.Kind == "no_personalisation") {
 						want = answer{0, 1, ReasonHoldout, false}
@@ -201,9 +207,6 @@ func checkCaused(t *testing.T, s *Subject, at time.Time) {
 			caused = Exposed{Revision: &e.Current, HeldOut: true} // Outside the traffic.
 		}
 		reported, rejection := s.CheckExposure(e, e.Current.Definition.Variants[d.Variant].Key, at, 0)
-		if at.Before(day(2)) {
-			continue // The start's holdouts are those of day 2.
-		}
 		if rejection != nil {
 			t.Fatalf("%s: decided %+v, and its exposure is rejected: %+v", s.Key, d, rejection)
 		}

@@ -241,7 +241,7 @@ func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, 
 	to := change.To
 	var moved *experiment.Experiment
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
-		if to == experiment.StateRunning {
+		if to == experiment.StateRunning { // Perhaps from a draft.
 			if err := lockHoldouts(ctx, tx, lockToStart); err != nil {
 				return err
 			}
