@@ -10,8 +10,8 @@
 // words every explanation.
 //
 // The gates, in their order: the experiment's state, a pinned variant, the
-// eligibility, the holdouts in force, the traffic or the slot in a layer, the
-// split. A subject that a holdout holds out gets the control whatever its
+// variant that an enrolled subject of a sticky experiment keeps, the eligibility,
+// the holdouts in force, the traffic or the slot in a layer, the split. A subject that a holdout holds out gets the control whatever its
 // traffic bucket; of an experiment that has shipped a variant only holdouts
 // without any personalisation hold it out.
 //
@@ -19,8 +19,10 @@
 // attributes, the time that it is given and what storage knows of the
 // experiment: no clock, no randomness, no input or output, no memory of earlier
 // decisions. Every server therefore gives the same answer, and anyone can repeat
-// it by hand with the hashes that [Subject.Explain] lists. Assignment and
-// explanation run through the same gates, so that they cannot differ.
+// it by hand with the hashes that [Subject.Explain] lists. What a sticky
+// experiment remembers is in storage; who asks for a decision reads it and hands
+// it over by [Subject.Enroll]. Assignment and explanation run through the same
+// gates, so that they cannot differ.
 //
 // # Bucketing
 //

@@ -17,6 +17,7 @@ type Experiment struct {
 	failure     error // Why it did not compile, and so is served as not running.
 	open        bool  // It compiled, is assigned here, and its state gives variants.
 	concluded   bool
+	sticky      bool         // It is running, and its enrolled subjects keep their variants.
 	eligibility *eligibility // Nil for everyone.
 	holdouts    []holdout    // That cover it, ended ones too.
 	since       int64        // The moment of its start or of its current revision, whichever is later.
@@ -121,6 +122,7 @@ func (e *Experiment) compile(h *experiment.History) error {
 		}
 	}
 	e.open, e.concluded = e.assigns() && !def.External, e.State == experiment.StateConcluded
+	e.sticky = e.running() && def.Sticky
 	if e.assigns() {
 		// The predicates of the many that were archived are never evaluated.
 		if e.eligibility, err = compileEligibility(def.Eligibility); err != nil {
@@ -218,6 +220,10 @@ func (e *Experiment) Derived(prepare func(*Experiment) any) any {
 	e.derive.Do(func() { e.derived = prepare(e) })
 	return e.derived
 }
+
+// Sticky says whether the experiment is running and sticky, so that decisions
+// need to know whether their subject is enrolled.
+func (e *Experiment) Sticky() bool { return e.sticky }
 
 // Revision returns the revision of the given number, or nil.
 func (e *Experiment) Revision(number int32) *experiment.Revision {

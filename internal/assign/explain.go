@@ -13,6 +13,7 @@ type GateKind uint8
 const (
 	GateState       GateKind = iota + 1 // State, assignment and unit.
 	GateOverride                        // A pinned variant.
+	GateSticky                          // The variant of the first recorded exposure; sticky experiments only.
 	GateEligibility                     // The predicate.
 	GateHoldout                         // A holdout that covers the experiment.
 	GateLayer                           // The slot in a layer, in place of traffic.
@@ -83,6 +84,22 @@ func (x *Explanation) noteOverride(e *Experiment, variant int) {
 	g := Gate{Kind: GateOverride, Passed: true, Detail: "The subject is not pinned."}
 	if variant >= 0 {
 		g.Detail = fmt.Sprintf("The subject is pinned to %q.", e.Current.Definition.Variants[variant].Key)
+	}
+	x.Gates = append(x.Gates, g)
+}
+
+func (x *Explanation) noteSticky(kept string, reason Reason, unknown bool) {
+	g := Gate{Kind: GateSticky, Passed: reason != ReasonIntakeClosed, Detail: "The subject is not enrolled."}
+	switch {
+	case reason == ReasonSticky:
+		g.Detail = fmt.Sprintf("The subject is enrolled: its first recorded exposure was to %q.", kept)
+	case unknown:
+		g.Detail = "Whether the subject is enrolled could not be read: it is decided as one that is not, with the intake open."
+	case kept != "":
+		g.Detail = fmt.Sprintf("The subject's first recorded exposure was to %q, which is no variant any more: it is not enrolled.", kept)
+	}
+	if reason == ReasonIntakeClosed {
+		g.Detail += " The intake is closed."
 	}
 	x.Gates = append(x.Gates, g)
 }

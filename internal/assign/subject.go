@@ -9,7 +9,8 @@ import (
 // Reason says why a decision is what it is.
 type Reason uint8
 
-// The reasons. Only Override, Concluded, Split and Holdout come with a variant.
+// The reasons. Only Override, Concluded, Split, Holdout and Sticky come with a
+// variant.
 const (
 	ReasonNotFound     Reason = iota + 1 // No experiment has the key.
 	ReasonUnitMismatch                   // It randomises another unit.
@@ -21,6 +22,8 @@ const (
 	ReasonNoTraffic                      // The subject's bucket, or its layer bucket, does not take part.
 	ReasonSplit                          // The split gave the variant.
 	ReasonHoldout                        // A holdout holds the subject out: it gets the control.
+	ReasonSticky                         // The subject is enrolled with the variant.
+	ReasonIntakeClosed                   // The subject is not enrolled, and nobody else enters.
 )
 
 // Decision is one experiment's answer for one subject.
@@ -30,6 +33,10 @@ type Decision struct {
 	Revision   int32       // That decided; 0 if not found.
 	Reason     Reason
 	Failed     bool // Ineligible because the predicate failed to evaluate.
+	// EnrollmentUnknown says that the experiment is sticky and whether the
+	// subject is enrolled was not handed over: it was decided as one that is not,
+	// with the intake open.
+	EnrollmentUnknown bool
 }
 
 // Subject is a subject with what all decisions about it share. It belongs to
@@ -43,6 +50,8 @@ type Subject struct {
 	variables  variables
 	id         experiment.SubjectID
 	identified bool
+	enrolled   map[experiment.Enrollment]string
+	complete   bool // Who is not in enrolled is not enrolled.
 }
 
 // Subject prepares decisions about a subject at a time, by which holdouts are in
@@ -75,6 +84,17 @@ func (s *Subject) ID() experiment.SubjectID {
 	return s.id
 }
 
+// Enroll hands over who is enrolled, and with which variant; this subject may
+// be among them. If that is complete, nobody else is.
+func (s *Subject) Enroll(enrolled map[experiment.Enrollment]string, complete bool) {
+	s.enrolled, s.complete = enrolled, complete
+}
+
+// Enrollment names the subject in an experiment.
+func (s *Subject) Enrollment(e *Experiment) experiment.Enrollment {
+	return experiment.Enrollment{ExperimentID: e.ID, SubjectID: s.ID()}
+}
+
 // Assign decides for the experiment with the key.
 func (s *Subject) Assign(key string) Decision {
 	e := s.catalog.experiments[key]
@@ -90,39 +110,46 @@ func (s *Subject) Decide(e *Experiment) Decision { return s.decide(e, nil) }
 // decide takes the subject through the gates, and notes each in x unless that
 // is nil.
 func (s *Subject) decide(e *Experiment, x *Explanation) Decision {
-	variant, reason, failed := s.pass(e, x)
-	return Decision{Experiment: e, Variant: variant, Revision: e.Current.Number, Reason: reason, Failed: failed}
+	variant, reason, failed, unknown := s.pass(e, x)
+	return Decision{
+		Experiment: e, Variant: variant, Revision: e.Current.Number, Reason: reason, Failed: failed, EnrollmentUnknown: unknown,
+	}
 }
 
 // pass is decide without the making of a Decision, which takes longer field by
 // field than all gates. A gate that lets everyone through is entered only to be
 // noted.
-func (s *Subject) pass(e *Experiment, x *Explanation) (variant int, reason Reason, failed bool) {
+func (s *Subject) pass(e *Experiment, x *Explanation) (variant int, reason Reason, failed, unknown bool) {
 	reason = s.stateReason(e)
 	if x != nil {
 		x.noteState(s, e, reason)
 	}
 	if reason != 0 {
-		return -1, reason, false
+		return -1, reason, false, false
 	}
 	if !e.concluded && (len(e.overrides) > 0 || x != nil) {
 		if variant := s.passOverride(e, x); variant >= 0 {
-			return variant, ReasonOverride, false
+			return variant, ReasonOverride, false, false
+		}
+	}
+	if e.sticky {
+		if variant, reason, unknown = s.passSticky(e, x); reason != 0 {
+			return variant, reason, false, false
 		}
 	}
 	if e.eligibility != nil || x != nil {
 		if eligible, failed := s.passEligibility(e, x); !eligible {
-			return -1, ReasonIneligible, failed
+			return -1, ReasonIneligible, failed, unknown
 		}
 	}
 	if (len(e.holdouts) > 0 || x != nil) && !s.passHoldouts(e, x) {
-		return e.control, ReasonHoldout, false
+		return e.control, ReasonHoldout, false, unknown
 	}
 	if e.concluded {
-		return e.shipped, ReasonConcluded, false
+		return e.shipped, ReasonConcluded, false, false
 	}
 	if (e.traffic < experiment.Buckets || x != nil) && !s.passTraffic(e, x) {
-		return -1, ReasonNoTraffic, false
+		return -1, ReasonNoTraffic, false, unknown
 	}
 	mixed := mix(s.hash, e.current.hash)
 	i := e.current.find(bucketOf(mixed))
@@ -130,9 +157,9 @@ func (s *Subject) pass(e *Experiment, x *Explanation) (variant int, reason Reaso
 		x.noteSplit(e, mixed, i)
 	}
 	if i < 0 {
-		return -1, ReasonNoTraffic, false
+		return -1, ReasonNoTraffic, false, unknown
 	}
-	return e.current.ranges[i].variant, ReasonSplit, false
+	return e.current.ranges[i].variant, ReasonSplit, false, unknown
 }
 
 // stateReason returns the reason why the experiment assigns nothing to subjects
@@ -167,6 +194,28 @@ func (s *Subject) override(e *Experiment) int {
 		return variant
 	}
 	return -1
+}
+
+// passSticky gives an enrolled subject its variant and stops others while the
+// intake is closed. Its reason is 0 for a subject that it lets through.
+func (s *Subject) passSticky(e *Experiment, x *Explanation) (variant int, reason Reason, unknown bool) {
+	variant = -1
+	kept := ""
+	if len(s.enrolled) > 0 {
+		kept = s.enrolled[s.Enrollment(e)]
+		variant = e.Current.Definition.Variant(kept)
+	}
+	unknown = kept == "" && !s.complete
+	switch {
+	case variant >= 0:
+		reason = ReasonSticky
+	case !unknown && e.Current.Definition.IntakeClosed:
+		reason = ReasonIntakeClosed
+	}
+	if x != nil {
+		x.noteSticky(kept, reason, unknown)
+	}
+	return variant, reason, unknown
 }
 
 func (s *Subject) passEligibility(e *Experiment, x *Explanation) (eligible, failed bool) {

@@ -8,22 +8,24 @@ import (
 // Definition is what a revision of an experiment freezes. Its JSON form is how
 // it is stored; a field that is added later must mean nothing when absent.
 type Definition struct {
-	Unit        string            `json:"unit"`
-	Owner       string            `json:"owner,omitempty"`
-	Description string            `json:"description,omitempty"`
-	Hypothesis  Hypothesis        `json:"hypothesis,omitzero"`
-	Variants    []Variant         `json:"variants"`
-	Eligibility string            `json:"eligibility,omitempty"` // CEL; empty means everyone.
-	Traffic     float64           `json:"traffic"`               // 0 to 1.
-	Salt        string            `json:"salt"`
-	SplitSalt   string            `json:"split_salt,omitempty"` // Since a reshuffle; empty means Salt.
-	Layer       string            `json:"layer,omitempty"`      // Its key; empty means none.
-	External    bool              `json:"external,omitempty"`   // Assigned elsewhere.
-	Labels      map[string]string `json:"labels,omitempty"`
-	Segments    []string          `json:"segments,omitempty"` // Attribute names.
-	Covariates  []Covariate       `json:"covariates,omitempty"`
-	Metrics     []MetricUse       `json:"metrics,omitempty"`
-	Plan        Plan              `json:"plan"`
+	Unit         string            `json:"unit"`
+	Owner        string            `json:"owner,omitempty"`
+	Description  string            `json:"description,omitempty"`
+	Hypothesis   Hypothesis        `json:"hypothesis,omitzero"`
+	Variants     []Variant         `json:"variants"`
+	Eligibility  string            `json:"eligibility,omitempty"` // CEL; empty means everyone.
+	Traffic      float64           `json:"traffic"`               // 0 to 1.
+	Salt         string            `json:"salt"`
+	SplitSalt    string            `json:"split_salt,omitempty"`    // Since a reshuffle; empty means Salt.
+	Layer        string            `json:"layer,omitempty"`         // Its key; empty means none.
+	External     bool              `json:"external,omitempty"`      // Assigned elsewhere.
+	Sticky       bool              `json:"sticky,omitempty"`        // A subject keeps the variant of its first recorded exposure.
+	IntakeClosed bool              `json:"intake_closed,omitempty"` // Sticky only: nobody else enters.
+	Labels       map[string]string `json:"labels,omitempty"`
+	Segments     []string          `json:"segments,omitempty"` // Attribute names.
+	Covariates   []Covariate       `json:"covariates,omitempty"`
+	Metrics      []MetricUse       `json:"metrics,omitempty"`
+	Plan         Plan              `json:"plan"`
 }
 
 // Hypothesis is what an experiment is meant to settle.

@@ -11,7 +11,8 @@ import (
 // Movement is the share of subjects that a change of a started experiment
 // moves. Traffic and split are independent hashes, so that a share of all
 // subjects is the product of a share of traffic buckets and a share of split
-// buckets. The shares are of those who are eligible before and after.
+// buckets. The shares are of those who are eligible before and after, and in a
+// sticky experiment of those who are not enrolled.
 type Movement struct {
 	Change float64 // Take part before and after, and change variant.
 	Enter  float64 // Begin to take part.
@@ -84,6 +85,10 @@ func (r *Revision) Next(def Definition, reshuffle bool) (Revision, Movement, err
 		next.Allocation = Reallocate(r.Allocation, def.Variants)
 	}
 	m := r.MovementTo(&next)
+	if def.Sticky && def.Layer != "" && m.Leave > 0 {
+		return Revision{}, Movement{}, Errorf(ErrPrecondition, "STICKY_IN_LAYER",
+			"the experiment is sticky and in a layer: its traffic cannot fall, since those who are enrolled would share their buckets with whatever takes the room")
+	}
 	if m.NewPhase() {
 		next.Phase++
 	}
@@ -189,6 +194,7 @@ func (d *Definition) checkSealed(next *Definition) error {
 	note(d.Salt != next.Salt, "salt (reshuffle splits anew)")
 	note(d.Layer != next.Layer, "layer")
 	note(d.External != next.External, "assignment")
+	note(d.Sticky != next.Sticky, "sticky")
 	note(d.Variants[d.Control()].Key != next.Variants[next.Control()].Key, "variants (the control is sealed)")
 	note(!slices.Equal(d.Segments, next.Segments), "segments")
 	note(!equalJSON(d.Covariates, next.Covariates), "covariates")

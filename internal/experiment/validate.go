@@ -29,6 +29,12 @@ func (d *Definition) Validate() error {
 	if d.External && d.Layer != "" {
 		bad.Add("layer", "an experiment that is assigned elsewhere cannot be in a layer")
 	}
+	if d.External && d.Sticky {
+		bad.Add("sticky", "an experiment that is assigned elsewhere cannot be sticky")
+	}
+	if d.IntakeClosed && !d.Sticky {
+		bad.Add("intake_closed", "only a sticky experiment has an intake to close")
+	}
 	d.validateCovariates(&bad)
 	d.validateMetrics(&bad)
 	if m := d.Plan.MinimumEffect; m != nil && !(m.Value > 0) {

@@ -34,11 +34,13 @@ const (
 	// variant.
 	ExposureRecording_EXPOSURE_RECORDING_NONE ExposureRecording = 1
 	// Record each REASON_SPLIT assignment as an exposure now, and each
-	// REASON_HOLDOUT assignment of a running experiment as RecordExposures does.
-	// It never delays or fails the assignment; an exposure that could not be
-	// stored is counted in the metric assay_exposures_lost_total.
+	// REASON_HOLDOUT assignment of a running experiment as RecordExposures does;
+	// that of a REASON_STICKY assignment is recorded already. It never delays or
+	// fails the assignment; an exposure that could not be stored is counted in
+	// the metric assay_exposures_lost_total.
 	ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT ExposureRecording = 2
-	// Record as BEST_EFFORT does, and answer once it is committed. An exposure that could not be stored does not fail the call: its
+	// Record as BEST_EFFORT does, and answer once it is committed. An exposure that
+	// could not be stored does not fail the call: its
 	// assignment says so in `exposure_error`. At most half of the time that the
 	// call has left is spent on it.
 	ExposureRecording_EXPOSURE_RECORDING_DURABLE ExposureRecording = 3
@@ -93,8 +95,8 @@ type Reason int32
 const (
 	// Never sent.
 	Reason_REASON_UNSPECIFIED Reason = 0
-	// The split gave the variant. Only these assignments are analysed, and those
-	// of holdouts, as such.
+	// The split gave the variant. Only these assignments begin to be analysed,
+	// and those of holdouts, as such.
 	Reason_REASON_SPLIT Reason = 1
 	// The subject is pinned to the variant.
 	Reason_REASON_OVERRIDE Reason = 2
@@ -118,6 +120,12 @@ const (
 	// A holdout that covers the experiment holds the subject out: the variant is
 	// the control, in traffic or not.
 	Reason_REASON_HOLDOUT Reason = 10
+	// The experiment is sticky, and the subject's first recorded exposure was to
+	// this variant.
+	Reason_REASON_STICKY Reason = 11
+	// The experiment is sticky, its intake is closed, and the subject is not
+	// enrolled. No variant.
+	Reason_REASON_INTAKE_CLOSED Reason = 12
 )
 
 // Enum value maps for Reason.
@@ -134,6 +142,8 @@ var (
 		8:  "REASON_UNIT_MISMATCH",
 		9:  "REASON_EXTERNAL",
 		10: "REASON_HOLDOUT",
+		11: "REASON_STICKY",
+		12: "REASON_INTAKE_CLOSED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -147,6 +157,8 @@ var (
 		"REASON_UNIT_MISMATCH": 8,
 		"REASON_EXTERNAL":      9,
 		"REASON_HOLDOUT":       10,
+		"REASON_STICKY":        11,
+		"REASON_INTAKE_CLOSED": 12,
 	}
 )
 
@@ -199,6 +211,9 @@ const (
 	// or one that says that there is none. It passes who is not held out, and
 	// gives the others their variant.
 	Gate_KIND_HOLDOUT Gate_Kind = 7
+	// The variant of the first recorded exposure. Sticky experiments only,
+	// between OVERRIDE and ELIGIBILITY.
+	Gate_KIND_STICKY Gate_Kind = 8
 )
 
 // Enum value maps for Gate_Kind.
@@ -212,6 +227,7 @@ var (
 		5: "KIND_SPLIT",
 		6: "KIND_LAYER",
 		7: "KIND_HOLDOUT",
+		8: "KIND_STICKY",
 	}
 	Gate_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -222,6 +238,7 @@ var (
 		"KIND_SPLIT":       5,
 		"KIND_LAYER":       6,
 		"KIND_HOLDOUT":     7,
+		"KIND_STICKY":      8,
 	}
 )
 
@@ -269,8 +286,13 @@ type Assignment struct {
 	// stored. It may be stored after all; recording it again is safe. Empty if
 	// it is stored, or if there was nothing to store.
 	ExposureError string `protobuf:"bytes,6,opt,name=exposure_error,json=exposureError,proto3" json:"exposure_error,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The experiment is sticky, and whether the subject is enrolled could not be
+	// read in time: at most 250 ms, and at most half of the time that the call
+	// has left, are spent on it. The answer is what a subject gets that is not
+	// enrolled while the intake is open.
+	EnrollmentUnknown bool `protobuf:"varint,7,opt,name=enrollment_unknown,json=enrollmentUnknown,proto3" json:"enrollment_unknown,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
@@ -343,6 +365,13 @@ func (x *Assignment) GetExposureError() string {
 		return x.ExposureError
 	}
 	return ""
+}
+
+func (x *Assignment) GetEnrollmentUnknown() bool {
+	if x != nil {
+		return x.EnrollmentUnknown
+	}
+	return false
 }
 
 // AssignRequest asks for the assignments of one subject.
@@ -754,16 +783,18 @@ type isExplainAssignmentRequest_Moment interface {
 }
 
 type ExplainAssignmentRequest_Revision struct {
-	// As if the experiment ran with this revision, with the overrides of now,
-	// in a layer with the last slot that it had with the revision, and with the
-	// holdouts that were in force when the revision was replaced, or are now.
+	// As if the experiment ran with this revision, with the overrides and the
+	// enrolled subjects of now, in a layer with the last slot that it had with
+	// the revision, and with the holdouts that were in force when the revision
+	// was replaced, or are now.
 	Revision int32 `protobuf:"varint,3,opt,name=revision,proto3,oneof"`
 }
 
 type ExplainAssignmentRequest_Time struct {
 	// As it was then: the state, the revision, the overrides and the holdouts
-	// in force. The payload is that of the revision. A server learns of a change shortly
-	// after it is made, and answers until then as before.
+	// in force, and the subjects enrolled by then. The payload is that of the
+	// revision. A server learns of a change shortly after it is made, and
+	// answers until then as before.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3,oneof"`
 }
 
@@ -1082,7 +1113,7 @@ var File_assay_v1_assignment_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\n" +
-	"!assay/v1/assignment_service.proto\x12\bassay.v1\x1a\x14assay/v1/state.proto\x1a\x16assay/v1/subject.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x01\n" +
+	"!assay/v1/assignment_service.proto\x12\bassay.v1\x1a\x14assay/v1/state.proto\x1a\x16assay/v1/subject.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x02\n" +
 	"\n" +
 	"Assignment\x12\x1e\n" +
 	"\n" +
@@ -1092,7 +1123,8 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\x0e2\x10.assay.v1.ReasonR\x06reason\x121\n" +
 	"\apayload\x18\x04 \x01(\v2\x17.google.protobuf.StructR\apayload\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x05R\brevision\x12%\n" +
-	"\x0eexposure_error\x18\x06 \x01(\tR\rexposureError\"\xe8\x02\n" +
+	"\x0eexposure_error\x18\x06 \x01(\tR\rexposureError\x12-\n" +
+	"\x12enrollment_unknown\x18\a \x01(\bR\x11enrollmentUnknown\"\xe8\x02\n" +
 	"\rAssignRequest\x123\n" +
 	"\asubject\x18\x01 \x01(\v2\x11.assay.v1.SubjectB\x06\xbaH\x03\xc8\x01\x01R\asubject\x12J\n" +
 	"\vexperiments\x18\x02 \x03(\tB(\xbaH%\x92\x01\"\x10\xe8\a\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\vexperiments\x12E\n" +
@@ -1132,7 +1164,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"assignment\x18\x01 \x01(\v2\x14.assay.v1.AssignmentR\n" +
 	"assignment\x12$\n" +
 	"\x05gates\x18\x02 \x03(\v2\x0e.assay.v1.GateR\x05gates\x12%\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\x85\x03\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\x96\x03\n" +
 	"\x04Gate\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.assay.v1.Gate.KindR\x04kind\x12\x16\n" +
 	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x16\n" +
@@ -1141,7 +1173,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\tpredicate\x18\x05 \x01(\tR\tpredicate\x127\n" +
 	"\n" +
 	"attributes\x18\x06 \x01(\v2\x17.google.protobuf.StructR\n" +
-	"attributes\"\x99\x01\n" +
+	"attributes\"\xaa\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1153,7 +1185,8 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"KIND_SPLIT\x10\x05\x12\x0e\n" +
 	"\n" +
 	"KIND_LAYER\x10\x06\x12\x10\n" +
-	"\fKIND_HOLDOUT\x10\a\"\x92\x01\n" +
+	"\fKIND_HOLDOUT\x10\a\x12\x0f\n" +
+	"\vKIND_STICKY\x10\b\"\x92\x01\n" +
 	"\tBucketing\x12\x18\n" +
 	"\apurpose\x18\x01 \x01(\tR\apurpose\x12\x12\n" +
 	"\x04salt\x18\x02 \x01(\tR\x04salt\x12\x12\n" +
@@ -1168,7 +1201,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x1eEXPOSURE_RECORDING_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17EXPOSURE_RECORDING_NONE\x10\x01\x12\"\n" +
 	"\x1eEXPOSURE_RECORDING_BEST_EFFORT\x10\x02\x12\x1e\n" +
-	"\x1aEXPOSURE_RECORDING_DURABLE\x10\x03*\xfc\x01\n" +
+	"\x1aEXPOSURE_RECORDING_DURABLE\x10\x03*\xa9\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fREASON_SPLIT\x10\x01\x12\x13\n" +
@@ -1181,7 +1214,9 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x14REASON_UNIT_MISMATCH\x10\b\x12\x13\n" +
 	"\x0fREASON_EXTERNAL\x10\t\x12\x12\n" +
 	"\x0eREASON_HOLDOUT\x10\n" +
-	"2\x89\x02\n" +
+	"\x12\x11\n" +
+	"\rREASON_STICKY\x10\v\x12\x18\n" +
+	"\x14REASON_INTAKE_CLOSED\x10\f2\x89\x02\n" +
 	"\x11AssignmentService\x12@\n" +
 	"\x06Assign\x12\x17.assay.v1.AssignRequest\x1a\x18.assay.v1.AssignResponse\"\x03\x90\x02\x02\x12O\n" +
 	"\vBatchAssign\x12\x1c.assay.v1.BatchAssignRequest\x1a\x1d.assay.v1.BatchAssignResponse\"\x03\x90\x02\x02\x12a\n" +

@@ -30,12 +30,15 @@ const (
 //
 // AssignmentService says which variant a subject gets. It answers from memory:
 // the same subject gets the same answer on every server, without a query.
+// Sticky experiments alone look up whom they have enrolled, with one query for
+// all of a call.
 type AssignmentServiceClient interface {
 	// Assign gives one subject its variant in each experiment asked for.
 	//
 	// An experiment that cannot assign is answered with a reason and without a
-	// variant; it never fails the call. INVALID_ARGUMENT names the fields at
-	// fault.
+	// variant; it never fails the call. Nor does a sticky experiment whose
+	// enrolled subjects cannot be looked up: `enrollment_unknown` says so.
+	// INVALID_ARGUMENT names the fields at fault.
 	Assign(ctx context.Context, in *AssignRequest, opts ...grpc.CallOption) (*AssignResponse, error)
 	// BatchAssign does for up to 1,000 subjects what Assign does for one. A
 	// subject that breaks a rule is answered with its error, the others with
@@ -98,12 +101,15 @@ func (c *assignmentServiceClient) ExplainAssignment(ctx context.Context, in *Exp
 //
 // AssignmentService says which variant a subject gets. It answers from memory:
 // the same subject gets the same answer on every server, without a query.
+// Sticky experiments alone look up whom they have enrolled, with one query for
+// all of a call.
 type AssignmentServiceServer interface {
 	// Assign gives one subject its variant in each experiment asked for.
 	//
 	// An experiment that cannot assign is answered with a reason and without a
-	// variant; it never fails the call. INVALID_ARGUMENT names the fields at
-	// fault.
+	// variant; it never fails the call. Nor does a sticky experiment whose
+	// enrolled subjects cannot be looked up: `enrollment_unknown` says so.
+	// INVALID_ARGUMENT names the fields at fault.
 	Assign(context.Context, *AssignRequest) (*AssignResponse, error)
 	// BatchAssign does for up to 1,000 subjects what Assign does for one. A
 	// subject that breaks a rule is answered with its error, the others with

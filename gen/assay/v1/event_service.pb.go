@@ -115,7 +115,8 @@ type Exposure struct {
 	Experiment string `protobuf:"bytes,1,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	// The variant's key. It must be the one that the split (or an override)
 	// gives the subject, or the control if a holdout held the subject out at
-	// `exposed_time`, unless the experiment is assigned elsewhere.
+	// `exposed_time`, unless the experiment is assigned elsewhere. In a sticky
+	// experiment that of the subject's first recorded exposure is a duplicate.
 	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
 	// The subject. Of its attributes those are kept that the experiment names as
 	// segments or covariates.

@@ -293,6 +293,15 @@ type Experiment struct {
 	// experiments of a layer share a subject. Empty: none, and independent of all
 	// others. It cannot be changed once the experiment has started.
 	Layer string `protobuf:"bytes,29,opt,name=layer,proto3" json:"layer,omitempty"`
+	// A subject keeps the variant of its first recorded exposure, whatever
+	// becomes of its attributes, the weights and the traffic: it is enrolled.
+	// Default: no subject is. It costs Assign a query for subjects that are not
+	// known to be enrolled. It cannot be changed once the experiment has started,
+	// and not be set for one that is assigned elsewhere.
+	Sticky bool `protobuf:"varint,31,opt,name=sticky,proto3" json:"sticky,omitempty"`
+	// Of a sticky experiment: nobody else enters, and those who are enrolled go
+	// on. It can be changed at any time, and moves nobody.
+	IntakeClosed bool `protobuf:"varint,32,opt,name=intake_closed,json=intakeClosed,proto3" json:"intake_closed,omitempty"`
 	// Output only. Where it stands.
 	State State `protobuf:"varint,16,opt,name=state,proto3,enum=assay.v1.State" json:"state,omitempty"`
 	// Output only. 1 for the first definition; every change makes one more.
@@ -472,6 +481,20 @@ func (x *Experiment) GetLayer() string {
 		return x.Layer
 	}
 	return ""
+}
+
+func (x *Experiment) GetSticky() bool {
+	if x != nil {
+		return x.Sticky
+	}
+	return false
+}
+
+func (x *Experiment) GetIntakeClosed() bool {
+	if x != nil {
+		return x.IntakeClosed
+	}
+	return false
 }
 
 func (x *Experiment) GetState() State {
@@ -1137,7 +1160,7 @@ var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\f\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\r\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -1163,7 +1186,9 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"covariates\x12>\n" +
 	"\ametrics\x18\x0e \x03(\v2\x1a.assay.v1.ExperimentMetricB\b\xbaH\x05\x92\x01\x02\x10dR\ametrics\x12\"\n" +
 	"\x04plan\x18\x0f \x01(\v2\x0e.assay.v1.PlanR\x04plan\x127\n" +
-	"\x05layer\x18\x1d \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x05layer\x12%\n" +
+	"\x05layer\x18\x1d \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x05layer\x12\x16\n" +
+	"\x06sticky\x18\x1f \x01(\bR\x06sticky\x12#\n" +
+	"\rintake_closed\x18  \x01(\bR\fintakeClosed\x12%\n" +
 	"\x05state\x18\x10 \x01(\x0e2\x0f.assay.v1.StateR\x05state\x12\x1a\n" +
 	"\brevision\x18\x11 \x01(\x05R\brevision\x12\x14\n" +
 	"\x05phase\x18\x12 \x01(\x05R\x05phase\x125\n" +

@@ -560,8 +560,9 @@ type PreviewUpdateResponse struct {
 	Movement *Movement `protobuf:"bytes,4,opt,name=movement,proto3" json:"movement,omitempty"`
 	// About how many of the subjects with a recorded exposure in the present
 	// phase would change variant or leave: their number × the share of
-	// participants that move. Pinned subjects stay and are not counted. Absent if
-	// the eligibility changes; a note says why.
+	// participants that move. Pinned subjects stay and are not counted. 0 for a
+	// sticky experiment that keeps its variants, as its exposed subjects stay.
+	// Otherwise absent if the eligibility changes; a note says why.
 	EstimatedExposedSubjects *int64 `protobuf:"varint,5,opt,name=estimated_exposed_subjects,json=estimatedExposedSubjects,proto3,oneof" json:"estimated_exposed_subjects,omitempty"`
 	// What the shares do not say.
 	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`

@@ -59,8 +59,9 @@ type ExperimentServiceClient interface {
 	// UpdateExperiment makes a new revision, unless nothing changes.
 	//
 	// Everything can change in a draft. Once it has started, owner, description,
-	// hypothesis, labels and payloads can change and traffic can rise, for they
-	// move no subject. What moves subjects needs `allow_movement`, or is
+	// hypothesis, labels and payloads can change, traffic can rise and a sticky
+	// experiment's intake can close and open, for they move no subject. What
+	// moves subjects needs `allow_movement`, or is
 	// FAILED_PRECONDITION with the reason MOVEMENT_NOT_ALLOWED and the shares
 	// that would move: other weights, a variant more or less, lower traffic, a
 	// reshuffle, another eligibility. It begins a new phase, of which the
@@ -69,8 +70,11 @@ type ExperimentServiceClient interface {
 	// Weight 0 ends a variant and keeps what is known of it; removing it also
 	// takes it out of the analysis. Either way its buckets alone go to the
 	// others. The control cannot be removed, nor can another variant become the
-	// control. Unit, salt, assignment, segments, covariates, metrics and plan
-	// are sealed: FAILED_PRECONDITION with the reason EXPERIMENT_STARTED.
+	// control. Unit, salt, layer, assignment, sticky, segments, covariates,
+	// metrics and plan are sealed: FAILED_PRECONDITION with the reason
+	// EXPERIMENT_STARTED. The traffic of a sticky experiment in a layer cannot
+	// fall, with the reason STICKY_IN_LAYER: those who are enrolled would share
+	// their buckets with whatever takes the room.
 	// Concluded and archived experiments do not change.
 	UpdateExperiment(ctx context.Context, in *UpdateExperimentRequest, opts ...grpc.CallOption) (*UpdateExperimentResponse, error)
 	// PreviewUpdate says whom an update would move, and changes nothing. It
@@ -270,8 +274,9 @@ type ExperimentServiceServer interface {
 	// UpdateExperiment makes a new revision, unless nothing changes.
 	//
 	// Everything can change in a draft. Once it has started, owner, description,
-	// hypothesis, labels and payloads can change and traffic can rise, for they
-	// move no subject. What moves subjects needs `allow_movement`, or is
+	// hypothesis, labels and payloads can change, traffic can rise and a sticky
+	// experiment's intake can close and open, for they move no subject. What
+	// moves subjects needs `allow_movement`, or is
 	// FAILED_PRECONDITION with the reason MOVEMENT_NOT_ALLOWED and the shares
 	// that would move: other weights, a variant more or less, lower traffic, a
 	// reshuffle, another eligibility. It begins a new phase, of which the
@@ -280,8 +285,11 @@ type ExperimentServiceServer interface {
 	// Weight 0 ends a variant and keeps what is known of it; removing it also
 	// takes it out of the analysis. Either way its buckets alone go to the
 	// others. The control cannot be removed, nor can another variant become the
-	// control. Unit, salt, assignment, segments, covariates, metrics and plan
-	// are sealed: FAILED_PRECONDITION with the reason EXPERIMENT_STARTED.
+	// control. Unit, salt, layer, assignment, sticky, segments, covariates,
+	// metrics and plan are sealed: FAILED_PRECONDITION with the reason
+	// EXPERIMENT_STARTED. The traffic of a sticky experiment in a layer cannot
+	// fall, with the reason STICKY_IN_LAYER: those who are enrolled would share
+	// their buckets with whatever takes the room.
 	// Concluded and archived experiments do not change.
 	UpdateExperiment(context.Context, *UpdateExperimentRequest) (*UpdateExperimentResponse, error)
 	// PreviewUpdate says whom an update would move, and changes nothing. It
