@@ -27,8 +27,9 @@ var allowed = map[string][]string{
 	"internal/postgres/postgrestest": {"experiment", "localpg", "postgres", "github.com/jackc/pgx/v5"},
 	"internal/catalog":               {"assign", "experiment"},
 	"internal/event":                 {"experiment"},
+	"internal/enrollment":            {"experiment", "github.com/hashicorp/golang-lru/v2"},
 	"internal/localpg":               {},
-	"internal/server":                {"assign", "catalog", "event", "experiment", "metric", "postgres", "stats", "gen", "google.golang.org", "buf.build", "github.com/grpc-ecosystem/go-grpc-middleware", "github.com/prometheus/client_golang"},
+	"internal/server":                {"assign", "catalog", "enrollment", "event", "experiment", "metric", "postgres", "stats", "gen", "google.golang.org", "buf.build", "github.com/grpc-ecosystem/go-grpc-middleware", "github.com/prometheus/client_golang"},
 	"cmd/assayd":                     {"*"},
 }
 

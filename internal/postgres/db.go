@@ -3,7 +3,8 @@
 // It promises that what a method reports as done is committed with
 // synchronous_commit on, that errors leave it as the kinds of package
 // experiment (anything else is a fault), and that one kind of work cannot
-// starve another: recording, analysis and definitions have pools of their own.
+// starve another: recording, analysis, definitions and the lookups of assignment
+// have pools of their own.
 //
 // Events are append only. A moment in recorded_time is the world as it was
 // known then; [DB.SafeTime] tells the latest such moment that cannot change
@@ -48,6 +49,7 @@ type DB struct {
 	definitions *pgxpool.Pool
 	recording   *pgxpool.Pool
 	analysis    *pgxpool.Pool
+	assignment  *pgxpool.Pool
 
 	mu         sync.Mutex
 	names      map[string]int32   // Outcome names known to exist.
@@ -61,6 +63,9 @@ const recorderName = "assay-record"
 // statementTimeout bounds every statement of recording and definitions, so
 // that a write has committed or failed soon after its caller gave up on it.
 const statementTimeout = 15 * time.Second
+
+// lookupTimeout bounds the lookups of assignment, none of which waits longer.
+const lookupTimeout = time.Second
 
 // connectTimeout bounds attempts to connect. Where packets vanish, nothing else
 // would end them. For the pools the URL may say otherwise.
@@ -78,6 +83,10 @@ func New(url string, pepper experiment.Pepper) (*DB, error) {
 		return nil, err
 	}
 	if db.analysis, err = db.newPool("assay-analyze", 0, wholeTables); err != nil {
+		db.Close()
+		return nil, err
+	}
+	if db.assignment, err = db.newPool("assay-assign", lookupTimeout, byKey); err != nil {
 		db.Close()
 		return nil, err
 	}
@@ -142,7 +151,7 @@ func (db *DB) checkPrepared() error {
 
 // Close closes the connections, waiting for those in use.
 func (db *DB) Close() {
-	for _, pool := range []*pgxpool.Pool{db.definitions, db.recording, db.analysis} {
+	for _, pool := range []*pgxpool.Pool{db.definitions, db.recording, db.analysis, db.assignment} {
 		if pool != nil {
 			pool.Close()
 		}

@@ -1,0 +1,256 @@
+package enrollment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// storage is what a Find finds, and what it was asked.
+type storage struct {
+	mu     sync.Mutex
+	rows   map[experiment.Enrollment]experiment.Enrolled
+	err    error
+	hangs  bool
+	asked  [][]experiment.Enrollment
+	before func() // Called before it answers.
+}
+
+func (s *storage) find(ctx context.Context, names []experiment.Enrollment) (found []experiment.Enrolled, err error) {
+	s.mu.Lock()
+	s.asked = append(s.asked, slices.Clone(names))
+	hangs := s.hangs
+	for _, name := range names {
+		if row, ok := s.rows[name]; ok {
+			found = append(found, row)
+		}
+	}
+	err = s.err
+	s.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if s.before != nil {
+		s.before()
+	}
+	return found, err
+}
+
+func name(experimentID int32, subject byte) experiment.Enrollment {
+	return experiment.Enrollment{ExperimentID: experimentID, SubjectID: experiment.SubjectID{subject}}
+}
+
+func holding(variant string, recent bool, names ...experiment.Enrollment) *storage {
+	s := &storage{rows: map[experiment.Enrollment]experiment.Enrolled{}}
+	for _, n := range names {
+		s.rows[n] = experiment.Enrolled{Enrollment: n, Variant: variant, Recent: recent}
+	}
+	return s
+}
+
+func check(t *testing.T, c *Cache, names []experiment.Enrollment, want map[experiment.Enrollment]string, complete bool) {
+	t.Helper()
+	got, known := c.Lookup(t.Context(), names)
+	if diff := cmp.Diff(want, got); diff != "" || known != complete {
+		t.Errorf("complete %t (-want +got):\n%s", known, diff)
+	}
+}
+
+// TestLookup asks for what memory lacks, once, and remembers the enrolled only.
+func TestLookup(t *testing.T) {
+	s := holding("a", false, name(1, 1), name(2, 1), name(1, 3))
+	c := New(s.find, 10, time.Now)
+	all := []experiment.Enrollment{name(1, 1), name(1, 2), name(2, 1)}
+	want := map[experiment.Enrollment]string{name(1, 1): "a", name(2, 1): "a"}
+	check(t, c, all, want, true)
+	check(t, c, all, want, true)
+	check(t, c, []experiment.Enrollment{name(2, 1)}, map[experiment.Enrollment]string{name(2, 1): "a"}, true)
+	check(t, c, nil, map[experiment.Enrollment]string{}, true)
+	if diff := cmp.Diff([][]experiment.Enrollment{all, {name(1, 2)}}, s.asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(Counts{Hits: 3, Queries: 2}, c.Counts()); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
+// TestBound holds that memory keeps no more than it may, and the latest.
+func TestBound(t *testing.T) {
+	var names []experiment.Enrollment
+	for i := range byte(200) {
+		names = append(names, name(1, i))
+	}
+	s := holding("a", false, names...)
+	c := New(s.find, 50, time.Now)
+	for _, n := range names {
+		check(t, c, []experiment.Enrollment{n}, map[experiment.Enrollment]string{n: "a"}, true)
+	}
+	if n := c.known.Len(); n != 50 {
+		t.Errorf("%d in a memory of 50", n)
+	}
+	check(t, c, names[150:], lookupAll(names[150:]), true)
+	if len(s.asked) != 200 {
+		t.Errorf("asked %d times for 200, of which the last 50 were remembered", len(s.asked))
+	}
+	check(t, c, names[:150], lookupAll(names[:150]), true)
+	if got := s.asked[200]; len(s.asked) != 201 || len(got) != 150 {
+		t.Errorf("asked %d times, last for %d", len(s.asked), len(got))
+	}
+}
+
+func lookupAll(names []experiment.Enrollment) map[experiment.Enrollment]string {
+	all := map[experiment.Enrollment]string{}
+	for _, n := range names {
+		all[n] = "a"
+	}
+	return all
+}
+
+// TestRecent asks again for what was recorded lately, and goes on with it while
+// storage fails.
+func TestRecent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := []experiment.Enrollment{name(1, 1)}
+		s := holding("late", true, n...)
+		c := New(s.find, 10, time.Now)
+		late, early := map[experiment.Enrollment]string{n[0]: "late"}, map[experiment.Enrollment]string{n[0]: "early"}
+		check(t, c, n, late, true)
+		s.rows[n[0]] = experiment.Enrolled{Enrollment: n[0], Variant: "early"}
+		time.Sleep(recheck - 1)
+		check(t, c, n, late, true)
+		time.Sleep(1)
+		s.err = errors.New("down")
+		check(t, c, n, late, false)
+		s.err = nil
+		time.Sleep(pause)
+		check(t, c, n, early, true)
+		time.Sleep(24 * time.Hour)
+		check(t, c, n, early, true)
+		if len(s.asked) != 3 {
+			t.Errorf("asked %d times", len(s.asked))
+		}
+	})
+}
+
+// TestFailure takes storage away: one call in a second asks it, nobody waits
+// for it longer than it should, and what memory holds is answered.
+func TestFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		known, unknown := name(1, 1), name(1, 2)
+		s := holding("a", false, known)
+		c := New(s.find, 10, time.Now)
+		check(t, c, []experiment.Enrollment{known}, map[experiment.Enrollment]string{known: "a"}, true)
+		s.hangs = true
+		both := []experiment.Enrollment{known, unknown}
+		ask := func(wait time.Duration) {
+			t.Helper()
+			began := time.Now()
+			check(t, c, both, map[experiment.Enrollment]string{known: "a"}, false)
+			if took := time.Since(began); took != wait {
+				t.Errorf("waited for %v, not %v", took, wait)
+			}
+		}
+		ask(MaxWait)
+		for range 3 {
+			ask(0)
+		}
+		time.Sleep(pause)
+		var others sync.WaitGroup
+		others.Go(func() { ask(MaxWait) })
+		synctest.Wait()
+		ask(0)
+		others.Wait()
+		check(t, c, []experiment.Enrollment{known}, map[experiment.Enrollment]string{known: "a"}, true)
+		s.hangs = false
+		time.Sleep(pause)
+		for range 2 {
+			check(t, c, both, map[experiment.Enrollment]string{known: "a"}, true)
+		}
+		if got := c.Counts(); got.Failures != 2 || got.Queries != 5 {
+			t.Errorf("counts %+v", got)
+		}
+	})
+}
+
+// TestHurry holds that a caller waits for half of its time, and that storage is
+// left alone only for what is its own fault.
+func TestHurry(t *testing.T) {
+	for _, tt := range []struct {
+		left  time.Duration // 0: the caller gives up while it waits.
+		rests bool
+	}{{20 * time.Millisecond, false}, {200 * time.Millisecond, true}, {time.Hour, true}, {0, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &storage{hangs: true}
+			c := New(s.find, 10, time.Now)
+			ctx, cancel := context.WithCancel(t.Context())
+			if tt.left > 0 {
+				ctx, cancel = context.WithTimeout(ctx, tt.left)
+			} else {
+				time.AfterFunc(time.Millisecond, cancel)
+			}
+			defer cancel()
+			began := time.Now()
+			if _, complete := c.Lookup(ctx, []experiment.Enrollment{name(1, 1)}); complete {
+				t.Error("complete without an answer")
+			}
+			if took := time.Since(began); tt.left > 0 && took != min(MaxWait, tt.left/2) {
+				t.Errorf("with %v left: waited for %v", tt.left, took)
+			}
+			if c.resting() != tt.rests {
+				t.Errorf("with %v left: rests %t", tt.left, !tt.rests)
+			}
+		})
+	}
+}
+
+// TestForget drops a subject from memory, also while it is being looked up.
+func TestForget(t *testing.T) {
+	all := []experiment.Enrollment{name(1, 1), name(2, 1), name(1, 2)}
+	s := holding("a", false, all...)
+	c := New(s.find, 10, time.Now)
+	c.Lookup(t.Context(), all)
+	c.Forget(experiment.SubjectID{1})
+	clear(s.rows)
+	check(t, c, all, map[experiment.Enrollment]string{name(1, 2): "a"}, true)
+
+	s.rows[name(3, 3)] = experiment.Enrolled{Enrollment: name(3, 3), Variant: "a"}
+	s.before = func() { c.Forget(experiment.SubjectID{3}) }
+	c.Lookup(t.Context(), []experiment.Enrollment{name(3, 3)})
+	s.before = nil
+	clear(s.rows)
+	check(t, c, []experiment.Enrollment{name(3, 3)}, map[experiment.Enrollment]string{}, true)
+}
+
+// TestConcurrent is for the race detector.
+func TestConcurrent(t *testing.T) {
+	var names []experiment.Enrollment
+	for i := range byte(100) {
+		names = append(names, name(1, i))
+	}
+	s := holding("a", false, names...)
+	c := New(s.find, 50, time.Now)
+	var callers sync.WaitGroup
+	for i := range 8 {
+		callers.Go(func() {
+			for j := range names {
+				if got, complete := c.Lookup(t.Context(), names[j:min(j+10, len(names))]); !complete || got[names[j]] != "a" {
+					t.Error(fmt.Sprint(i, j, got, complete))
+				}
+				if j%10 == 0 {
+					c.Forget(names[j].SubjectID)
+				}
+			}
+		})
+	}
+	callers.Wait()
+}
