@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/health"
 
 	"github.com/assayhq/assay/internal/catalog"
+	"github.com/assayhq/assay/internal/enrollment"
 	"github.com/assayhq/assay/internal/event"
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/postgres"
@@ -30,6 +31,10 @@ const (
 	// stopTime is how long calls under way may take after that.
 	stopTime = 10 * time.Second
 )
+
+// maxEnrollments is how many enrolled subjects of sticky experiments are kept in
+// memory: at most some 220 MB.
+const maxEnrollments = 1_000_000
 
 func runServe(ctx context.Context, args []string, e env) error {
 	s, err := parseSettings("serve", args, e)
@@ -69,9 +74,11 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	registerCatalog(registry, store)
 	exposures := event.NewWriter(flushOf(db.RecordExposures, s.log), func(n int) { lost.Add(float64(n)) })
 	outcomes := event.NewWriter(flushOf(db.RecordOutcomes, s.log), func(int) {})
+	enrollments := enrollment.New(db.Enrollments, maxEnrollments, time.Now)
+	registerEnrollments(registry, enrollments)
 	stopping := make(chan struct{})
 	srv, state, err := server.New(server.Config{
-		DB: db, Catalog: store, Exposures: exposures, Outcomes: outcomes, Pepper: database.pepper,
+		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Pepper: database.pepper,
 		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now, Stopping: stopping,
 	})
 	if err != nil {
@@ -101,6 +108,24 @@ func flushOf[T any](record func(context.Context, []T) ([]experiment.Result, erro
 			err = fmt.Errorf("%w: %w", event.ErrPoison, err)
 		}
 		return results, err
+	}
+}
+
+// registerEnrollments adds the metrics by which an operator sees what sticky
+// experiments ask of the database.
+func registerEnrollments(registry *prometheus.Registry, enrollments *enrollment.Cache) {
+	for _, m := range []struct {
+		name, help string
+		count      func(enrollment.Counts) int64
+	}{
+		{"hits", "Enrolled subjects that were known from memory.", func(c enrollment.Counts) int64 { return c.Hits }},
+		{"queries", "Queries for enrolled subjects, each for many.", func(c enrollment.Counts) int64 { return c.Queries }},
+		{"failures", "Queries for enrolled subjects that failed or took too long.", func(c enrollment.Counts) int64 { return c.Failures }},
+	} {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "assay_enrollment_" + m.name + "_total",
+			Help: m.help,
+		}, func() float64 { return float64(m.count(enrollments.Counts())) }))
 	}
 }
 

@@ -31,6 +31,7 @@ func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignReque
 	q := assignmentQuery{snapshot: s.Catalog.Current(), at: s.Now(), keys: req.Experiments, labels: req.Labels}
 	shown := exposures{mode: req.ExposureRecording}
 	resp.Assignments, resp.Truncated = s.assign(&q, req.Subject, &shown)
+	s.settle(ctx, &q, &shown)
 	s.record(ctx, &shown)
 	return &resp, nil
 }
@@ -60,17 +61,20 @@ func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchA
 		}
 		resp.Results[i] = result
 	}
+	s.settle(ctx, &q, &shown)
 	s.record(ctx, &shown)
 	return resp, nil
 }
 
-// assignmentQuery is what Assign and BatchAssign ask beside the subject.
+// assignmentQuery is what Assign and BatchAssign ask beside the subject, and
+// what the subjects so far have left open.
 type assignmentQuery struct {
 	snapshot *assign.Catalog
 	at       time.Time
 	keys     []string
 	labels   map[string]string
 	lists    map[string]runningList // By unit, once they are asked for.
+	open     []openAssignment
 }
 
 // runningList is the answer of Catalog.Running.
@@ -121,7 +125,13 @@ func (s *assignmentService) assign(q *assignmentQuery, from *assayv1.Subject, sh
 		}
 	}
 	assignments = toAssignments(q.keys, decisions)
-	s.addExposures(shown, subject, q.at, from.Attributes, decisions, assignments)
+	for i, d := range decisions {
+		if d.EnrollmentUnknown {
+			q.open = append(q.open, openAssignment{subject, from.Attributes, d.Experiment, assignments[i]})
+		} else {
+			s.addExposure(shown, subject, q.at, from.Attributes, d, assignments[i])
+		}
+	}
 	return assignments, truncated
 }
 
@@ -136,6 +146,8 @@ var reasons = [...]assayv1.Reason{
 	assign.ReasonNoTraffic:    assayv1.Reason_REASON_NO_TRAFFIC,
 	assign.ReasonSplit:        assayv1.Reason_REASON_SPLIT,
 	assign.ReasonHoldout:      assayv1.Reason_REASON_HOLDOUT,
+	assign.ReasonSticky:       assayv1.Reason_REASON_STICKY,
+	assign.ReasonIntakeClosed: assayv1.Reason_REASON_INTAKE_CLOSED,
 }
 
 // toAssignments converts the decisions of one subject. The keys are those that
@@ -161,7 +173,7 @@ func toAssignment(key string, d assign.Decision) *assayv1.Assignment {
 }
 
 func fillAssignment(a *assayv1.Assignment, key string, d assign.Decision) {
-	a.Experiment, a.Reason, a.Revision = key, reasons[d.Reason], d.Revision
+	a.Experiment, a.Reason, a.Revision, a.EnrollmentUnknown = key, reasons[d.Reason], d.Revision, d.EnrollmentUnknown
 	if d.Variant >= 0 {
 		a.Variant = d.Experiment.Current.Definition.Variants[d.Variant].Key
 		a.Payload = d.Experiment.Derived(payloads).([]*structpb.Struct)[d.Variant]

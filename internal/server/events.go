@@ -32,14 +32,19 @@ const maxAhead = 5 * time.Minute
 var eventLimits = structLimits{bytes: 8 << 10, depth: 8}
 
 func (s *eventService) RecordExposures(ctx context.Context, req *assayv1.RecordExposuresRequest) (*assayv1.RecordExposuresResponse, error) {
-	b := s.checkExposures(req.Exposures)
+	b, err := s.checkExposures(ctx, req.Exposures)
+	if err != nil {
+		return nil, err
+	}
 	if b.mayBeStale() {
 		// The catalog may be older than the start that makes these valid. If
 		// that cannot be known, nothing may be rejected for good.
 		if err := s.Catalog.Refresh(ctx); err != nil {
 			return nil, err
 		}
-		b = s.checkExposures(req.Exposures)
+		if b, err = s.checkExposures(ctx, req.Exposures); err != nil {
+			return nil, err
+		}
 	}
 	if err := b.store(ctx, s.Exposures); err != nil {
 		return nil, err
@@ -119,11 +124,12 @@ func (b *batch[T]) mayBeStale() bool {
 	})
 }
 
-func (s *eventService) checkExposures(exposures []*assayv1.Exposure) *batch[experiment.Exposure] {
+func (s *eventService) checkExposures(ctx context.Context, exposures []*assayv1.Exposure) (*batch[experiment.Exposure], error) {
 	snapshot, now := s.Catalog.Current(), s.Now()
-	return checkBatch(exposures, func(x *assayv1.Exposure) (experiment.Exposure, *assayv1.Rejection) {
+	b := checkBatch(exposures, func(x *assayv1.Exposure) (experiment.Exposure, *assayv1.Rejection) {
 		return s.checkExposure(snapshot, x, now)
 	})
+	return b, s.admitEnrolled(ctx, snapshot, exposures, b)
 }
 
 var rejections = map[assign.RejectionReason]assayv1.RejectionReason{

@@ -20,18 +20,20 @@ var payloadLimits = structLimits{bytes: 16 << 10, depth: 32}
 // missing in it.
 func fromExperiment(p *assayv1.Experiment) (*experiment.Definition, error) {
 	def := &experiment.Definition{
-		Unit:        unitOf(p.Unit),
-		Owner:       p.Owner,
-		Description: p.Description,
-		Hypothesis:  experiment.Hypothesis{Statement: p.GetHypothesis().GetStatement(), Null: p.GetHypothesis().GetNullHypothesis()},
-		Eligibility: p.Eligibility,
-		Traffic:     1,
-		Salt:        p.Salt,
-		Layer:       p.Layer,
-		External:    p.Assignment == assayv1.Experiment_ASSIGNMENT_EXTERNAL,
-		Labels:      p.Labels,
-		Segments:    p.Segments,
-		Plan:        fromPlan(p.Plan),
+		Unit:         unitOf(p.Unit),
+		Owner:        p.Owner,
+		Description:  p.Description,
+		Hypothesis:   experiment.Hypothesis{Statement: p.GetHypothesis().GetStatement(), Null: p.GetHypothesis().GetNullHypothesis()},
+		Eligibility:  p.Eligibility,
+		Traffic:      1,
+		Salt:         p.Salt,
+		Layer:        p.Layer,
+		Sticky:       p.Sticky,
+		IntakeClosed: p.IntakeClosed,
+		External:     p.Assignment == assayv1.Experiment_ASSIGNMENT_EXTERNAL,
+		Labels:       p.Labels,
+		Segments:     p.Segments,
+		Plan:         fromPlan(p.Plan),
 	}
 	if p.Traffic != nil {
 		def.Traffic = *p.Traffic
@@ -111,6 +113,8 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 		Salt:           def.Salt,
 		Layer:          def.Layer,
 		Holdouts:       e.Holdouts,
+		Sticky:         def.Sticky,
+		IntakeClosed:   def.IntakeClosed,
 		SplitSalt:      def.SplitSalt,
 		Assignment:     assayv1.Experiment_ASSIGNMENT_NATIVE,
 		Labels:         def.Labels,

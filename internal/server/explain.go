@@ -37,7 +37,10 @@ func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.
 	if err != nil {
 		return nil, err
 	}
-	x := subject.Explain(e)
+	x, err := s.explain(ctx, subject, e, req)
+	if err != nil {
+		return nil, err
+	}
 	resp := &assayv1.ExplainAssignmentResponse{Assignment: toAssignment(e.Key, x.Decision), State: states.to(e.State)}
 	for _, g := range x.Gates {
 		gate, err := toGate(g)
@@ -47,6 +50,26 @@ func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.
 		resp.Gates = append(resp.Gates, gate)
 	}
 	return resp, nil
+}
+
+// explain explains a decision, with what is known of the subject's enrolment in
+// a sticky experiment at the moment that the request asks about.
+func (s *assignmentService) explain(ctx context.Context, subject *assign.Subject, e *assign.Experiment, req *assayv1.ExplainAssignmentRequest) (assign.Explanation, error) {
+	x := subject.Explain(e)
+	if !x.EnrollmentUnknown {
+		return x, nil
+	}
+	wanted := []experiment.Enrollment{subject.Enrollment(e)}
+	if past, ok := req.Moment.(*assayv1.ExplainAssignmentRequest_Time); ok {
+		enrolled, err := s.enrolledAt(ctx, wanted, past.Time.AsTime())
+		if err != nil {
+			return x, err
+		}
+		subject.Enroll(enrolled, true)
+	} else {
+		subject.Enroll(s.Enrollments.Lookup(ctx, wanted))
+	}
+	return subject.Explain(e), nil
 }
 
 // atMoment returns the experiment as it is at the moment that the request asks
@@ -88,6 +111,7 @@ func pastTime(field string, ts *timestamppb.Timestamp, now time.Time) (t time.Ti
 var gateKinds = map[assign.GateKind]assayv1.Gate_Kind{
 	assign.GateState:       assayv1.Gate_KIND_STATE,
 	assign.GateOverride:    assayv1.Gate_KIND_OVERRIDE,
+	assign.GateSticky:      assayv1.Gate_KIND_STICKY,
 	assign.GateEligibility: assayv1.Gate_KIND_ELIGIBILITY,
 	assign.GateHoldout:     assayv1.Gate_KIND_HOLDOUT,
 	assign.GateLayer:       assayv1.Gate_KIND_LAYER,

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,14 +111,14 @@ func (s *services) flagSubject(from *structpb.Struct) (*flagSubject, error) {
 	return f, nil
 }
 
-// decide decides for an experiment as for a subject of the unit that it
-// randomises: a client of OpenFeature knows of no units.
-func (f *flagSubject) decide(e *assign.Experiment) assign.Decision {
+// subject is the subject of the unit that an experiment randomises: a client of
+// OpenFeature knows of no units.
+func (f *flagSubject) subject(e *assign.Experiment) *assign.Subject {
 	unit := e.Current.Definition.Unit
 	if f.units[unit] == nil {
 		f.units[unit] = f.snapshot.Subject(unit, f.key, f.attributes, f.at)
 	}
-	return f.units[unit].Decide(e)
+	return f.units[unit]
 }
 
 // resolution is what a flag comes to for one subject.
@@ -131,7 +133,7 @@ func (f *flagSubject) resolve(key string) (resolution, error) {
 	if e == nil {
 		return resolution{}, flagErrorf("FLAG_NOT_FOUND", "there is no experiment %q", shorten(key, maxFieldBytes))
 	}
-	d := f.decide(e)
+	d := f.subject(e).Decide(e)
 	r := resolution{reason: flagReason(d, f.at)}
 	if r.reason != reasonDisabled && f.key == "" {
 		return r, errNoTargetingKey
@@ -171,9 +173,10 @@ type flagRequest interface {
 
 // resolveFlag resolves one flag to the type that value reads. Without a variant
 // the value is the zero one, which is not to be used.
-func resolveFlag[T any](s *services, req flagRequest, value func(resolution) (T, error)) (v T, r resolution, err error) {
+func resolveFlag[T any](ctx context.Context, s *services, req flagRequest, value func(resolution) (T, error)) (v T, r resolution, err error) {
 	subject, err := s.flagSubject(req.GetContext())
 	if err == nil {
+		s.enroll(ctx, subject, req.GetFlagKey())
 		r, err = subject.resolve(req.GetFlagKey())
 	}
 	if err == nil && r.variant != "" {
@@ -234,7 +237,9 @@ func (s *services) resolveAll(ctx context.Context, from *structpb.Struct, found 
 	if err != nil {
 		return flagStatus(err)
 	}
-	for key := range subject.snapshot.Versions() {
+	keys := slices.Collect(maps.Keys(subject.snapshot.Versions()))
+	s.enroll(ctx, subject, keys...)
+	for _, key := range keys {
 		if err := ctx.Err(); err != nil { // Many costly predicates take a while.
 			return err
 		}

@@ -17,8 +17,8 @@ type flagdV1 struct {
 }
 
 // resolveV1 resolves a flag that must have a variant.
-func resolveV1[T any](s *services, req flagRequest, value func(resolution) (T, error)) (T, resolution, error) {
-	v, r, err := resolveFlag(s, req, value)
+func resolveV1[T any](ctx context.Context, s *services, req flagRequest, value func(resolution) (T, error)) (T, resolution, error) {
+	v, r, err := resolveFlag(ctx, s, req, value)
 	if err == nil && r.variant == "" {
 		err = noFlagValue(req.GetFlagKey(), r)
 	}
@@ -54,40 +54,40 @@ func anyFlag(r resolution) *flagdv1.AnyFlag {
 	return flag
 }
 
-func (s *flagdV1) ResolveBoolean(_ context.Context, req *flagdv1.ResolveBooleanRequest) (*flagdv1.ResolveBooleanResponse, error) {
-	v, r, err := resolveV1(s.services, req, boolOf)
+func (s *flagdV1) ResolveBoolean(ctx context.Context, req *flagdv1.ResolveBooleanRequest) (*flagdv1.ResolveBooleanResponse, error) {
+	v, r, err := resolveV1(ctx, s.services, req, boolOf)
 	if err != nil {
 		return nil, err
 	}
 	return &flagdv1.ResolveBooleanResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
 }
 
-func (s *flagdV1) ResolveString(_ context.Context, req *flagdv1.ResolveStringRequest) (*flagdv1.ResolveStringResponse, error) {
-	v, r, err := resolveV1(s.services, req, stringOf)
+func (s *flagdV1) ResolveString(ctx context.Context, req *flagdv1.ResolveStringRequest) (*flagdv1.ResolveStringResponse, error) {
+	v, r, err := resolveV1(ctx, s.services, req, stringOf)
 	if err != nil {
 		return nil, err
 	}
 	return &flagdv1.ResolveStringResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
 }
 
-func (s *flagdV1) ResolveFloat(_ context.Context, req *flagdv1.ResolveFloatRequest) (*flagdv1.ResolveFloatResponse, error) {
-	v, r, err := resolveV1(s.services, req, floatOf)
+func (s *flagdV1) ResolveFloat(ctx context.Context, req *flagdv1.ResolveFloatRequest) (*flagdv1.ResolveFloatResponse, error) {
+	v, r, err := resolveV1(ctx, s.services, req, floatOf)
 	if err != nil {
 		return nil, err
 	}
 	return &flagdv1.ResolveFloatResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
 }
 
-func (s *flagdV1) ResolveInt(_ context.Context, req *flagdv1.ResolveIntRequest) (*flagdv1.ResolveIntResponse, error) {
-	v, r, err := resolveV1(s.services, req, intOf)
+func (s *flagdV1) ResolveInt(ctx context.Context, req *flagdv1.ResolveIntRequest) (*flagdv1.ResolveIntResponse, error) {
+	v, r, err := resolveV1(ctx, s.services, req, intOf)
 	if err != nil {
 		return nil, err
 	}
 	return &flagdv1.ResolveIntResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
 }
 
-func (s *flagdV1) ResolveObject(_ context.Context, req *flagdv1.ResolveObjectRequest) (*flagdv1.ResolveObjectResponse, error) {
-	v, r, err := resolveV1(s.services, req, objectOf)
+func (s *flagdV1) ResolveObject(ctx context.Context, req *flagdv1.ResolveObjectRequest) (*flagdv1.ResolveObjectResponse, error) {
+	v, r, err := resolveV1(ctx, s.services, req, objectOf)
 	if err != nil {
 		return nil, err
 	}

@@ -27,25 +27,24 @@ type exposures struct {
 	assignments []*assayv1.Assignment
 }
 
-// addExposures adds the exposures that the decisions about a subject at a time
-// cause, if the call records.
-func (s *assignmentService) addExposures(shown *exposures, subject *assign.Subject, at time.Time, attributes *structpb.Struct, decisions []assign.Decision, assignments []*assayv1.Assignment) {
+// addExposure adds the exposure that a decision about a subject at a time
+// causes, if it causes one and the call records. That of an enrolled subject is
+// recorded already.
+func (s *assignmentService) addExposure(shown *exposures, subject *assign.Subject, at time.Time, attributes *structpb.Struct, d assign.Decision, a *assayv1.Assignment) {
 	if shown.mode != bestEffort && shown.mode != durable {
 		return
 	}
-	for i, d := range decisions {
-		exposed, ok := subject.Exposed(d)
-		if !ok {
-			continue
-		}
-		item, err := newExposure(d.Experiment, subject, exposed, assignments[i].Variant, at, attributes)
-		if err != nil {
-			s.notStored(shown, assignments[i:i+1], "what the experiment keeps of the attributes "+err.Error())
-			continue
-		}
-		shown.items = append(shown.items, item)
-		shown.assignments = append(shown.assignments, assignments[i])
+	exposed, ok := subject.Exposed(d)
+	if !ok {
+		return
 	}
+	item, err := newExposure(d.Experiment, subject, exposed, a.Variant, at, attributes)
+	if err != nil {
+		s.notStored(shown, []*assayv1.Assignment{a}, "what the experiment keeps of the attributes "+err.Error())
+		return
+	}
+	shown.items = append(shown.items, item)
+	shown.assignments = append(shown.assignments, a)
 }
 
 // notStored tells the caller of the exposures that were not stored, or counts

@@ -31,6 +31,7 @@ import (
 	flagdv1 "github.com/assayhq/assay/gen/flagd/evaluation/v1"
 	flagdv2 "github.com/assayhq/assay/gen/flagd/evaluation/v2"
 	"github.com/assayhq/assay/internal/catalog"
+	"github.com/assayhq/assay/internal/enrollment"
 	"github.com/assayhq/assay/internal/event"
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/postgres"
@@ -38,16 +39,17 @@ import (
 
 // Config is what the handlers work with.
 type Config struct {
-	DB        *postgres.DB
-	Catalog   *catalog.Store
-	Exposures *event.Writer[experiment.Exposure]
-	Outcomes  *event.Writer[experiment.Outcome]
-	Pepper    experiment.Pepper
-	Lost      prometheus.Counter // Exposures of assignments that were not recorded.
-	Metrics   prometheus.Registerer
-	Log       *slog.Logger
-	Now       func() time.Time
-	Stopping  <-chan struct{} // Closed when the server begins to stop, which ends the streams that would go on.
+	DB          *postgres.DB
+	Catalog     *catalog.Store
+	Enrollments *enrollment.Cache
+	Exposures   *event.Writer[experiment.Exposure]
+	Outcomes    *event.Writer[experiment.Outcome]
+	Pepper      experiment.Pepper
+	Lost        prometheus.Counter // Exposures of assignments that were not recorded.
+	Metrics     prometheus.Registerer
+	Log         *slog.Logger
+	Now         func() time.Time
+	Stopping    <-chan struct{} // Closed when the server begins to stop, which ends the streams that would go on.
 }
 
 // Limits of the transport. A connection that never speaks, or a client that

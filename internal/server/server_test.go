@@ -18,6 +18,7 @@ import (
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/catalog"
+	"github.com/assayhq/assay/internal/enrollment"
 	"github.com/assayhq/assay/internal/event"
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/postgres"
@@ -42,6 +43,7 @@ type api struct {
 	conn        *grpc.ClientConn
 	internal    *atomic.Int64      // INTERNAL errors that the server logged, which the test must expect.
 	lost        prometheus.Counter // Exposures that it gave up.
+	enrollments *enrollment.Cache
 }
 
 // newAPI starts a server with a database of its own.
@@ -64,8 +66,9 @@ func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 	store := catalog.New(postgrestest.Pepper, db.Histories, listen, poll, log)
 	exposures := event.NewWriter(flushOf(db.RecordExposures), func(n int) { a.lost.Add(float64(n)) })
 	outcomes := event.NewWriter(flushOf(db.RecordOutcomes), func(int) {})
+	a.enrollments = enrollment.New(db.Enrollments, 10_000, time.Now)
 	srv, _, err := server.New(server.Config{
-		DB: db, Catalog: store, Exposures: exposures, Outcomes: outcomes, Pepper: postgrestest.Pepper,
+		DB: db, Catalog: store, Enrollments: a.enrollments, Exposures: exposures, Outcomes: outcomes, Pepper: postgrestest.Pepper,
 		Lost: a.lost, Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,
 	})
 	if err != nil {

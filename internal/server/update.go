@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -13,7 +14,7 @@ import (
 
 // experimentFields are the fields that an update may name.
 var experimentFields = []string{"unit", "owner", "description", "hypothesis", "variants", "eligibility", "traffic", "salt", "layer",
-	"assignment", "labels", "segments", "covariates", "metrics", "plan"}
+	"sticky", "intake_closed", "assignment", "labels", "segments", "covariates", "metrics", "plan"}
 
 // update is what UpdateExperiment and PreviewUpdate are asked for.
 type update struct {
@@ -111,9 +112,13 @@ func (s *experimentService) PreviewUpdate(ctx context.Context, req *assayv1.Prev
 		AllocationAfter:  toRanges(next.Allocation),
 		Movement:         toMovement(&movement),
 	}
-	if movement.EligibilityChanged {
+	switch {
+	case exposedStay(&e.Current.Definition, &next.Definition):
+		resp.EstimatedExposedSubjects = proto.Int64(0)
+		resp.Notes = append(resp.Notes, "The experiment is sticky: its exposed subjects keep their variants, and the shares are of all others.")
+	case movement.EligibilityChanged:
 		resp.Notes = append(resp.Notes, "The eligibility changes: nobody knows how many subjects that lets in or out, so the exposed subjects among them are not estimated.")
-	} else {
+	default:
 		exposed, err := s.DB.ExposedSubjects(ctx, e.ID, e.Current.Phase)
 		if err != nil {
 			return nil, err
@@ -124,6 +129,12 @@ func (s *experimentService) PreviewUpdate(ctx context.Context, req *assayv1.Prev
 		resp.Notes = append(resp.Notes, "The experiment is assigned elsewhere: the shares are those of the split that the analysis expects.")
 	}
 	return resp, nil
+}
+
+// exposedStay says that whoever is exposed keeps its variant whatever moves: the
+// experiment is sticky and loses no variant.
+func exposedStay(now, next *experiment.Definition) bool {
+	return now.Sticky && !slices.ContainsFunc(now.Variants, func(v experiment.Variant) bool { return next.Variant(v.Key) < 0 })
 }
 
 func toMovement(m *experiment.Movement) *assayv1.Movement {
