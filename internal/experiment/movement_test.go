@@ -109,6 +109,7 @@ func TestSealed(t *testing.T) {
 		"salt":       func(d *Definition) { d.Salt = "x" },
 		"layer":      func(d *Definition) { d.Layer = "x" },
 		"assignment": func(d *Definition) { d.External = true },
+		"sticky":     func(d *Definition) { d.Sticky = true },
 		"variants":   func(d *Definition) { d.Variants = weighted("b", 1, "control", 1) },
 		"segments":   func(d *Definition) { d.Segments = []string{"country"} },
 		"covariates": func(d *Definition) { d.Covariates = []Covariate{{Name: "c", Attribute: "c"}} },
@@ -122,6 +123,36 @@ func TestSealed(t *testing.T) {
 		var refusal *Error
 		if !errors.As(err, &refusal) || refusal.Reason != "EXPERIMENT_STARTED" || !strings.Contains(refusal.Message, field) {
 			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// TestStickyMovement closes and opens the intake, which moves nobody, and lowers
+// the traffic, which a layer forbids.
+func TestStickyMovement(t *testing.T) {
+	r := *fiftyFifty()
+	r.Definition.Sticky = true
+	for _, closed := range []bool{true, false} {
+		def := r.Definition
+		def.IntakeClosed = closed
+		next, movement, err := r.Next(def, false)
+		if err != nil || next.Phase != r.Phase || movement.Allow(false) != nil || next.Definition.IntakeClosed != closed {
+			t.Errorf("closed %t: phase %d, %v", closed, next.Phase, err)
+		}
+		r = next
+	}
+	for _, tt := range []struct {
+		layer   string
+		traffic float64
+		refused bool
+	}{{"", 0.25, false}, {"l", 0.25, true}, {"l", 0.75, false}} {
+		r.Definition.Layer = tt.layer
+		def := r.Definition
+		def.Traffic = tt.traffic
+		_, _, err := r.Next(def, false)
+		var refusal *Error
+		if refused := errors.As(err, &refusal) && refusal.Reason == "STICKY_IN_LAYER"; refused != tt.refused || (err != nil) != tt.refused {
+			t.Errorf("layer %q, traffic %v: %v", tt.layer, tt.traffic, err)
 		}
 	}
 }

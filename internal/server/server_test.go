@@ -43,7 +43,7 @@ type api struct {
 	conn        *grpc.ClientConn
 	internal    *atomic.Int64      // INTERNAL errors that the server logged, which the test must expect.
 	lost        prometheus.Counter // Exposures that it gave up.
-	enrollments *enrollment.Cache
+	lookups     *atomic.Int64      // Queries for enrolled subjects.
 }
 
 // newAPI starts a server with a database of its own.
@@ -56,7 +56,7 @@ func newAPI(tb testing.TB) *api {
 // that is not attentive learns of changes by others only when it asks.
 func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 	tb.Helper()
-	a := &api{internal: new(atomic.Int64), lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"})}
+	a := &api{internal: new(atomic.Int64), lookups: new(atomic.Int64), lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"})}
 	log := slog.New(&errorCounter{Handler: slog.NewTextHandler(tb.Output(), nil), count: a.internal})
 	listen, poll := db.ListenCatalog, time.Second
 	if !attentive {
@@ -66,9 +66,12 @@ func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 	store := catalog.New(postgrestest.Pepper, db.Histories, listen, poll, log)
 	exposures := event.NewWriter(flushOf(db.RecordExposures), func(n int) { a.lost.Add(float64(n)) })
 	outcomes := event.NewWriter(flushOf(db.RecordOutcomes), func(int) {})
-	a.enrollments = enrollment.New(db.Enrollments, 10_000, time.Now)
+	enrollments := enrollment.New(func(ctx context.Context, names []experiment.Enrollment) ([]experiment.Enrolled, error) {
+		a.lookups.Add(1)
+		return db.Enrollments(ctx, names)
+	}, 10_000, time.Now)
 	srv, _, err := server.New(server.Config{
-		DB: db, Catalog: store, Enrollments: a.enrollments, Exposures: exposures, Outcomes: outcomes, Pepper: postgrestest.Pepper,
+		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Pepper: postgrestest.Pepper,
 		Lost: a.lost, Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,
 	})
 	if err != nil {
