@@ -24,7 +24,8 @@ func TestUnpreparedDatabase(t *testing.T) {
 		"exposures": func() error {
 			return second(db.RecordExposures(t.Context(), []experiment.Exposure{exposure(1, "a", day(5))}))
 		},
-		"safe time": func() error { return second(db.SafeTime(t.Context())) },
+		"enrolments": func() error { return second(db.Enrollments(t.Context(), nil)) },
+		"safe time":  func() error { return second(db.SafeTime(t.Context())) },
 	}
 	listen := func() error { return db.ListenCatalog(t.Context(), func() { t.Error("listens") }) }
 	for name, call := range calls {
