@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -246,6 +248,10 @@ func TestStickyExposures(t *testing.T) {
 	rest := map[string]string{"a": "b", "b": "a"}[variant]
 	a.do(t, updateExperiment, fmt.Sprintf(`{"allow_movement":true,"experiment":{"key":"plain","variants":[{"key":"a","control":true,"weight":%d},{"key":"b","weight":%d}]}}`,
 		map[string]int{"b": 1}[variant], map[string]int{"a": 1}[variant]))
+	shown := call[*assayv1.AssignResponse](t, a, "AssignmentService/Assign", `{"subject":{"key":"u-1"},"experiments":["plain"],"exposure_recording":"EXPOSURE_RECORDING_DURABLE"}`).Assignments[0]
+	if n := countExposures(t, address); n != 1 || shown.Reason != assayv1.Reason_REASON_STICKY || shown.ExposureError != "" {
+		t.Errorf("%d exposures after %v", n, shown)
+	}
 	exposure := func(subject, variant string) string {
 		return fmt.Sprintf(`{"experiment":"plain","variant":%q,"subject":{"key":%q}}`, variant, subject)
 	}
@@ -284,6 +290,20 @@ func TestStickyExposures(t *testing.T) {
 	if got := a.exposeRaw(t, exposure("u-1", variant)); got.Duplicates != 1 {
 		t.Errorf("after the outage: %v", got)
 	}
+}
+
+// countExposures counts the rows that were written.
+func countExposures(t *testing.T, address string) (n int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM exposures`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // TestStickyWithoutDatabase takes the database away: those who are known stay,
@@ -452,4 +472,40 @@ func (a *api) checkStickyPreviews(t *testing.T) {
 			t.Errorf("%s: %v (-want +got):\n%s", tt.update, got, diff)
 		}
 	}
+}
+
+// TestStickyLocked holds the table of exposures locked, so that a lookup waits.
+// The assignment does not.
+func TestStickyLocked(t *testing.T) {
+	address := postgrestest.URL(t)
+	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	a := serve(t, db, true)
+	a.startSticky(t, "")
+	a.enroll(t, pole)
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE exposures`); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.assigned(t, "plain", pole); got.Reason != assayv1.Reason_REASON_SPLIT || !got.EnrollmentUnknown {
+		t.Errorf("while the table is locked: %v", got)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for a.assigned(t, "plain", pole).EnrollmentUnknown {
+		time.Sleep(20 * time.Millisecond)
+	}
+	a.checkAssigned(t, "afterwards", german, fmt.Sprintf(`"reason":"REASON_STICKY","variant":%q`, a.assigned(t, "plain", pole).Variant))
 }
