@@ -128,7 +128,7 @@ func TestRecent(t *testing.T) {
 		s.rows[n[0]] = experiment.Enrolled{Enrollment: n[0], Variant: "early"}
 		time.Sleep(recheck - 1)
 		check(t, c, n, late, true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		s.err = errors.New("down")
 		check(t, c, n, late, false)
 		s.err = nil
