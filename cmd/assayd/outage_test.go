@@ -302,6 +302,9 @@ func TestOutage(t *testing.T) {
 	if n := metric(t, metricsA, "assay_catalog_experiments"); n != 2 {
 		t.Errorf("the catalog has %v experiments", n)
 	}
+	if n := metric(t, metricsA, "assay_enrollment_queries_total"); n != 0 {
+		t.Errorf("%v queries for sticky experiments, of which there are none", n)
+	}
 	stopAskingB()
 	serverB.cmd.Process.Signal(syscall.SIGTERM)
 	serverB.waitEnd(t)

@@ -48,6 +48,9 @@ func TestStickyGate(t *testing.T) {
 		{"unknown, ineligible", open.with(nobody), "", false, answer{-1, 1, ReasonIneligible, false}, true, "could not be read"},
 		{"unknown, outside traffic", open.with(func(d *experiment.Definition) { d.Traffic = 0 }), "", false, answer{-1, 1, ReasonNoTraffic, false}, true, "could not be read"},
 		{"unknown, pinned", pinned, "", false, answer{0, 1, ReasonOverride, false}, false, ""},
+		{"enrolled, held out", open.covered(coverage(7, experiment.Buckets)), "v1", true, answer{1, 1, ReasonSticky, false}, false, "is enrolled"},
+		{"not enrolled, held out", open.covered(coverage(7, experiment.Buckets)), "", true, answer{0, 1, ReasonHoldout, false}, false, "not enrolled"},
+		{"unknown, held out", open.covered(coverage(7, experiment.Buckets)), "", false, answer{0, 1, ReasonHoldout, false}, true, "could not be read"},
 		{"paused", open.in(experiment.StatePaused, day(3)), "v1", true, answer{-1, 1, ReasonNotRunning, false}, false, ""},
 		{"concluded", shipped.in(experiment.StateConcluded, day(3)), "v1", true, answer{0, 1, ReasonConcluded, false}, false, ""},
 		{"concluded, unknown", shipped.in(experiment.StateConcluded, day(3)), "", false, answer{0, 1, ReasonConcluded, false}, false, ""},
@@ -56,8 +59,8 @@ func TestStickyGate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			catalog := catalogOf(t, c.history)
-			e, subject := catalog.Experiment("e"), catalog.Subject("user", "u-1", nil)
-			enrolled := map[experiment.Enrollment]string{catalog.Subject("user", "u-2", nil).Enrollment(e): "v1"}
+			e, subject := catalog.Experiment("e"), catalog.Subject("user", "u-1", nil, day(4))
+			enrolled := map[experiment.Enrollment]string{catalog.Subject("user", "u-2", nil, day(4)).Enrollment(e): "v1"}
 			if c.enrolled != "" {
 				enrolled[subject.Enrollment(e)] = c.enrolled
 			}
@@ -95,7 +98,7 @@ func checkStickyGate(t *testing.T, x Explanation, says string) {
 // TestStickyView holds that views of the past and of revisions ask, too.
 func TestStickyView(t *testing.T) {
 	catalog := catalogOf(t, running("e", 1, 0).with(sticky).in(experiment.StatePaused, day(5)))
-	subject, e := catalog.Subject("user", "u-1", nil), catalog.Experiment("e")
+	subject, e := catalog.Subject("user", "u-1", nil, day(4)), catalog.Experiment("e")
 	for name, view := range map[string]*Experiment{"a revision": e.AtRevision(1), "the past": e.AsOf(day(3), nil)} {
 		if e.Sticky() || !view.Sticky() || !subject.Decide(view).EnrollmentUnknown {
 			t.Errorf("%s does not ask who is enrolled", name)
@@ -108,7 +111,7 @@ func TestStickyView(t *testing.T) {
 
 func TestStickyDoesNotAllocate(t *testing.T) {
 	catalog := catalogOf(t, running("e", 1, 1).with(sticky))
-	subject, e := catalog.Subject("user", "u-1", nil), catalog.Experiment("e")
+	subject, e := catalog.Subject("user", "u-1", nil, day(4)), catalog.Experiment("e")
 	for _, enrolled := range []map[experiment.Enrollment]string{nil, {subject.Enrollment(e): "v1"}} {
 		subject.Enroll(enrolled, true)
 		if n := testing.AllocsPerRun(100, func() { subject.Decide(e) }); n != 0 {

@@ -23,8 +23,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
-	"github.com/assayhq/assay/internal/postgres"
-	"github.com/assayhq/assay/internal/postgres/postgrestest"
 )
 
 const pricing = `{"experiment":{"key":%q,
@@ -230,13 +228,7 @@ func TestAnalysisIsReproducible(t *testing.T) {
 // not yet committed it. A moment before it is answered at once; a moment after
 // it is not answered before the transaction has ended.
 func TestWritesUnderWay(t *testing.T) {
-	address := postgrestest.URL(t)
-	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	a := serve(t, db, true)
+	a, address := newAPIAt(t)
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.live(t, "plain", "running")
 

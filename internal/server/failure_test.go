@@ -18,8 +18,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"github.com/assayhq/assay/internal/postgres"
-	"github.com/assayhq/assay/internal/postgres/postgrestest"
 	"github.com/assayhq/assay/internal/server"
 )
 
@@ -59,13 +57,7 @@ func TestPanic(t *testing.T) {
 
 // TestDatabaseDown takes the database away and gives it back.
 func TestDatabaseDown(t *testing.T) {
-	address := postgrestest.URL(t)
-	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	a := serve(t, db, true)
+	a, address := newAPIAt(t)
 	a.createCheckoutCopy(t)
 	a.do(t, "ExperimentService/StartExperiment", `{"key":"checkout-copy"}`)
 

@@ -12,8 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
-	"github.com/assayhq/assay/internal/postgres"
-	"github.com/assayhq/assay/internal/postgres/postgrestest"
 )
 
 // batchDurable asks for 100 subjects, of whom the first is malformed and the
@@ -78,13 +76,7 @@ func TestDurable(t *testing.T) {
 // TestRecordingWithoutDatabase assigns in both modes while the database is
 // away. The best effort is lost once its repeats are over, and counted.
 func TestRecordingWithoutDatabase(t *testing.T) {
-	address := postgrestest.URL(t)
-	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	a := serve(t, db, true)
+	a, address := newAPIAt(t)
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.live(t, "plain", "running")
 	giveBack := takeAway(t, address)
@@ -127,13 +119,7 @@ func TestRecordingWithoutDatabase(t *testing.T) {
 // TestDurableRefused has the database refuse the exposures to one variant, as
 // it does with data that no rule foresaw.
 func TestDurableRefused(t *testing.T) {
-	address := postgrestest.URL(t)
-	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	a := serve(t, db, true)
+	a, address := newAPIAt(t)
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.live(t, "plain", "running")
 	conn, err := pgx.Connect(t.Context(), address)
@@ -164,13 +150,7 @@ func TestDurableRefused(t *testing.T) {
 // TestDurableWaitsNotForEver stores into a table that somebody holds. The
 // assignment arrives before the caller's deadline all the same.
 func TestDurableWaitsNotForEver(t *testing.T) {
-	address := postgrestest.URL(t)
-	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	a := serve(t, db, true)
+	a, address := newAPIAt(t)
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.live(t, "plain", "running")
 	conn, err := pgx.Connect(t.Context(), address)

@@ -52,6 +52,18 @@ func newAPI(tb testing.TB) *api {
 	return serve(tb, postgrestest.Open(tb), true)
 }
 
+// newAPIAt starts a server with a database of its own, and returns its address.
+func newAPIAt(tb testing.TB) (a *api, address string) {
+	tb.Helper()
+	address = postgrestest.URL(tb)
+	db, err := postgres.Open(context.Background(), address, postgrestest.Pepper)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(db.Close)
+	return serve(tb, db, true), address
+}
+
 // serve starts a server on a loopback port, and stops it with the test. One
 // that is not attentive learns of changes by others only when it asks.
 func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
-	"github.com/assayhq/assay/internal/postgres"
 	"github.com/assayhq/assay/internal/postgres/postgrestest"
 )
 
@@ -236,13 +235,7 @@ func TestStickyLookups(t *testing.T) {
 // TestStickyExposures reports exposures of a subject to its own variant and to
 // another one, after the split has changed. Its first one counts, once.
 func TestStickyExposures(t *testing.T) {
-	address := postgrestest.URL(t)
-	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	a := serve(t, db, true)
+	a, address := newAPIAt(t)
 	a.startSticky(t, "")
 	variant := a.enroll(t, pole)
 	rest := map[string]string{"a": "b", "b": "a"}[variant]
@@ -284,7 +277,7 @@ func TestStickyExposures(t *testing.T) {
 		map[string]int{"b": 1}[variant], map[string]int{"a": 1}[variant]))
 	giveBack := takeAway(t, address)
 	const record = "EventService/RecordExposures"
-	_, err = a.invoke(t, record, newRequest(t, record, `{"exposures":[`+exposure("u-1", variant)+`]}`))
+	_, err := a.invoke(t, record, newRequest(t, record, `{"exposures":[`+exposure("u-1", variant)+`]}`))
 	checkRefusal(t, err, codes.Unavailable, "the database", "DATABASE_UNAVAILABLE")
 	giveBack()
 	if got := a.exposeRaw(t, exposure("u-1", variant)); got.Duplicates != 1 {
@@ -309,13 +302,7 @@ func countExposures(t *testing.T, address string) (n int) {
 // TestStickyWithoutDatabase takes the database away: those who are known stay,
 // the hash answers for the others and says so, and all is as before afterwards.
 func TestStickyWithoutDatabase(t *testing.T) {
-	address := postgrestest.URL(t)
-	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	a := serve(t, db, true)
+	a, address := newAPIAt(t)
 	a.startSticky(t, "")
 	variant := a.enroll(t, pole)
 	second := `{"key":"u-2","attributes":{"country":"PL"}}`
@@ -477,13 +464,7 @@ func (a *api) checkStickyPreviews(t *testing.T) {
 // TestStickyLocked holds the table of exposures locked, so that a lookup waits.
 // The assignment does not.
 func TestStickyLocked(t *testing.T) {
-	address := postgrestest.URL(t)
-	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	a := serve(t, db, true)
+	a, address := newAPIAt(t)
 	a.startSticky(t, "")
 	a.enroll(t, pole)
 	conn, err := pgx.Connect(t.Context(), address)

@@ -95,7 +95,7 @@ type Reason int32
 const (
 	// Never sent.
 	Reason_REASON_UNSPECIFIED Reason = 0
-	// The split gave the variant. Only these assignments begin to be analysed,
+	// The split gave the variant. Only these assignments enter the analysis,
 	// and those of holdouts, as such.
 	Reason_REASON_SPLIT Reason = 1
 	// The subject is pinned to the variant.

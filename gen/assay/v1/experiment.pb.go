@@ -293,11 +293,11 @@ type Experiment struct {
 	// experiments of a layer share a subject. Empty: none, and independent of all
 	// others. It cannot be changed once the experiment has started.
 	Layer string `protobuf:"bytes,29,opt,name=layer,proto3" json:"layer,omitempty"`
-	// A subject keeps the variant of its first recorded exposure, whatever
-	// becomes of its attributes, the weights and the traffic: it is enrolled.
-	// Default: no subject is. It costs Assign a query for subjects that are not
+	// Whether a subject keeps the variant of its first recorded exposure, by which
+	// it is enrolled, whatever becomes of its attributes, the weights and the
+	// traffic. Default: false. It costs Assign a query for subjects that are not
 	// known to be enrolled. It cannot be changed once the experiment has started,
-	// and not be set for one that is assigned elsewhere.
+	// and cannot be set for one that is assigned elsewhere.
 	Sticky bool `protobuf:"varint,31,opt,name=sticky,proto3" json:"sticky,omitempty"`
 	// Of a sticky experiment: nobody else enters, and those who are enrolled go
 	// on. It can be changed at any time, and moves nobody.
