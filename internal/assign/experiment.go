@@ -26,7 +26,8 @@ type Experiment struct {
 	traffic     int32        // Traffic buckets below it are in; 0 in a layer.
 	trafficHash uint64
 	current     split
-	shipped     int // Index of the shipped variant; -1 if none.
+	splitAlone  bool // Every other gate lets everyone of the unit through; without a layer, as a slot has no traffic.
+	shipped     int  // Index of the shipped variant; -1 if none.
 	overrides   map[experiment.SubjectID]int
 
 	history      []experiment.Transition // In the order of time.
@@ -73,6 +74,18 @@ func (s *split) find(bucket int32) int {
 		return lo
 	}
 	return -1
+}
+
+// whole says whether every bucket is in a range.
+func (s *split) whole() bool {
+	end := int32(0)
+	for _, r := range s.ranges {
+		if r.from != end {
+			return false
+		}
+		end = r.to
+	}
+	return end == experiment.Buckets
 }
 
 // variant returns the index of the subject's variant, or -1.
@@ -136,7 +149,12 @@ func (e *Experiment) compile(h *experiment.History) error {
 			e.overrides[id] = i
 		}
 	}
-	return e.compileHistory(h)
+	if err := e.compileHistory(h); err != nil {
+		return err
+	}
+	e.splitAlone = e.open && !e.concluded && !e.sticky && len(e.overrides) == 0 && e.eligibility == nil &&
+		len(e.holdouts) == 0 && e.traffic == experiment.Buckets && e.current.whole()
+	return nil
 }
 
 // assigns says whether the experiment's state gives variants to anyone.

@@ -146,7 +146,7 @@ func TestCheckExposureAgrees(t *testing.T) {
 		subject := catalog.Subject("user", fmt.Sprint("u-", i), nil, day(3))
 		d := subject.Decide(e)
 		for v := range s.Experiment.Current.Definition.Variants {
-			_, rejection := subject.CheckExposure(e, fmt.Sprint("v", v), day(3), d.Revision)
+			_, rejection := subject.CheckExposure(e, fmt.Sprint("v", v), day(3), d.Revision())
 			switch accepted := rejection == nil; d.Reason {
 			case ReasonSplit:
 				if accepted != (v == d.Variant) {

@@ -127,7 +127,7 @@ type keyed struct {
 }
 
 func keyedOf(d Decision) keyed {
-	k := keyed{d.Reason, d.Revision, "", d.Failed}
+	k := keyed{d.Reason, d.Revision(), "", d.Failed()}
 	if d.Variant >= 0 {
 		k.Variant = d.Experiment.Current.Definition.Variants[d.Variant].Key
 	}

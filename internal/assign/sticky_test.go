@@ -66,8 +66,8 @@ func TestStickyGate(t *testing.T) {
 			}
 			subject.Enroll(enrolled, c.complete)
 			d, x := subject.Decide(e), subject.Explain(e)
-			if diff := cmp.Diff(c.want, answerOf(d)); diff != "" || d.EnrollmentUnknown != c.unknown || x.Decision != d {
-				t.Errorf("unknown %t, explained as %+v:\n%s", d.EnrollmentUnknown, answerOf(x.Decision), diff)
+			if diff := cmp.Diff(c.want, answerOf(d)); diff != "" || d.EnrollmentUnknown() != c.unknown || x.Decision != d {
+				t.Errorf("unknown %t, explained as %+v:\n%s", d.EnrollmentUnknown(), answerOf(x.Decision), diff)
 			}
 			checkStickyGate(t, x, c.says)
 		})
@@ -100,7 +100,7 @@ func TestStickyView(t *testing.T) {
 	catalog := catalogOf(t, running("e", 1, 0).with(sticky).in(experiment.StatePaused, day(5)))
 	subject, e := catalog.Subject("user", "u-1", nil, day(4)), catalog.Experiment("e")
 	for name, view := range map[string]*Experiment{"a revision": e.AtRevision(1), "the past": e.AsOf(day(3), nil)} {
-		if e.Sticky() || !view.Sticky() || !subject.Decide(view).EnrollmentUnknown {
+		if e.Sticky() || !view.Sticky() || !subject.Decide(view).EnrollmentUnknown() {
 			t.Errorf("%s does not ask who is enrolled", name)
 		}
 		if subject.Enrollment(view) != subject.Enrollment(e) {

@@ -26,18 +26,39 @@ const (
 	ReasonIntakeClosed                   // The subject is not enrolled, and nobody else enters.
 )
 
-// Decision is one experiment's answer for one subject.
+// Decision is one experiment's answer for one subject. It has four fields, and
+// so is passed in registers.
 type Decision struct {
 	Experiment *Experiment // Nil if not found.
 	Variant    int         // Index in the current definition's variants; -1 for none.
-	Revision   int32       // That decided; 0 if not found.
 	Reason     Reason
-	Failed     bool // Ineligible because the predicate failed to evaluate.
-	// EnrollmentUnknown says that the experiment is sticky and whether the
-	// subject is enrolled was not handed over: it was decided as one that is not,
-	// with the intake open.
-	EnrollmentUnknown bool
+	doubts     doubts
 }
+
+// doubts are what could not be known for a decision.
+type doubts uint8
+
+const (
+	predicateFailed doubts = 1 << iota
+	enrollmentUnknown
+)
+
+// Revision returns the number of the revision that decided; 0 if not found.
+func (d Decision) Revision() int32 {
+	if d.Experiment == nil {
+		return 0
+	}
+	return d.Experiment.Current.Number
+}
+
+// Failed says that the subject is ineligible because the predicate failed to
+// evaluate.
+func (d Decision) Failed() bool { return d.doubts&predicateFailed != 0 }
+
+// EnrollmentUnknown says that the experiment is sticky and whether the subject
+// is enrolled was not handed over: it was decided as one that is not, with the
+// intake open.
+func (d Decision) EnrollmentUnknown() bool { return d.doubts&enrollmentUnknown != 0 }
 
 // Subject is a subject with what all decisions about it share. It belongs to
 // one call and is not safe for concurrent use.
@@ -101,24 +122,35 @@ func (s *Subject) Assign(key string) Decision {
 	if e == nil {
 		return Decision{Variant: -1, Reason: ReasonNotFound}
 	}
-	return s.decide(e, nil)
+	return s.Decide(e)
 }
 
-// Decide decides for an experiment of the subject's catalog.
-func (s *Subject) Decide(e *Experiment) Decision { return s.decide(e, nil) }
+// Decide decides for an experiment of the subject's catalog. Where the split
+// alone decides, the other gates are not even looked at.
+func (s *Subject) Decide(e *Experiment) Decision {
+	if !e.splitAlone || e.Current.Definition.Unit != s.Unit {
+		return s.decide(e, nil)
+	}
+	i := e.current.find(bucketOf(mix(s.hash, e.current.hash)))
+	return Decision{e, e.current.ranges[i].variant, ReasonSplit, 0}
+}
 
 // decide takes the subject through the gates, and notes each in x unless that
 // is nil.
 func (s *Subject) decide(e *Experiment, x *Explanation) Decision {
 	variant, reason, failed, unknown := s.pass(e, x)
-	return Decision{
-		Experiment: e, Variant: variant, Revision: e.Current.Number, Reason: reason, Failed: failed, EnrollmentUnknown: unknown,
+	d := Decision{Experiment: e, Variant: variant, Reason: reason}
+	if failed {
+		d.doubts |= predicateFailed
 	}
+	if unknown {
+		d.doubts |= enrollmentUnknown
+	}
+	return d
 }
 
-// pass is decide without the making of a Decision, which takes longer field by
-// field than all gates. A gate that lets everyone through is entered only to be
-// noted.
+// pass is decide without the making of a Decision. A gate that lets everyone
+// through is entered only to be noted.
 func (s *Subject) pass(e *Experiment, x *Explanation) (variant int, reason Reason, failed, unknown bool) {
 	reason = s.stateReason(e)
 	if x != nil {

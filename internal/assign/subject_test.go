@@ -16,7 +16,7 @@ type answer struct {
 	Failed   bool
 }
 
-func answerOf(d Decision) answer { return answer{d.Variant, d.Revision, d.Reason, d.Failed} }
+func answerOf(d Decision) answer { return answer{d.Variant, d.Revision(), d.Reason, d.Failed()} }
 
 func TestAssign(t *testing.T) {
 	poles := func(d *experiment.Definition) { d.Eligibility = "attributes.country == 'PL'" }

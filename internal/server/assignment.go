@@ -126,7 +126,7 @@ func (s *assignmentService) assign(q *assignmentQuery, from *assayv1.Subject, sh
 	}
 	assignments = toAssignments(q.keys, decisions)
 	for i, d := range decisions {
-		if d.EnrollmentUnknown {
+		if d.EnrollmentUnknown() {
 			q.open = append(q.open, openAssignment{subject, from.Attributes, d.Experiment, assignments[i]})
 		} else {
 			s.addExposure(shown, subject, q.at, from.Attributes, d, assignments[i])
@@ -173,7 +173,7 @@ func toAssignment(key string, d assign.Decision) *assayv1.Assignment {
 }
 
 func fillAssignment(a *assayv1.Assignment, key string, d assign.Decision) {
-	a.Experiment, a.Reason, a.Revision, a.EnrollmentUnknown = key, reasons[d.Reason], d.Revision, d.EnrollmentUnknown
+	a.Experiment, a.Reason, a.Revision, a.EnrollmentUnknown = key, reasons[d.Reason], d.Revision(), d.EnrollmentUnknown()
 	if d.Variant >= 0 {
 		a.Variant = d.Experiment.Current.Definition.Variants[d.Variant].Key
 		a.Payload = d.Experiment.Derived(payloads).([]*structpb.Struct)[d.Variant]

@@ -56,7 +56,7 @@ func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.
 // a sticky experiment at the moment that the request asks about.
 func (s *assignmentService) explain(ctx context.Context, subject *assign.Subject, e *assign.Experiment, req *assayv1.ExplainAssignmentRequest) (assign.Explanation, error) {
 	x := subject.Explain(e)
-	if !x.EnrollmentUnknown {
+	if !x.EnrollmentUnknown() {
 		return x, nil
 	}
 	wanted := []experiment.Enrollment{subject.Enrollment(e)}
