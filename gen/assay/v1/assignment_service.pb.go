@@ -33,16 +33,16 @@ const (
 	// Record nothing: the caller records the exposure when the subject meets the
 	// variant.
 	ExposureRecording_EXPOSURE_RECORDING_NONE ExposureRecording = 1
-	// Record each REASON_SPLIT assignment as an exposure now, and each
-	// REASON_HOLDOUT assignment of a running experiment as RecordExposures does;
-	// that of a REASON_STICKY assignment is recorded already. It never delays or
-	// fails the assignment; an exposure that could not be stored is counted in
-	// the metric assay_exposures_lost_total.
+	// Record each REASON_SPLIT and REASON_ROSTER assignment as an exposure now,
+	// and each REASON_HOLDOUT assignment of a running experiment as
+	// RecordExposures does; that of a REASON_STICKY assignment is recorded
+	// already. It never delays or fails the assignment; an exposure that could not
+	// be stored is counted in the metric assay_exposures_lost_total.
 	ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT ExposureRecording = 2
-	// Record as BEST_EFFORT does, and answer once it is committed. An exposure that
-	// could not be stored does not fail the call: its
-	// assignment says so in `exposure_error`. At most half of the time that the
-	// call has left is spent on it.
+	// Record as BEST_EFFORT does, and answer once it is committed. An exposure
+	// that could not be stored does not fail the call: its assignment says so in
+	// `exposure_error`. At most half of the time that the call has left is spent
+	// on it.
 	ExposureRecording_EXPOSURE_RECORDING_DURABLE ExposureRecording = 3
 )
 
@@ -95,8 +95,8 @@ type Reason int32
 const (
 	// Never sent.
 	Reason_REASON_UNSPECIFIED Reason = 0
-	// The split gave the variant. Only these assignments enter the analysis,
-	// and those of holdouts, as such.
+	// The split gave the variant. Only these assignments enter the analysis, those
+	// of rosters, and those of holdouts, as such.
 	Reason_REASON_SPLIT Reason = 1
 	// The subject is pinned to the variant.
 	Reason_REASON_OVERRIDE Reason = 2
@@ -126,6 +126,10 @@ const (
 	// The experiment is sticky, its intake is closed, and the subject is not
 	// enrolled. No variant.
 	Reason_REASON_INTAKE_CLOSED Reason = 12
+	// The experiment's roster lists the subject with the variant.
+	Reason_REASON_ROSTER Reason = 13
+	// The experiment has a roster, which does not list the subject. No variant.
+	Reason_REASON_NOT_IN_ROSTER Reason = 14
 )
 
 // Enum value maps for Reason.
@@ -144,6 +148,8 @@ var (
 		10: "REASON_HOLDOUT",
 		11: "REASON_STICKY",
 		12: "REASON_INTAKE_CLOSED",
+		13: "REASON_ROSTER",
+		14: "REASON_NOT_IN_ROSTER",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -159,6 +165,8 @@ var (
 		"REASON_HOLDOUT":       10,
 		"REASON_STICKY":        11,
 		"REASON_INTAKE_CLOSED": 12,
+		"REASON_ROSTER":        13,
+		"REASON_NOT_IN_ROSTER": 14,
 	}
 )
 
@@ -214,6 +222,8 @@ const (
 	// The variant of the first recorded exposure. Sticky experiments only,
 	// between OVERRIDE and ELIGIBILITY.
 	Gate_KIND_STICKY Gate_Kind = 8
+	// The roster, in place of TRAFFIC or LAYER and SPLIT.
+	Gate_KIND_ROSTER Gate_Kind = 9
 )
 
 // Enum value maps for Gate_Kind.
@@ -228,6 +238,7 @@ var (
 		6: "KIND_LAYER",
 		7: "KIND_HOLDOUT",
 		8: "KIND_STICKY",
+		9: "KIND_ROSTER",
 	}
 	Gate_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -239,6 +250,7 @@ var (
 		"KIND_LAYER":       6,
 		"KIND_HOLDOUT":     7,
 		"KIND_STICKY":      8,
+		"KIND_ROSTER":      9,
 	}
 )
 
@@ -1164,7 +1176,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"assignment\x18\x01 \x01(\v2\x14.assay.v1.AssignmentR\n" +
 	"assignment\x12$\n" +
 	"\x05gates\x18\x02 \x03(\v2\x0e.assay.v1.GateR\x05gates\x12%\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\x96\x03\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x0f.assay.v1.StateR\x05state\"\xa7\x03\n" +
 	"\x04Gate\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.assay.v1.Gate.KindR\x04kind\x12\x16\n" +
 	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x16\n" +
@@ -1173,7 +1185,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\tpredicate\x18\x05 \x01(\tR\tpredicate\x127\n" +
 	"\n" +
 	"attributes\x18\x06 \x01(\v2\x17.google.protobuf.StructR\n" +
-	"attributes\"\xaa\x01\n" +
+	"attributes\"\xbb\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -1186,7 +1198,8 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\n" +
 	"KIND_LAYER\x10\x06\x12\x10\n" +
 	"\fKIND_HOLDOUT\x10\a\x12\x0f\n" +
-	"\vKIND_STICKY\x10\b\"\x92\x01\n" +
+	"\vKIND_STICKY\x10\b\x12\x0f\n" +
+	"\vKIND_ROSTER\x10\t\"\x92\x01\n" +
 	"\tBucketing\x12\x18\n" +
 	"\apurpose\x18\x01 \x01(\tR\apurpose\x12\x12\n" +
 	"\x04salt\x18\x02 \x01(\tR\x04salt\x12\x12\n" +
@@ -1201,7 +1214,7 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x1eEXPOSURE_RECORDING_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17EXPOSURE_RECORDING_NONE\x10\x01\x12\"\n" +
 	"\x1eEXPOSURE_RECORDING_BEST_EFFORT\x10\x02\x12\x1e\n" +
-	"\x1aEXPOSURE_RECORDING_DURABLE\x10\x03*\xa9\x02\n" +
+	"\x1aEXPOSURE_RECORDING_DURABLE\x10\x03*\xd6\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fREASON_SPLIT\x10\x01\x12\x13\n" +
@@ -1216,7 +1229,9 @@ const file_assay_v1_assignment_service_proto_rawDesc = "" +
 	"\x0eREASON_HOLDOUT\x10\n" +
 	"\x12\x11\n" +
 	"\rREASON_STICKY\x10\v\x12\x18\n" +
-	"\x14REASON_INTAKE_CLOSED\x10\f2\x89\x02\n" +
+	"\x14REASON_INTAKE_CLOSED\x10\f\x12\x11\n" +
+	"\rREASON_ROSTER\x10\r\x12\x18\n" +
+	"\x14REASON_NOT_IN_ROSTER\x10\x0e2\x89\x02\n" +
 	"\x11AssignmentService\x12@\n" +
 	"\x06Assign\x12\x17.assay.v1.AssignRequest\x1a\x18.assay.v1.AssignResponse\"\x03\x90\x02\x02\x12O\n" +
 	"\vBatchAssign\x12\x1c.assay.v1.BatchAssignRequest\x1a\x1d.assay.v1.BatchAssignResponse\"\x03\x90\x02\x02\x12a\n" +

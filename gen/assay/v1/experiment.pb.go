@@ -336,9 +336,14 @@ type Experiment struct {
 	// from the start to the conclusion.
 	Slot []*BucketRange `protobuf:"bytes,30,rep,name=slot,proto3" json:"slot,omitempty"`
 	// Output only. The keys of the holdouts that cover it and have not ended.
-	Holdouts      []string `protobuf:"bytes,33,rep,name=holdouts,proto3" json:"holdouts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Holdouts []string `protobuf:"bytes,33,rep,name=holdouts,proto3" json:"holdouts,omitempty"`
+	// Output only. The number of subjects in its roster, to whom alone it gives
+	// variants. 0 if it has none. While it has one, the variants' keys and
+	// weights, the control, the unit, the salt, the layer, the assignment and the
+	// traffic cannot change.
+	RosterSubjects int64 `protobuf:"varint,34,opt,name=roster_subjects,json=rosterSubjects,proto3" json:"roster_subjects,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Experiment) Reset() {
@@ -600,6 +605,13 @@ func (x *Experiment) GetHoldouts() []string {
 		return x.Holdouts
 	}
 	return nil
+}
+
+func (x *Experiment) GetRosterSubjects() int64 {
+	if x != nil {
+		return x.RosterSubjects
+	}
+	return 0
 }
 
 // Hypothesis is what an experiment is meant to settle.
@@ -1160,7 +1172,7 @@ var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\r\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\r\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -1209,7 +1221,8 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
 	"split_salt\x18\x1c \x01(\tR\tsplitSalt\x12)\n" +
 	"\x04slot\x18\x1e \x03(\v2\x15.assay.v1.BucketRangeR\x04slot\x12\x1a\n" +
-	"\bholdouts\x18! \x03(\tR\bholdouts\x1a9\n" +
+	"\bholdouts\x18! \x03(\tR\bholdouts\x12'\n" +
+	"\x0froster_subjects\x18\" \x01(\x03R\x0erosterSubjects\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +

@@ -44,9 +44,9 @@ const (
 // its attributes. Its unit is the one that the experiment randomises. A context
 // holds at most 10,000 fields and 512 KiB.
 //
-// The reasons: SPLIT for a variant that the split gave; TARGETING_MATCH for an
-// override, and for what a concluded experiment with an eligibility ships;
-// STATIC for what a concluded experiment ships to everyone.
+// The reasons: SPLIT for a variant that the split or a roster gave;
+// TARGETING_MATCH for an override, and for what a concluded experiment with an
+// eligibility ships; STATIC for what a concluded experiment ships to everyone.
 //
 // This version cannot leave a value out. Where the subject gets no variant, the
 // answer is NOT_FOUND, as flagd's, upon which the caller takes its own default.
@@ -187,9 +187,9 @@ type Service_EventStreamClient = grpc.ServerStreamingClient[EventStreamResponse]
 // its attributes. Its unit is the one that the experiment randomises. A context
 // holds at most 10,000 fields and 512 KiB.
 //
-// The reasons: SPLIT for a variant that the split gave; TARGETING_MATCH for an
-// override, and for what a concluded experiment with an eligibility ships;
-// STATIC for what a concluded experiment ships to everyone.
+// The reasons: SPLIT for a variant that the split or a roster gave;
+// TARGETING_MATCH for an override, and for what a concluded experiment with an
+// eligibility ships; STATIC for what a concluded experiment ships to everyone.
 //
 // This version cannot leave a value out. Where the subject gets no variant, the
 // answer is NOT_FOUND, as flagd's, upon which the caller takes its own default.

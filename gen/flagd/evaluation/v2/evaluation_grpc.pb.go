@@ -43,13 +43,13 @@ const (
 // its attributes. Its unit is the one that the experiment randomises. A context
 // holds at most 10,000 fields and 512 KiB.
 //
-// The reasons: SPLIT for a variant that the split gave; TARGETING_MATCH for an
-// override, and for what a concluded experiment with an eligibility ships;
-// STATIC for what a concluded experiment ships to everyone.
+// The reasons: SPLIT for a variant that the split or a roster gave;
+// TARGETING_MATCH for an override, and for what a concluded experiment with an
+// eligibility ships; STATIC for what a concluded experiment ships to everyone.
 //
 // Where the subject gets no variant, value and variant are absent, and the caller
 // takes its own default: DEFAULT where the subject is ineligible or not in the
-// traffic, DISABLED where the experiment assigns nothing here at present.
+// traffic or roster, DISABLED where the experiment assigns nothing here at present.
 //
 // The errors are those which flagd's providers understand. NOT_FOUND:
 // FLAG_NOT_FOUND, no experiment has the key. INVALID_ARGUMENT: TYPE_MISMATCH, the
@@ -173,13 +173,13 @@ type Service_EventStreamClient = grpc.ServerStreamingClient[EventStreamResponse]
 // its attributes. Its unit is the one that the experiment randomises. A context
 // holds at most 10,000 fields and 512 KiB.
 //
-// The reasons: SPLIT for a variant that the split gave; TARGETING_MATCH for an
-// override, and for what a concluded experiment with an eligibility ships;
-// STATIC for what a concluded experiment ships to everyone.
+// The reasons: SPLIT for a variant that the split or a roster gave;
+// TARGETING_MATCH for an override, and for what a concluded experiment with an
+// eligibility ships; STATIC for what a concluded experiment ships to everyone.
 //
 // Where the subject gets no variant, value and variant are absent, and the caller
 // takes its own default: DEFAULT where the subject is ineligible or not in the
-// traffic, DISABLED where the experiment assigns nothing here at present.
+// traffic or roster, DISABLED where the experiment assigns nothing here at present.
 //
 // The errors are those which flagd's providers understand. NOT_FOUND:
 // FLAG_NOT_FOUND, no experiment has the key. INVALID_ARGUMENT: TYPE_MISMATCH, the
