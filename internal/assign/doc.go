@@ -48,4 +48,21 @@
 // revision's explicit ranges over the same buckets, and a reshuffle gives the
 // split a salt of its own, which the revision names; traffic keeps the
 // experiment's.
+//
+// # Rosters
+//
+// An experiment with a roster gives the listed subjects their variants and
+// nobody else any. [RosterList.Allocate] makes it: in each stratum the subjects
+// are ranked by mixed, with the purpose "roster" and the experiment's salt, and
+// cut into the variants in their listed order; how many each gets is the whole
+// part of its exact share, and one more where systematic sampling says so, from
+// a start that is a hash of the stratum:
+//
+//	stratum_hash = XXH64(seed 0, "stratum" ‖ 0x00 ‖ utf8(stratum))
+//	start        = (fmix64(stratum_hash XOR gate_hash) >> 32) × W >> 32
+//
+// W is the total weight. Decisions look the subject's id up in a sorted array,
+// which takes 17 bytes a subject and, in one of a million, about as long as to
+// compute the id (1 µs). server's testdata/roster.json is an allocation by a
+// program in another language.
 package assign

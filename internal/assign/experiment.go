@@ -29,6 +29,7 @@ type Experiment struct {
 	splitAlone  bool // Every other gate lets everyone of the unit through; without a layer, as a slot has no traffic.
 	shipped     int  // Index of the shipped variant; -1 if none.
 	overrides   map[experiment.SubjectID]int
+	roster      *roster // Nil for none.
 
 	history      []experiment.Transition // In the order of time.
 	slots        []experiment.SlotPeriod // In the order of time.
@@ -149,11 +150,14 @@ func (e *Experiment) compile(h *experiment.History) error {
 			e.overrides[id] = i
 		}
 	}
+	if e.roster, err = compileRoster(&e.Experiment, h.Roster); err != nil {
+		return err
+	}
 	if err := e.compileHistory(h); err != nil {
 		return err
 	}
 	e.splitAlone = e.open && !e.concluded && !e.sticky && len(e.overrides) == 0 && e.eligibility == nil &&
-		len(e.holdouts) == 0 && e.traffic == experiment.Buckets && e.current.whole()
+		len(e.holdouts) == 0 && e.roster == nil && e.traffic == experiment.Buckets && e.current.whole()
 	return nil
 }
 

@@ -19,6 +19,7 @@ const (
 	GateLayer                           // The slot in a layer, in place of traffic.
 	GateTraffic                         // The share of traffic that takes part.
 	GateSplit                           // The split by weight.
+	GateRoster                          // The roster, in place of layer, traffic and split.
 )
 
 // Gate is one step of a decision with what it read.
@@ -189,6 +190,19 @@ func (x *Explanation) noteSplit(e *Experiment, mixed uint64, i int) {
 		g.Detail = fmt.Sprintf("Bucket %d belongs to %q.", b.Bucket, b.Range.Variant)
 	} else {
 		g.Detail = fmt.Sprintf("Bucket %d belongs to no variant.", b.Bucket)
+	}
+	x.Gates = append(x.Gates, g)
+}
+
+func (x *Explanation) noteRoster(e *Experiment, variant int) {
+	g := Gate{Kind: GateRoster, Passed: variant >= 0}
+	switch {
+	case variant >= 0:
+		g.Detail = fmt.Sprintf("The roster lists the subject with %q.", e.Current.Definition.Variants[variant].Key)
+	case e.roster.subjects == nil:
+		g.Detail = "The subjects of the roster were deleted."
+	default:
+		g.Detail = "The roster does not list the subject."
 	}
 	x.Gates = append(x.Gates, g)
 }

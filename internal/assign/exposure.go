@@ -43,11 +43,11 @@ type Exposed struct {
 // the revision that assigned the variant; 0 means the one in force at the time
 // of the exposure.
 //
-// The revision's split, a holdout or a present override must give the variant,
-// unless the experiment is assigned elsewhere. Eligibility and traffic are not
-// looked at again: the attributes may have changed since, and the exposure has
-// happened. A time before the first start is taken for the start's, since
-// imports and slow clocks bring such times.
+// The revision's split or the roster, a holdout or a present override must give
+// the variant, unless the experiment is assigned elsewhere. Eligibility and
+// traffic are not looked at again: the attributes may have changed since, and
+// the exposure has happened. A time before the first start is taken for the
+// start's, since imports and slow clocks bring such times.
 //
 // The holdouts are those of the time of the exposure, whatever the subject's.
 // A subject that is held out has no side where, without the holdout, it would
@@ -92,12 +92,12 @@ func (s *Subject) checkVariant(e *Experiment, i, index int, exposed time.Time) (
 	sides, x.HeldOut = s.sides(e, momentOf(at), e.replacedAt(i))
 	want := r.Definition.Control()
 	if !x.HeldOut {
-		want = r.split.variant(s.hash)
+		want = s.variantIn(e, r)
 	}
 	if index != want {
 		return reject(RejectVariantMismatch, "variant", "revision %d gives the subject another variant than %q", r.Number, r.Definition.Variants[index].Key)
 	}
-	if s.override(e) < 0 && (!x.HeldOut || s.tookPart(r, e.slotIn(at, at.Add(1)))) {
+	if s.override(e) < 0 && (!x.HeldOut || s.tookPart(e, r, e.slotIn(at, at.Add(1)))) {
 		x.Sides = sides
 	}
 	return x, nil
@@ -108,8 +108,8 @@ func (s *Subject) checkVariant(e *Experiment, i, index int, exposed time.Time) (
 func (s *Subject) Exposed(d Decision) (x Exposed, ok bool) {
 	e := d.Experiment
 	switch {
-	case d.Reason == ReasonSplit:
-	case d.Reason == ReasonHoldout && !e.concluded && s.passTraffic(e, nil):
+	case d.Reason == ReasonSplit, d.Reason == ReasonRoster:
+	case d.Reason == ReasonHoldout && !e.concluded && s.takesPart(e):
 	default:
 		return Exposed{}, false
 	}
@@ -118,9 +118,21 @@ func (s *Subject) Exposed(d Decision) (x Exposed, ok bool) {
 	return x, true
 }
 
+// takesPart says whether the experiment gives the subject a variant, but for
+// holdouts and what comes before them.
+func (s *Subject) takesPart(e *Experiment) bool {
+	if e.roster != nil {
+		return e.roster.variant(s) >= 0
+	}
+	return s.passTraffic(e, nil)
+}
+
 // tookPart says whether the subject was in the traffic of a revision, or in the
-// slot, if the experiment is in a layer.
-func (s *Subject) tookPart(r *revision, slot *experiment.Slot) bool {
+// slot if the experiment is in a layer, or in the roster if it has one.
+func (s *Subject) tookPart(e *Experiment, r *revision, slot *experiment.Slot) bool {
+	if e.roster != nil {
+		return s.takesPart(e)
+	}
 	d := &r.Definition
 	if d.Layer == "" {
 		return bucketOf(mix(s.hash, hashPair(PurposeTraffic, d.Salt))) < d.TrafficBuckets()
@@ -130,6 +142,18 @@ func (s *Subject) tookPart(r *revision, slot *experiment.Slot) bool {
 }
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
+
+// variantIn returns the index of the variant that a revision in force gives the
+// subject by its split, or by the roster; -1 for none.
+func (s *Subject) variantIn(e *Experiment, r *revision) int {
+	if e.roster == nil {
+		return r.split.variant(s.hash)
+	}
+	if i := e.roster.variant(s); i >= 0 { // The order of the variants may be another.
+		return r.Definition.Variant(e.Current.Definition.Variants[i].Key)
+	}
+	return -1
+}
 
 func (s *Subject) overriddenTo(e *Experiment, variant string) bool {
 	i := s.override(e)

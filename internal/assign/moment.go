@@ -30,7 +30,7 @@ func (e *Experiment) AsOf(t time.Time, overrides map[experiment.SubjectID]string
 	if then.State != experiment.StateConcluded && then.State != experiment.StateArchived {
 		then.ShippedVariant = ""
 	}
-	return view(then, overrides, e.coverages)
+	return e.view(then, overrides, e.coverages)
 }
 
 // AtRevision returns the experiment as if it ran with a revision, with the last
@@ -57,7 +57,7 @@ func (e *Experiment) AtRevision(number int32) *Experiment {
 	for id, variant := range e.overrides {
 		overrides[id] = e.Current.Definition.Variants[variant].Key
 	}
-	return view(as, overrides, coverages)
+	return e.view(as, overrides, coverages)
 }
 
 // slotIn returns the last slot that was in force at some time from a time on and
@@ -95,11 +95,16 @@ func (e *Experiment) ifKnown(known bool) *Experiment {
 	return nil
 }
 
-// view compiles an experiment for explanations alone. One that does not compile
-// says so in its explanation.
-func view(e experiment.Experiment, overrides map[experiment.SubjectID]string, coverages []experiment.Coverage) *Experiment {
-	compiled, _ := Compile(experiment.History{
-		Experiment: e, Revisions: []experiment.Revision{e.Current}, Overrides: overrides, Coverages: coverages,
-	})
+// view compiles e as it was, for explanations alone. One that does not compile
+// says so in its explanation. A roster never changes: what is known of it holds
+// for all revisions since it was made.
+func (e *Experiment) view(was experiment.Experiment, overrides map[experiment.SubjectID]string, coverages []experiment.Coverage) *Experiment {
+	h := experiment.History{
+		Experiment: was, Revisions: []experiment.Revision{was.Current}, Overrides: overrides, Coverages: coverages,
+	}
+	if e.roster != nil {
+		h.Roster = e.roster.subjects
+	}
+	compiled, _ := Compile(h)
 	return compiled
 }

@@ -9,8 +9,8 @@ import (
 // Reason says why a decision is what it is.
 type Reason uint8
 
-// The reasons. Only Override, Concluded, Split, Holdout and Sticky come with a
-// variant.
+// The reasons. Override, Concluded, Split, Holdout, Sticky and Roster alone come
+// with a variant.
 const (
 	ReasonNotFound     Reason = iota + 1 // No experiment has the key.
 	ReasonUnitMismatch                   // It randomises another unit.
@@ -24,6 +24,8 @@ const (
 	ReasonHoldout                        // A holdout holds the subject out: it gets the control.
 	ReasonSticky                         // The subject is enrolled with the variant.
 	ReasonIntakeClosed                   // The subject is not enrolled, and nobody else enters.
+	ReasonRoster                         // The roster lists the subject with the variant.
+	ReasonNotInRoster                    // It does not list the subject.
 )
 
 // Decision is one experiment's answer for one subject. It has four fields, and
@@ -180,6 +182,10 @@ func (s *Subject) pass(e *Experiment, x *Explanation) (variant int, reason Reaso
 	if e.concluded {
 		return e.shipped, ReasonConcluded, false, false
 	}
+	if e.roster != nil {
+		variant, reason = s.passRoster(e, x)
+		return variant, reason, false, unknown
+	}
 	if (e.traffic < experiment.Buckets || x != nil) && !s.passTraffic(e, x) {
 		return -1, ReasonNoTraffic, false, unknown
 	}
@@ -264,6 +270,18 @@ func (s *Subject) passEligibility(e *Experiment, x *Explanation) (eligible, fail
 		x.noteEligibility(s, e, eligible, err)
 	}
 	return eligible, err != nil
+}
+
+// passRoster takes the place of traffic and split.
+func (s *Subject) passRoster(e *Experiment, x *Explanation) (variant int, reason Reason) {
+	variant, reason = e.roster.variant(s), ReasonRoster
+	if variant < 0 {
+		reason = ReasonNotInRoster
+	}
+	if x != nil {
+		x.noteRoster(e, variant)
+	}
+	return variant, reason
 }
 
 // passTraffic says whether the subject takes part. In a layer the slot is the

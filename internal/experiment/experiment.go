@@ -53,6 +53,7 @@ type Experiment struct {
 	Current        Revision
 	Slot           *Slot            // In its layer; nil before the start and after the conclusion.
 	Holdouts       []string         // The keys of those that cover it and have not ended.
+	Roster         *Roster          // Nil for none.
 	Pins           map[string]int32 // Metric key → revision, from the start on.
 	PlanHash       string           // Empty before the start.
 	ShippedVariant string
@@ -95,6 +96,16 @@ type History struct {
 	Overrides   map[SubjectID]string // In force: subject → variant.
 	Slots       []SlotPeriod         // In its layer, by time.
 	Coverages   []Coverage           // By holdouts, in the order of their keys.
+	Roster      *RosterSubjects      // Of Experiment.Roster; nil if that has none.
+}
+
+// SharesOf returns the share of the subjects that each current variant is due
+// in a revision: that of the roster, or of the buckets.
+func (e *Experiment) SharesOf(r *Revision) []float64 {
+	if e.Roster != nil {
+		return e.Roster.SharesOf(&e.Current.Definition)
+	}
+	return r.SharesOf(&e.Current.Definition)
 }
 
 // SharesOf returns the revision's share of the buckets for each variant of a

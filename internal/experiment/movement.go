@@ -184,25 +184,33 @@ func products(before, after []Range) (counts map[pair]int64, all int64) {
 // checkSealed refuses what no started experiment may change, since its analysis
 // was decided with it.
 func (d *Definition) checkSealed(next *Definition) error {
-	var fields []string
-	note := func(changed bool, field string) {
-		if changed {
-			fields = append(fields, field)
-		}
+	var changed fieldNames
+	changed.addIf(d.Unit != next.Unit, "unit")
+	changed.addIf(d.Salt != next.Salt, "salt (reshuffle splits anew)")
+	changed.addIf(d.Layer != next.Layer, "layer")
+	changed.addIf(d.External != next.External, "assignment")
+	changed.addIf(d.Sticky != next.Sticky, "sticky")
+	changed.addIf(d.Variants[d.Control()].Key != next.Variants[next.Control()].Key, "variants (the control is sealed)")
+	changed.addIf(!slices.Equal(d.Segments, next.Segments), "segments")
+	changed.addIf(!equalJSON(d.Covariates, next.Covariates), "covariates")
+	changed.addIf(!equalJSON(d.Metrics, next.Metrics), "metrics")
+	changed.addIf(!equalJSON(d.Plan, next.Plan), "plan")
+	return changed.refused("EXPERIMENT_STARTED", "the experiment has started and its plan is sealed")
+}
+
+// fieldNames are the fields that a change may not change.
+type fieldNames []string
+
+func (f *fieldNames) addIf(changed bool, field string) {
+	if changed {
+		*f = append(*f, field)
 	}
-	note(d.Unit != next.Unit, "unit")
-	note(d.Salt != next.Salt, "salt (reshuffle splits anew)")
-	note(d.Layer != next.Layer, "layer")
-	note(d.External != next.External, "assignment")
-	note(d.Sticky != next.Sticky, "sticky")
-	note(d.Variants[d.Control()].Key != next.Variants[next.Control()].Key, "variants (the control is sealed)")
-	note(!slices.Equal(d.Segments, next.Segments), "segments")
-	note(!equalJSON(d.Covariates, next.Covariates), "covariates")
-	note(!equalJSON(d.Metrics, next.Metrics), "metrics")
-	note(!equalJSON(d.Plan, next.Plan), "plan")
-	if len(fields) == 0 {
+}
+
+// refused is the refusal of the change for a reason, nil if there are no fields.
+func (f fieldNames) refused(reason, why string) error {
+	if len(f) == 0 {
 		return nil
 	}
-	return Errorf(ErrPrecondition, "EXPERIMENT_STARTED",
-		"the experiment has started and its plan is sealed: %s cannot change", strings.Join(fields, ", "))
+	return Errorf(ErrPrecondition, reason, "%s: %s cannot change", why, strings.Join(f, ", "))
 }
