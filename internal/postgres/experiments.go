@@ -23,16 +23,17 @@ const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash,
 	(SELECT json_build_object('salt', l.salt, 'ranges', json_agg(json_build_object('from', s.from_bucket, 'to', s.to_bucket) ORDER BY s.from_bucket))
 		FROM layer_slots s JOIN layers l ON l.id = s.layer_id WHERE s.experiment_id = e.id AND s.end_time IS NULL GROUP BY l.salt),
 	(SELECT array_agg(h.key ORDER BY h.key) FROM holdout_coverage c JOIN holdouts h ON h.id = c.holdout_id
-		WHERE c.experiment_id = e.id AND (h.end_time IS NULL OR h.end_time > statement_timestamp()))`
+		WHERE c.experiment_id = e.id AND (h.end_time IS NULL OR h.end_time > statement_timestamp())),
+	(SELECT ` + rosterObject + ` FROM rosters ro WHERE ro.experiment_id = e.id)`
 
 func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	var e experiment.Experiment
-	var pins, definition, allocation, slot []byte
+	var pins, definition, allocation, slot, roster []byte
 	var start, conclude *time.Time
 	r := &e.Current
 	if err := row.Scan(&e.ID, &e.Key, &e.State, &e.Version, &pins, &e.PlanHash, &e.ShippedVariant, &e.Rationale,
 		&e.CreateTime, &e.UpdateTime, &start, &conclude,
-		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author, &slot, &e.Holdouts); err != nil {
+		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author, &slot, &e.Holdouts, &roster); err != nil {
 		return nil, err
 	}
 	if start != nil {
@@ -49,6 +50,11 @@ func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	if slot != nil {
 		if err := json.Unmarshal(slot, &e.Slot); err != nil {
 			return nil, fmt.Errorf("experiment %s: slot: %w", e.Key, err)
+		}
+	}
+	if roster != nil {
+		if err := json.Unmarshal(roster, &e.Roster); err != nil {
+			return nil, fmt.Errorf("experiment %s: roster: %w", e.Key, err)
 		}
 	}
 	return &e, decodeRevision(r, definition, allocation)
@@ -388,6 +394,15 @@ func insertTransition(ctx context.Context, tx pgx.Tx, id int32, state experiment
 	_, err := tx.Exec(ctx, `INSERT INTO experiment_transitions (experiment_id, version, state, time)
 		SELECT id, version, $2, update_time FROM experiments WHERE id = $1`, id, state)
 	return err
+}
+
+// touch gives an experiment another version, so that servers learn of a change
+// that made no revision.
+func touch(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
+	if _, err := tx.Exec(ctx, `UPDATE experiments SET version = nextval('definition_version'), update_time = statement_timestamp() WHERE id = $1`, e.ID); err != nil {
+		return err
+	}
+	return announce(ctx, tx, e.Key)
 }
 
 func announce(ctx context.Context, tx pgx.Tx, key string) error {

@@ -73,10 +73,7 @@ func finishOverrides(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, c
 		return experiment.Errorf(experiment.ErrPrecondition, "TOO_MANY_OVERRIDES",
 			"the experiment would have %d overrides; %d are allowed", pinned, MaxOverrides)
 	}
-	if _, err := tx.Exec(ctx, `UPDATE experiments SET version = nextval('definition_version'), update_time = statement_timestamp() WHERE id = $1`, e.ID); err != nil {
-		return err
-	}
-	return announce(ctx, tx, e.Key)
+	return touch(ctx, tx, e)
 }
 
 // Overrides lists the pins in force of the experiment by subject id, after the
