@@ -115,7 +115,7 @@ func memoryOf(b *testing.B, db *postgres.DB) float64 {
 		return int64(m.HeapAlloc)
 	}
 	before := heap()
-	store := catalog.New(experiment.Pepper(testPepper), db.Histories, nil, time.Hour, slog.New(slog.DiscardHandler))
+	store := catalog.New(experiment.Pepper(testPepper), db.Histories, db.RosterSubjects, nil, time.Hour, slog.New(slog.DiscardHandler))
 	if err := store.Refresh(b.Context()); err != nil {
 		b.Fatal(err)
 	}

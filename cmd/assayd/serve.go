@@ -58,7 +58,7 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 		return err
 	}
 	defer db.Close()
-	store := catalog.New(database.pepper, db.Histories, db.ListenCatalog, s.catalogPoll, s.log)
+	store := catalog.New(database.pepper, db.Histories, db.RosterSubjects, db.ListenCatalog, s.catalogPoll, s.log)
 	prepared, err := begin(ctx, db, store, database.snapshot, s.log)
 	if err != nil {
 		return err

@@ -15,12 +15,16 @@
 // called. A handler that refreshes after its own change therefore reads its own
 // writes on its server.
 //
+// Rosters are large and never change. They are loaded by themselves, once, and
+// all versions of an experiment share its roster.
+//
 // It knows no storage: loading and listening are functions that it is given.
 package catalog
 
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +37,9 @@ import (
 // that is not known.
 type Load func(ctx context.Context, known map[string]int64) ([]experiment.History, error)
 
+// LoadRoster returns the subjects of a roster.
+type LoadRoster func(ctx context.Context, r *experiment.Roster) (*experiment.RosterSubjects, error)
+
 // Listen waits for notices of changes until ctx ends or the connection is lost.
 // It calls notify once as soon as it is listening, since changes before that
 // went unnoticed, and then at every notice. It may be called again after it has
@@ -43,8 +50,8 @@ const (
 	// listenPause is how long Run waits before it listens again. A reconnection
 	// need not be faster: polling goes on.
 	listenPause = time.Second
-	// loadTimeout bounds a load. Loads follow each other, so one on a connection
-	// that broke in silence would stop them all.
+	// loadTimeout bounds a load, and then that of each roster. Loads follow each
+	// other, so one on a connection that broke in silence would stop them all.
 	loadTimeout = 30 * time.Second
 )
 
@@ -52,6 +59,7 @@ const (
 type Store struct {
 	pepper experiment.Pepper
 	load   Load
+	roster LoadRoster
 	listen Listen
 	poll   time.Duration
 	log    *slog.Logger
@@ -60,8 +68,9 @@ type Store struct {
 	current atomic.Pointer[assign.Catalog]
 	changed atomic.Pointer[chan struct{}] // Closed and replaced after each change of current.
 
-	turn   chan struct{} // Holds one element while a round loads.
-	loaded chan struct{} // Holds one element when a load has succeeded since Keep looked.
+	turn    chan struct{}                        // Holds one element while a round loads.
+	rosters map[int32]*experiment.RosterSubjects // That were loaded, by id; whoever has the turn uses it.
+	loaded  chan struct{}                        // Holds one element when a load has succeeded since Keep looked.
 
 	mu        sync.Mutex
 	next      *round                         // The round that has not begun; nil if nobody waits for one.
@@ -78,10 +87,11 @@ type round struct {
 }
 
 // New returns a store with an empty catalog. It polls at the given interval.
-func New(pepper experiment.Pepper, load Load, listen Listen, poll time.Duration, log *slog.Logger) *Store {
+func New(pepper experiment.Pepper, load Load, roster LoadRoster, listen Listen, poll time.Duration, log *slog.Logger) *Store {
 	s := &Store{
-		pepper: pepper, load: load, listen: listen, poll: poll, log: log,
+		pepper: pepper, load: load, roster: roster, listen: listen, poll: poll, log: log,
 		empty: assign.NewCatalog(pepper), turn: make(chan struct{}, 1), loaded: make(chan struct{}, 1),
+		rosters: map[int32]*experiment.RosterSubjects{},
 	}
 	s.current.Store(s.empty)
 	changed := make(chan struct{})
@@ -161,12 +171,15 @@ func (s *Store) lead(ctx context.Context, r *round) {
 }
 
 func (s *Store) loadChanges(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
 	began := time.Now()
 	base := s.base()
-	histories, err := s.load(ctx, base.Versions())
+	bounded, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	histories, err := s.load(bounded, base.Versions())
 	if err != nil {
+		return err
+	}
+	if err := s.fillRosters(ctx, histories); err != nil {
 		return err
 	}
 	next := base
@@ -179,6 +192,40 @@ func (s *Store) loadChanges(ctx context.Context) error {
 	default:
 	}
 	return nil
+}
+
+// fillRosters gives the experiments the subjects of their rosters. A roster
+// never changes: it is loaded once for all versions of its experiment. Where a
+// later one cannot be loaded, those before it need not be loaded again.
+func (s *Store) fillRosters(ctx context.Context, histories []experiment.History) error {
+	for i := range histories {
+		r := histories[i].Experiment.Roster
+		if !r.HasSubjects() {
+			continue
+		}
+		if s.rosters[r.ID] == nil {
+			bounded, cancel := context.WithTimeout(ctx, loadTimeout)
+			subjects, err := s.roster(bounded, r)
+			cancel()
+			if err != nil {
+				return err
+			}
+			s.rosters[r.ID] = subjects
+		}
+		histories[i].Roster = s.rosters[r.ID]
+	}
+	return nil
+}
+
+// forgetRosters drops the rosters that no experiment has any more.
+func (s *Store) forgetRosters() {
+	used := map[int32]bool{}
+	for _, h := range s.histories {
+		if h.Experiment.Roster.HasSubjects() {
+			used[h.Experiment.Roster.ID] = true
+		}
+	}
+	maps.DeleteFunc(s.rosters, func(id int32, _ *experiment.RosterSubjects) bool { return !used[id] })
 }
 
 // base returns the catalog that a load adds to: nothing of one from disk.
@@ -204,6 +251,9 @@ func (s *Store) publish(next *assign.Catalog, changes []experiment.History, bega
 	}
 	for i := range changes {
 		s.histories[changes[i].Experiment.Key] = &changes[i]
+	}
+	if len(s.rosters) > 0 && len(changes) > 0 {
+		s.forgetRosters()
 	}
 	s.loadedAt = began
 	s.replace(next)

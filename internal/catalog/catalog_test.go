@@ -32,6 +32,9 @@ type storage struct {
 	began     []time.Time // Of the loads.
 	slowness  time.Duration
 
+	rosters     map[int32]*experiment.RosterSubjects
+	rosterLoads []int32
+
 	notices chan struct{}
 	lost    chan struct{} // Ends one Listen each time it is sent to.
 	listens int
@@ -140,7 +143,7 @@ func (m *messages) count(part string) int {
 
 func open(s *storage) (*Store, *messages) {
 	log := &messages{}
-	return New(experiment.Pepper("0123456789abcdef"), s.load, s.listen, poll, slog.New(slog.NewTextHandler(log, nil))), log
+	return New(experiment.Pepper("0123456789abcdef"), s.load, s.loadRoster, s.listen, poll, slog.New(slog.NewTextHandler(log, nil))), log
 }
 
 // run runs the store until the test calls the function that is returned.
@@ -335,7 +338,7 @@ func TestRefreshAfterPanic(t *testing.T) {
 			}
 			return histories, err
 		}
-		store := New(nil, load, s.listen, poll, slog.New(slog.DiscardHandler))
+		store := New(nil, load, s.loadRoster, s.listen, poll, slog.New(slog.DiscardHandler))
 		var group sync.WaitGroup
 		refresh := func() {
 			group.Go(func() {
@@ -469,7 +472,7 @@ func TestRunWaitsForListener(t *testing.T) {
 			returned.Store(true)
 			return ctx.Err()
 		}
-		stop := run(t, New(nil, s.load, listen, poll, slog.New(slog.DiscardHandler)))
+		stop := run(t, New(nil, s.load, s.loadRoster, listen, poll, slog.New(slog.DiscardHandler)))
 		stop()
 		if !returned.Load() {
 			t.Error("Run returned before its listener")

@@ -10,12 +10,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// The file is a gzip stream of JSON values: a header, then each experiment. It
+// The file is a gzip stream of JSON values: a header, then each experiment, and
+// after one with a roster its subjects, in chunks. It
 // is whole or refused: gzip ends with a checksum and a length, and the header
 // counts the experiments. It is read by the release that wrote it, or by one
 // with the same formatVersion; a field that this release does not know is
@@ -45,10 +47,57 @@ type stored struct {
 	Overrides   map[string]string       `json:"overrides,omitempty"` // Subject id in hexadecimal → variant.
 	Slots       []experiment.SlotPeriod `json:"slots,omitempty"`
 	Coverages   []experiment.Coverage   `json:"coverages,omitempty"`
+	Roster      *int                    `json:"roster,omitempty"` // The number of subjects whose chunks follow; nil for no roster.
+}
+
+// rosterChunk is the number of subjects in a chunk.
+const rosterChunk = 1 << 16
+
+// chunk is a part of the subjects of a roster: their ids one after another, and
+// the arm of each.
+type chunk struct {
+	IDs  []byte `json:"ids"`
+	Arms []byte `json:"arms"`
+}
+
+func encodeRoster(out *json.Encoder, r *experiment.RosterSubjects) error {
+	for from := 0; from < len(r.IDs); from += rosterChunk {
+		to := min(from+rosterChunk, len(r.IDs))
+		c := chunk{Arms: r.Arms[from:to]}
+		for _, id := range r.IDs[from:to] {
+			c.IDs = append(c.IDs, id[:]...)
+		}
+		if err := out.Encode(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decodeRoster(in *json.Decoder, n int) (*experiment.RosterSubjects, error) {
+	r := &experiment.RosterSubjects{}
+	for len(r.IDs) < n {
+		var c chunk
+		if err := in.Decode(&c); err != nil {
+			return nil, err
+		}
+		if len(c.Arms) == 0 || len(c.Arms) > n-len(r.IDs) || len(c.IDs) != len(c.Arms)*len(experiment.SubjectID{}) {
+			return nil, errors.New("a part of the roster is not whole")
+		}
+		r.Arms = append(r.Arms, c.Arms...)
+		for id := range slices.Chunk(c.IDs, len(experiment.SubjectID{})) {
+			r.IDs = append(r.IDs, experiment.SubjectID(id))
+		}
+	}
+	return r, nil
 }
 
 func toStored(h *experiment.History) stored {
 	s := stored{Experiment: h.Experiment, Revisions: h.Revisions, Transitions: h.Transitions, Slots: h.Slots, Coverages: h.Coverages}
+	if h.Roster != nil {
+		n := len(h.Roster.IDs)
+		s.Roster = &n
+	}
 	if len(h.Overrides) > 0 {
 		s.Overrides = make(map[string]string, len(h.Overrides))
 		for id, variant := range h.Overrides {
@@ -88,6 +137,11 @@ func encode(to io.Writer, pepper experiment.Pepper, histories []*experiment.Hist
 		if err := out.Encode(toStored(h)); err != nil {
 			return fmt.Errorf("experiment %s: %w", h.Experiment.Key, err)
 		}
+		if h.Roster != nil {
+			if err := encodeRoster(out, h.Roster); err != nil {
+				return err
+			}
+		}
 	}
 	return zip.Close()
 }
@@ -121,6 +175,11 @@ func decode(from io.Reader, pepper experiment.Pepper) ([]experiment.History, err
 		h, err := s.history()
 		if err != nil {
 			return nil, fmt.Errorf("damaged: experiment %s: %w", s.Experiment.Key, err)
+		}
+		if s.Roster != nil {
+			if h.Roster, err = decodeRoster(in, *s.Roster); err != nil {
+				return nil, fmt.Errorf("damaged: the roster of %s: %w", s.Experiment.Key, err)
+			}
 		}
 		histories = append(histories, h)
 	}

@@ -179,6 +179,9 @@ func TestSnapshotRefused(t *testing.T) {
 		{"too many experiments", head(formatName, formatVersion, id, 0) + `{}`, "1 experiments of 0"},
 		{"an unknown field", head(formatName, formatVersion, id, 1) + `{"experiment":{"Quota":1}}`, `unknown field "Quota"`},
 		{"a wrong subject", head(formatName, formatVersion, id, 1) + `{"experiment":{"Key":"x"},"overrides":{"00ff":"a"}}`, `experiment x: "00ff" is no subject id`},
+		{"a roster cut off", head(formatName, formatVersion, id, 1) + `{"experiment":{"Key":"x"},"roster":2}{"ids":"AAAAAAAAAAAAAAAAAAAAAA==","arms":"AA=="}`, "the roster of x: EOF"},
+		{"a roster with half an id", head(formatName, formatVersion, id, 1) + `{"experiment":{"Key":"x"},"roster":1}{"ids":"AAAA","arms":"AA=="}`, "a part of the roster is not whole"},
+		{"a longer roster", head(formatName, formatVersion, id, 1) + `{"experiment":{"Key":"x"},"roster":0}{"ids":"AAAA","arms":"AA=="}`, "unknown field"},
 	} {
 		var b bytes.Buffer
 		zip := gzip.NewWriter(&b)

@@ -316,7 +316,7 @@ func newBenchConfig() (server.Config, error) {
 		return []experiment.History{history}, nil
 	}
 	log := slog.New(slog.DiscardHandler)
-	store := catalog.New(postgrestest.Pepper, load, nil, time.Hour, log)
+	store := catalog.New(postgrestest.Pepper, load, nil, nil, time.Hour, log)
 	if err := store.Refresh(context.Background()); err != nil {
 		return server.Config{}, err
 	}

@@ -123,7 +123,7 @@ func TestBatchAssignEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := catalog.New(nil, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
+	store := catalog.New(nil, nil, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
 	s := &assignmentService{services: &services{Config: Config{Catalog: store, Now: time.Now}, validator: validator}}
 	ctx, cancel := context.WithCancel(t.Context())
 	req := &assayv1.BatchAssignRequest{Subjects: []*assayv1.Subject{{Key: "u"}}}

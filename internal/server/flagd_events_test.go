@@ -45,7 +45,7 @@ func play(t *testing.T, test func(t *testing.T, s *stage)) {
 		s.store = catalog.New(nil, func(context.Context, map[string]int64) ([]experiment.History, error) {
 			defer clear(s.histories)
 			return slices.Collect(maps.Values(s.histories)), nil
-		}, nil, time.Hour, slog.New(slog.DiscardHandler))
+		}, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
 		s.change(t, "old", 1)
 		s.events = &flagEvents{catalog: s.store, stopping: s.stop}
 		ctx, cancel := context.WithCancel(t.Context())

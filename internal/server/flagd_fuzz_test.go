@@ -31,7 +31,7 @@ func FuzzFlag(f *testing.F) {
 	load := func(context.Context, map[string]int64) ([]experiment.History, error) {
 		return []experiment.History{h}, nil
 	}
-	store := catalog.New(nil, load, nil, time.Hour, slog.New(slog.DiscardHandler))
+	store := catalog.New(nil, load, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
 	if err := store.Refresh(f.Context()); err != nil {
 		f.Fatal(err)
 	}

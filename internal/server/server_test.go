@@ -75,7 +75,7 @@ func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 		listen = func(ctx context.Context, _ func()) error { <-ctx.Done(); return ctx.Err() }
 		poll = time.Hour
 	}
-	store := catalog.New(postgrestest.Pepper, db.Histories, listen, poll, log)
+	store := catalog.New(postgrestest.Pepper, db.Histories, db.RosterSubjects, listen, poll, log)
 	exposures := event.NewWriter(flushOf(db.RecordExposures), func(n int) { a.lost.Add(float64(n)) })
 	outcomes := event.NewWriter(flushOf(db.RecordOutcomes), func(int) {})
 	enrollments := enrollment.New(func(ctx context.Context, names []experiment.Enrollment) ([]experiment.Enrolled, error) {
