@@ -26,6 +26,8 @@ func accepts(m proto.Message) bool {
 		return acceptsCount(len(m.Exposures), 10_000)
 	case *assayv1.Exposure:
 		return isKey(m.Experiment) && isKey(m.Variant) && acceptsSubject(m.Subject) && (m.Revision == nil || *m.Revision >= 1)
+	case *assayv1.AllocateRosterRequest:
+		return acceptsRoster(m)
 	case *assayv1.RecordOutcomesRequest:
 		return acceptsCount(len(m.Outcomes), 10_000)
 	case *assayv1.Outcome:
@@ -60,6 +62,23 @@ func acceptsQuery(experiments []string, labels map[string]string, recording assa
 	}
 	_, defined := assayv1.ExposureRecording_name[int32(recording)]
 	return defined
+}
+
+func acceptsRoster(m *assayv1.AllocateRosterRequest) bool {
+	if m.Experiment != "" && !isKey(m.Experiment) || len(m.Subjects) > 10_000 {
+		return false
+	}
+	for _, s := range m.Subjects {
+		if !acceptsText(s.Key, 256) || s.Stratum != "" && !acceptsText(s.Stratum, 256) || len(s.Covariates) > 16 {
+			return false
+		}
+		for name, x := range s.Covariates {
+			if !isKey(name) || strings.IndexByte(name, '-') >= 0 || !(math.Abs(x) <= 1e100) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func acceptsCount(n, most int) bool { return 1 <= n && n <= most }

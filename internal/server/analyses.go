@@ -139,7 +139,11 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	analysis, moments, err := s.runStudy(ctx, e.ID, def, study, phases, asOf)
+	shares := map[int32][]float64{}
+	for i := range phases {
+		shares[phases[i].Phase] = e.SharesOf(&phases[i])
+	}
+	analysis, moments, err := s.runStudy(ctx, e.ID, study, shares, asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +162,9 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 }
 
 // runStudy folds what was recorded of an experiment or a holdout and analyses
-// it, by the split of each phase. It also returns the moments as they are
-// stored.
-func (s *analysisService) runStudy(ctx context.Context, id int32, def *experiment.Definition, study *metric.Study, phases []experiment.Revision, asOf time.Time) (*metric.Analysis, []byte, error) {
+// it, by the shares that the variants are due in each phase. It also returns
+// the moments as they are stored.
+func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.Study, shares map[int32][]float64, asOf time.Time) (*metric.Analysis, []byte, error) {
 	fold := study.NewFold(asOf)
 	overridden, err := s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
 		fold.Add(row)
@@ -168,10 +172,6 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, def *experimen
 	})
 	if err != nil {
 		return nil, nil, err
-	}
-	shares := map[int32][]float64{}
-	for i := range phases {
-		shares[phases[i].Phase] = phases[i].SharesOf(def)
 	}
 	tally := fold.Tally()
 	analysis, err := study.Analyze(tally, shares, overridden)

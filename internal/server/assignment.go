@@ -148,6 +148,8 @@ var reasons = [...]assayv1.Reason{
 	assign.ReasonHoldout:      assayv1.Reason_REASON_HOLDOUT,
 	assign.ReasonSticky:       assayv1.Reason_REASON_STICKY,
 	assign.ReasonIntakeClosed: assayv1.Reason_REASON_INTAKE_CLOSED,
+	assign.ReasonRoster:       assayv1.Reason_REASON_ROSTER,
+	assign.ReasonNotInRoster:  assayv1.Reason_REASON_NOT_IN_ROSTER,
 }
 
 // toAssignments converts the decisions of one subject. The keys are those that

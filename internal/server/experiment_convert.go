@@ -132,6 +132,7 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 		StartTime:      optionalTime(e.StartTime),
 		ConcludeTime:   optionalTime(e.ConcludeTime),
 	}
+	p.RosterSubjects = e.Roster.Subjects()
 	if def.External {
 		p.Assignment = assayv1.Experiment_ASSIGNMENT_EXTERNAL
 	}

@@ -117,6 +117,7 @@ var gateKinds = map[assign.GateKind]assayv1.Gate_Kind{
 	assign.GateLayer:       assayv1.Gate_KIND_LAYER,
 	assign.GateTraffic:     assayv1.Gate_KIND_TRAFFIC,
 	assign.GateSplit:       assayv1.Gate_KIND_SPLIT,
+	assign.GateRoster:      assayv1.Gate_KIND_ROSTER,
 }
 
 func toGate(g assign.Gate) (*assayv1.Gate, error) {

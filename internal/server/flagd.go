@@ -149,7 +149,7 @@ func flagReason(d assign.Decision, at time.Time) string {
 	switch d.Reason {
 	case assign.ReasonNotRunning, assign.ReasonExternal:
 		return reasonDisabled
-	case assign.ReasonSplit, assign.ReasonHoldout:
+	case assign.ReasonSplit, assign.ReasonHoldout, assign.ReasonRoster:
 		return reasonSplit
 	case assign.ReasonConcluded:
 		if d.Experiment.HoldsOut(at) {

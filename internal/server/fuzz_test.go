@@ -86,6 +86,12 @@ var requests = []struct{ method, request string }{
 	{"ExperimentService/ResumeExperiment", `{"key":"checkout-copy"}`},
 	{"ExperimentService/ConcludeExperiment", `{"key":"checkout-copy","shipped_variant":"short","rationale":"r"}`},
 	{"ExperimentService/ArchiveExperiment", `{"key":"draft","etag":""}`},
+	{"ExperimentService/CreateExperiment", `{"experiment":{"key":"mailing","variants":[{"key":"a","control":true,"weight":2},{"key":"b"}]}}`},
+	{"RosterService/AllocateRoster", `{"experiment":"mailing","subjects":[{"key":"u-1","stratum":"PL","covariates":{"spend":7.5,"visits":2}},{"key":"u-2"},{"key":"u-3","stratum":"PL","covariates":{"spend":-1e100}}]}`},
+	{"RosterService/GetRoster", `{"experiment":"mailing"}`},
+	{"ExperimentService/UpdateExperiment", `{"experiment":{"key":"mailing","description":"d"}}`},
+	{"AssignmentService/ExplainAssignment", `{"subject":{"key":"u-1"},"experiment":"mailing"}`},
+	{"RosterService/DeleteRoster", `{"experiment":"mailing"}`},
 	{"MetricService/ArchiveMetric", `{"key":"days"}`},
 }
 
@@ -121,6 +127,8 @@ func checkCounts(tb testing.TB, req, resp proto.Message) {
 		items, counted = len(req.Outcomes), int(r.Recorded)+int(r.Duplicates)+len(r.Rejected)
 	case *assayv1.BatchAssignRequest:
 		items, counted = len(req.Subjects), len(resp.(*assayv1.BatchAssignResponse).Results)
+	case *assayv1.AllocateRosterRequest:
+		items, counted = len(req.Subjects), int(resp.(*assayv1.AllocateRosterResponse).Roster.Subjects)
 	case *assayv1.AssignRequest:
 		if len(req.Experiments) > 0 {
 			items, counted = len(req.Experiments), len(resp.(*assayv1.AssignResponse).Assignments)

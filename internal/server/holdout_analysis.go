@@ -48,7 +48,7 @@ func (s *analysisService) analyzeHoldout(ctx context.Context, h *experiment.Hold
 		return nil, err
 	}
 	split := experiment.Revision{Phase: experiment.HoldoutPhase, Allocation: experiment.FirstAllocation(def.Variants)}
-	analysis, moments, err := s.runStudy(ctx, h.ID, def, study, []experiment.Revision{split}, asOf)
+	analysis, moments, err := s.runStudy(ctx, h.ID, study, map[int32][]float64{split.Phase: split.SharesOf(def)}, asOf)
 	if err != nil {
 		return nil, err
 	}

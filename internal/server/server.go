@@ -89,6 +89,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	assayv1.RegisterExperimentServiceServer(srv, &experimentService{services: s})
 	assayv1.RegisterHoldoutServiceServer(srv, &holdoutService{services: s})
 	assayv1.RegisterLayerServiceServer(srv, &layerService{services: s})
+	assayv1.RegisterRosterServiceServer(srv, &rosterService{services: s})
 	assayv1.RegisterMetricServiceServer(srv, &metricService{services: s})
 	assayv1.RegisterAnalysisServiceServer(srv, &analysisService{services: s})
 	events := &flagEvents{catalog: c.Catalog, stopping: c.Stopping}

@@ -71,6 +71,9 @@ func (s *experimentService) nextRevision(now *experiment.Experiment, u *update) 
 	if err != nil {
 		return next, movement, err
 	}
+	if err := now.CheckRosterFixed(def, u.reshuffle); err != nil {
+		return next, movement, err
+	}
 	current := &now.Current
 	switch {
 	case now.State == experiment.StateDraft && u.reshuffle:
