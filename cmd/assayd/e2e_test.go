@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -399,7 +401,8 @@ func checkRecorded(t *testing.T, method string, reply proto.Message) {
 	}
 }
 
-// call makes a unary call with a request in JSON.
+// call makes a call with a request in JSON. If the call streams, the text may
+// hold several messages.
 func call(ctx context.Context, conn *grpc.ClientConn, service, method, request string) (proto.Message, error) {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
 	if err != nil {
@@ -409,11 +412,30 @@ func call(ctx context.Context, conn *grpc.ClientConn, service, method, request s
 	if m == nil {
 		return nil, fmt.Errorf("there is no method %s", method)
 	}
-	req, resp := dynamicpb.NewMessage(m.Input()), dynamicpb.NewMessage(m.Output())
-	if err := protojson.Unmarshal([]byte(request), req); err != nil {
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: m.IsStreamingClient()}, "/"+service+"/"+method)
+	if err != nil {
 		return nil, err
 	}
-	return resp, conn.Invoke(ctx, "/"+service+"/"+method, req, resp)
+	for texts := json.NewDecoder(strings.NewReader(request)); ; {
+		var text json.RawMessage
+		if err := texts.Decode(&text); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+		req := dynamicpb.NewMessage(m.Input())
+		if err := protojson.Unmarshal(text, req); err != nil {
+			return nil, err
+		}
+		if err := stream.SendMsg(req); err != nil && !errors.Is(err, io.EOF) { // EOF: the answer says why.
+			return nil, err
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		return nil, err
+	}
+	resp := dynamicpb.NewMessage(m.Output())
+	return resp, stream.RecvMsg(resp)
 }
 
 func freeAddress(t *testing.T) string {
