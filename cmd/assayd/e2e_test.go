@@ -547,7 +547,7 @@ func TestMigrate(t *testing.T) {
 
 // socketURL is the connection string of a data directory's Postgres, from the
 // file in which it says where it listens.
-func socketURL(t *testing.T, dir string) string {
+func socketURL(t testing.TB, dir string) string {
 	t.Helper()
 	f, err := os.Open(filepath.Join(dir, "postgres", "postmaster.pid"))
 	if err != nil {

@@ -54,7 +54,8 @@ func NewRowID(occurred time.Time, eventID string) RowID {
 	var ms [8]byte
 	binary.BigEndian.PutUint64(ms[:], uint64(occurred.UnixMilli())<<16)
 	copy(id[:6], ms[:6])
-	sum := sha256.Sum256([]byte(eventID))
+	var short [256]byte // As long as the longest event id, to spare an allocation.
+	sum := sha256.Sum256(append(short[:0], eventID...))
 	copy(id[6:], sum[:10])
 	return id
 }

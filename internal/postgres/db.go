@@ -54,6 +54,8 @@ type DB struct {
 	mu         sync.Mutex
 	names      map[string]int32   // Outcome names known to exist.
 	partitions map[time.Time]bool // Months of outcomes known to have a partition.
+
+	repeated atomic.Bool // The last batch of outcomes held known ones.
 }
 
 // recorderName is the application_name of the connections that write events;

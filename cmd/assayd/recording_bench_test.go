@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// The benchmarks of recording run the real server with its private Postgres,
+// which flushes to disk, and drive it from this process on the same cores.
+// What they compare with runs in turns with it: a COPY of the same rows, as
+// they are stored, into a table without an index of the same Postgres; or a
+// handler that stores nothing.
+
+// recordingGrowth makes BenchmarkRecording go on until so many million outcomes
+// are stored, and tell how the speed changes on the way.
+var recordingGrowth = flag.Int("growth", 0, "BenchmarkRecording: millions of outcomes to grow to")
+
+const (
+	recordingRound   = 300_000 // Outcomes that are timed at once.
+	recordingBatch   = 1_000
+	recordingCallers = 16
+	singleCallers    = 256
+	singleRound      = 60_000
+)
+
+// BenchmarkRecording sends outcomes in batches of 1,000, without duplicates and
+// with 5 % spread through all batches.
+func BenchmarkRecording(b *testing.B) {
+	r := newRecording(b)
+	for b.Loop() {
+		var clean, duplicates []float64
+		for range 3 {
+			raw := r.copyRaw(b, recordingRound)
+			clean = append(clean, raw/r.send(b, recordingRound, 0))
+			duplicates = append(duplicates, raw/r.send(b, recordingRound, 0.05))
+			b.Logf("a COPY stores %.0f rows/s; %.3f of that without duplicates, %.3f with", recordingRound/raw, clean[len(clean)-1], duplicates[len(duplicates)-1])
+		}
+		b.ReportMetric(middle(clean), "of-copy")
+		b.ReportMetric(middle(duplicates), "of-copy-with-duplicates")
+	}
+	b.ReportMetric(0, "ns/op")
+	for next := 1; next <= *recordingGrowth; next++ {
+		r.fill(b, next*1_000_000-recordingRound)
+		raw := r.copyRaw(b, recordingRound)
+		took := r.send(b, recordingRound, 0)
+		b.Logf("%3d million outcomes: %.3f of a COPY, %.0f rows/s", next, raw/took, recordingRound/took)
+	}
+}
+
+// BenchmarkRecordOne sends single outcomes from 256 callers, in turns to the
+// server and to a handler that answers the same message and stores nothing.
+func BenchmarkRecordOne(b *testing.B) {
+	r := newRecording(b)
+	bare := connect(b, listenBare(b))
+	var ratios []float64
+	for b.Loop() {
+		ours := r.sendSingles(b, r.conn)
+		theirs := r.sendSingles(b, bare)
+		ratios = append(ratios, theirs/ours)
+		b.Logf("%.0f calls/s, a bare handler %.0f", singleRound/ours, singleRound/theirs)
+	}
+	b.ReportMetric(middle(ratios), "of-bare-handler")
+	b.ReportMetric(0, "ns/op")
+}
+
+func middle(x []float64) float64 {
+	sum := 0.0
+	low, high := x[0], x[0]
+	for _, v := range x {
+		sum, low, high = sum+v, min(low, v), max(high, v)
+	}
+	if len(x) < 3 {
+		return sum / float64(len(x))
+	}
+	return (sum - low - high) / float64(len(x)-2)
+}
+
+// recording is a server under load.
+type recording struct {
+	conn *grpc.ClientConn
+	db   *pgx.Conn
+	sent atomic.Int64 // Numbers the outcomes that are new.
+}
+
+func newRecording(b *testing.B) *recording {
+	dir := temporary(b, "assay-recording-")
+	p := start(b, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir)
+	r := &recording{conn: connect(b, p.address(b))}
+	var err error
+	if r.db, err = pgx.Connect(b.Context(), socketURL(b, filepath.Clean(dir))); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { r.db.Close(context.Background()) })
+	if _, err := r.db.Exec(b.Context(), `CREATE TABLE raw (LIKE outcomes INCLUDING DEFAULTS)`); err != nil {
+		b.Fatal(err)
+	}
+	r.send(b, recordingBatch*recordingCallers, 0) // Partitions, names, connections.
+	return r
+}
+
+// recordingEpoch is the time of the first outcome; 200 follow each second.
+var recordingEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func outcomeTime(i int64) time.Time { return recordingEpoch.Add(time.Duration(i) * 5 * time.Millisecond) }
+
+// outcomes are messages that a caller sends again and again with other content,
+// so that the client takes as little of the machine as it can.
+type outcomes struct {
+	request *assayv1.RecordOutcomesRequest
+	values  []float64
+}
+
+func newOutcomes(n int) *outcomes {
+	o := &outcomes{&assayv1.RecordOutcomesRequest{Outcomes: make([]*assayv1.Outcome, n)}, make([]float64, n)}
+	properties := &structpb.Struct{Fields: map[string]*structpb.Value{"sku": structpb.NewStringValue("A1")}}
+	for k := range n {
+		o.request.Outcomes[k] = &assayv1.Outcome{
+			Subject: &assayv1.Subject{}, Name: "purchase", Value: &o.values[k], OccurredTime: &timestamppb.Timestamp{}, Properties: properties,
+		}
+	}
+	return o
+}
+
+// set makes the k-th outcome the i-th of all.
+func (o *outcomes) set(k int, i int64) {
+	out, at := o.request.Outcomes[k], outcomeTime(i)
+	out.EventId = "order-" + strconv.FormatInt(i, 10)
+	out.Subject.Key = "u-" + strconv.FormatInt(i*7919%5_000_000, 10)
+	out.OccurredTime.Seconds, out.OccurredTime.Nanos = at.Unix(), int32(at.Nanosecond())
+	o.values[k] = float64(i%10_000) / 100
+}
+
+// send records new outcomes, of which a share stands for older ones sent again,
+// and returns how long it took in seconds.
+func (r *recording) send(b *testing.B, n int, duplicates float64) float64 {
+	client := assayv1.NewEventServiceClient(r.conn)
+	from := r.sent.Load()
+	var left, recorded, known atomic.Int64
+	left.Store(int64(n))
+	began := time.Now()
+	var g errgroup.Group
+	for range recordingCallers {
+		g.Go(func() error {
+			batch := newOutcomes(recordingBatch)
+			for left.Add(-recordingBatch) >= 0 {
+				again := int(duplicates * recordingBatch)
+				next := r.sent.Add(int64(recordingBatch-again)) - int64(recordingBatch-again)
+				for k := range recordingBatch {
+					if k < again {
+						batch.set(k, from-1-(next+int64(k)*97)%from)
+					} else {
+						batch.set(k, next+int64(k-again))
+					}
+				}
+				resp, err := client.RecordOutcomes(b.Context(), batch.request)
+				if err != nil {
+					return err
+				}
+				recorded.Add(int64(resp.Recorded))
+				known.Add(int64(resp.Duplicates))
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(began).Seconds()
+	if fresh := r.sent.Load() - from; recorded.Load() != fresh || recorded.Load()+known.Load() != int64(n) {
+		b.Fatalf("%d outcomes were recorded and %d known; %d of %d were new", recorded.Load(), known.Load(), fresh, n)
+	}
+	return took
+}
+
+// copyRaw copies as many rows as send stores, as it stores them, and returns
+// how long it took in seconds.
+func (r *recording) copyRaw(b *testing.B, n int) float64 {
+	rows := make([][]any, n)
+	for i := range rows {
+		at := outcomeTime(int64(i))
+		var subject [16]byte
+		rand.Read(subject[:])
+		rows[i] = []any{[16]byte(experiment.NewRowID(at, fmt.Sprintf("order-%d", i))), subject, int32(1), float64(i%10_000) / 100, at, `{"sku":"A1"}`}
+	}
+	if _, err := r.db.Exec(b.Context(), `TRUNCATE raw`); err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := r.db.CopyFrom(b.Context(), pgx.Identifier{"raw"},
+		[]string{"row_id", "subject_id", "name_id", "value", "occurred_time", "properties"}, pgx.CopyFromRows(rows)); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(began).Seconds()
+}
+
+// fill records until so many outcomes are stored.
+func (r *recording) fill(b *testing.B, until int) {
+	if missing := until - int(r.sent.Load()); missing > 0 {
+		r.send(b, missing/recordingBatch*recordingBatch, 0)
+	}
+}
+
+// sendSingles records one outcome a call, and returns how long it took.
+func (r *recording) sendSingles(b *testing.B, conn *grpc.ClientConn) float64 {
+	client := assayv1.NewEventServiceClient(conn)
+	var left atomic.Int64
+	left.Store(singleRound)
+	var callers sync.WaitGroup
+	began := time.Now()
+	for range singleCallers {
+		callers.Go(func() {
+			batch := newOutcomes(1)
+			for left.Add(-1) >= 0 {
+				batch.set(0, r.sent.Add(1)-1)
+				resp, err := client.RecordOutcomes(b.Context(), batch.request)
+				if err != nil || resp.Recorded != 1 {
+					b.Errorf("%v, %v", resp, err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
+	return time.Since(began).Seconds()
+}
+
+// bareRecorder answers every request alike.
+type bareRecorder struct {
+	assayv1.UnimplementedEventServiceServer
+}
+
+func (bareRecorder) RecordOutcomes(context.Context, *assayv1.RecordOutcomesRequest) (*assayv1.RecordOutcomesResponse, error) {
+	return &assayv1.RecordOutcomesResponse{Recorded: 1}, nil
+}
+
+func listenBare(b *testing.B) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	srv := grpc.NewServer()
+	assayv1.RegisterEventServiceServer(srv, bareRecorder{})
+	go srv.Serve(listener)
+	b.Cleanup(srv.Stop)
+	return listener.Addr().String()
+}
