@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"flag"
 	"fmt"
+	"io"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -34,7 +38,7 @@ import (
 var recordingGrowth = flag.Int("growth", 0, "BenchmarkRecording: millions of outcomes to grow to")
 
 const (
-	recordingRound   = 300_000 // Outcomes that are timed at once.
+	recordingRound   = 500_000 // Outcomes that are timed at once.
 	recordingBatch   = 1_000
 	recordingCallers = 16
 	singleCallers    = 256
@@ -69,7 +73,7 @@ func BenchmarkRecording(b *testing.B) {
 // server and to a handler that answers the same message and stores nothing.
 func BenchmarkRecordOne(b *testing.B) {
 	r := newRecording(b)
-	bare := connect(b, listenBare(b))
+	bare := connect(b, startBareRecorder(b))
 	var ratios []float64
 	for b.Loop() {
 		ours := r.sendSingles(b, r.conn)
@@ -251,14 +255,52 @@ func (bareRecorder) RecordOutcomes(context.Context, *assayv1.RecordOutcomesReque
 	return &assayv1.RecordOutcomesResponse{Recorded: 1}, nil
 }
 
-func listenBare(b *testing.B) string {
+// bareVariable makes this binary a server of bareRecorder, in a process of its
+// own like the other.
+const bareVariable = "ASSAY_BARE_RECORDER"
+
+func runBareRecorder() int {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		b.Fatal(err)
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	srv := grpc.NewServer()
 	assayv1.RegisterEventServiceServer(srv, bareRecorder{})
-	go srv.Serve(listener)
-	b.Cleanup(srv.Stop)
-	return listener.Addr().String()
+	fmt.Println(listener.Addr())
+	go func() {
+		io.Copy(io.Discard, os.Stdin) // Which ends with the benchmark.
+		srv.Stop()
+	}()
+	if err := srv.Serve(listener); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func startBareRecorder(b *testing.B) string {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), bareVariable+"=1", fmt.Sprintf("GOGC=%d", gcPercent))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
+		}
+	})
+	address := bufio.NewScanner(stdout)
+	address.Scan()
+	return address.Text()
 }

@@ -70,7 +70,7 @@ type batch[T any] struct {
 }
 
 func checkBatch[P, T any](items []P, check func(P) (T, *assayv1.Rejection)) *batch[T] {
-	var b batch[T]
+	b := batch[T]{accepted: make([]T, 0, len(items)), indices: make([]int32, 0, len(items))}
 	for i, from := range items {
 		item, rejection := check(from)
 		if rejection == nil {

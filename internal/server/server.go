@@ -74,6 +74,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	}
 	recoverer := recovery.WithRecoveryHandlerContext(recovered)
 	srv := grpc.NewServer(
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.ConnectionTimeout(connectionTimeout),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
