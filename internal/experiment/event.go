@@ -41,7 +41,14 @@ type Outcome struct {
 	Value        *float64
 	OccurredTime time.Time       // To the millisecond.
 	Properties   json.RawMessage // Canonical: keys sorted; nil if none.
+
+	// Of a correction:
+	Corrects     RowID     // The corrected outcome; zero if it is no correction.
+	AdjustedTime time.Time // When it was corrected; OccurredTime is that of the corrected one.
 }
+
+// IsCorrection says whether the outcome adjusts the value of another one.
+func (o *Outcome) IsCorrection() bool { return o.Corrects != RowID{} }
 
 // RowID identifies an outcome of a subject. It is ordered by time, so that
 // inserts stay in one corner of the index.

@@ -157,14 +157,14 @@ func (b *outcomeBatch) divide(ctx context.Context, tx pgx.Tx) (fresh, known []in
 	return fresh, known, nil
 }
 
-const copyOutcomes = `COPY outcomes (row_id, subject_id, name_id, value, occurred_time, properties) FROM STDIN BINARY`
+const copyOutcomes = `COPY outcomes (row_id, subject_id, name_id, value, occurred_time, properties, corrects, adjusted_time) FROM STDIN BINARY`
 
 // encode returns the items at the indices as rows to copy.
 func (b *outcomeBatch) encode(indices []int) []byte {
 	rows := newCopyRows(128 * len(indices))
 	for _, i := range indices {
 		o := &b.items[i]
-		rows.row(6)
+		rows.row(8)
 		rows.uuid(o.RowID)
 		rows.uuid(o.SubjectID)
 		rows.integer(b.names[o.Name])
@@ -179,6 +179,13 @@ func (b *outcomeBatch) encode(indices []int) []byte {
 		} else {
 			rows.null()
 		}
+		if o.IsCorrection() {
+			rows.uuid(o.Corrects)
+			rows.timestamp(o.AdjustedTime)
+		} else {
+			rows.null()
+			rows.null()
+		}
 	}
 	return rows.end()
 }
@@ -191,9 +198,10 @@ func (b *outcomeBatch) compare(ctx context.Context, tx pgx.Tx, known []int, resu
 	}
 	rows, err := tx.Query(ctx, `SELECT n.item, o.name_id = n.name_id
 			AND o.value IS NOT DISTINCT FROM n.value AND o.properties IS NOT DISTINCT FROM n.properties::jsonb
-		FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::float8[], $5::text[], $6::bigint[])
-			AS n (row_id, subject_id, name_id, value, properties, item)
-		JOIN outcomes o ON o.row_id = n.row_id AND o.subject_id = n.subject_id`, append(b.columns(known)[:5], known)...)
+			AND o.corrects IS NOT DISTINCT FROM n.corrects AND o.adjusted_time IS NOT DISTINCT FROM n.adjusted_time
+		FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::float8[], $5::text[], $6::uuid[], $7::timestamptz[], $8::bigint[])
+			AS n (row_id, subject_id, name_id, value, properties, corrects, adjusted_time, item)
+		JOIN outcomes o ON o.row_id = n.row_id AND o.subject_id = n.subject_id`, append(b.columns(known), known)...)
 	if err != nil {
 		return err
 	}
@@ -216,20 +224,24 @@ func (b *outcomeBatch) compare(ctx context.Context, tx pgx.Tx, known []int, resu
 }
 
 // columns returns the items at the indices as arrays: row ids, subject ids,
-// name ids, values, properties, times.
+// name ids, values, properties, corrected row ids, times of correction.
 func (b *outcomeBatch) columns(indices []int) []any {
 	n := len(indices)
 	rows, subjects, names := make([][16]byte, n), make([][16]byte, n), make([]int32, n)
-	values, properties, times := make([]*float64, n), make([]*string, n), make([]time.Time, n)
+	values, properties := make([]*float64, n), make([]*string, n)
+	corrects, times := make([]*[16]byte, n), make([]*time.Time, n)
 	for k, i := range indices {
 		o := &b.items[i]
-		rows[k], subjects[k], names[k], values[k], times[k] = o.RowID, o.SubjectID, b.names[o.Name], o.Value, o.OccurredTime
+		rows[k], subjects[k], names[k], values[k] = o.RowID, o.SubjectID, b.names[o.Name], o.Value
 		if o.Properties != nil {
 			s := string(o.Properties)
 			properties[k] = &s
 		}
+		if o.IsCorrection() {
+			corrects[k], times[k] = (*[16]byte)(&o.Corrects), &o.AdjustedTime
+		}
 	}
-	return []any{rows, subjects, names, values, properties, times}
+	return []any{rows, subjects, names, values, properties, corrects, times}
 }
 
 func (b *outcomeBatch) months() map[time.Time]bool {

@@ -28,6 +28,13 @@ func outcome(event string, subject int, at time.Time, value any, properties stri
 	return o
 }
 
+// correction adds a value to an outcome.
+func correction(event string, corrected experiment.Outcome, at time.Time, value float64) experiment.Outcome {
+	c := outcome(event, 0, corrected.OccurredTime, value, "")
+	c.SubjectID, c.Name, c.Corrects, c.AdjustedTime = corrected.SubjectID, corrected.Name, corrected.RowID, at
+	return c
+}
+
 func named(o experiment.Outcome, name string) experiment.Outcome {
 	o.Name = name
 	return o

@@ -40,6 +40,7 @@ type storedOutcome struct {
 	Time       time.Time
 	Recorded   time.Time
 	Properties map[string]any
+	Corrects   *[16]byte
 }
 
 type storedPin struct {
@@ -51,7 +52,7 @@ func readWorld(t *testing.T, conn *pgx.Conn, id int32) world {
 	t.Helper()
 	return world{
 		exposures: rowsOf[storedExposure](t, conn, `SELECT subject_id, phase, variant, exposed_time, recorded_time, attributes FROM exposures WHERE experiment_id = $1`, id),
-		outcomes: rowsOf[storedOutcome](t, conn, `SELECT row_id, subject_id, name, value, occurred_time, recorded_time, properties
+		outcomes: rowsOf[storedOutcome](t, conn, `SELECT row_id, subject_id, name, value, occurred_time, recorded_time, properties, corrects
 			FROM outcomes JOIN outcome_names ON id = name_id`),
 		pins: rowsOf[storedPin](t, conn, `SELECT subject_id, create_time FROM overrides WHERE experiment_id = $1`, id),
 	}
@@ -125,9 +126,9 @@ func (w world) total(subject [16]byte, first, asOf time.Time, c metric.Column) f
 	count, sum := 0.0, 0.0
 	days := map[string]bool{}
 	for i := range w.outcomes {
-		o := &w.outcomes[i]
+		o := w.corrected(w.outcomes[i], asOf)
 		endless := c.Window == 0 && c.Before == 0
-		if o.Subject != subject || o.Name != c.Component.Outcome || o.Recorded.After(asOf) ||
+		if o.Corrects != nil || o.Subject != subject || o.Name != c.Component.Outcome || o.Recorded.After(asOf) ||
 			o.Time.Before(from) || !endless && !o.Time.Before(to) || !meetsAll(o, c.Component.Conditions) {
 			continue
 		}
@@ -158,6 +159,21 @@ func (w world) total(subject [16]byte, first, asOf time.Time, c metric.Column) f
 		return float64(len(days))
 	}
 	return 0
+}
+
+// corrected returns the outcome with what its corrections add.
+func (w world) corrected(o storedOutcome, asOf time.Time) *storedOutcome {
+	for _, c := range w.outcomes {
+		if c.Corrects == nil || *c.Corrects != o.Row || c.Subject != o.Subject || c.Name != o.Name || c.Recorded.After(asOf) {
+			continue
+		}
+		sum := *c.Value
+		if o.Value != nil {
+			sum += *o.Value
+		}
+		o.Value = &sum
+	}
+	return &o
 }
 
 func meetsAll(o *storedOutcome, conditions []experiment.Condition) bool {

@@ -136,9 +136,9 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx, study *metric.Study
 	return b.String(), nil
 }
 
-// join is the outcomes that some column counts. The bounds on row_id, from the
-// experiment's first and last exposures, are constants by which Postgres
-// leaves partitions out.
+// join is the outcomes that some column counts, each with its corrections in its
+// value. The bounds on row_id, from the experiment's first and last exposures,
+// are constants by which Postgres leaves partitions out.
 func (q *subjectQuery) join(ctx context.Context, tx pgx.Tx, study *metric.Study, names map[string]int32) (string, error) {
 	var first, last *time.Time
 	if err := tx.QueryRow(ctx, `SELECT min(exposed_time), max(exposed_time) FROM exposures
@@ -155,19 +155,29 @@ func (q *subjectQuery) join(ctx context.Context, tx pgx.Tx, study *metric.Study,
 		before, after = max(before, c.Before), max(after, c.Window)
 		endless = endless || c.Window == 0 && c.Before == 0
 	}
-	join := fmt.Sprintf(` LEFT JOIN outcomes o ON o.subject_id = e.subject_id AND o.name_id = ANY(%s) AND o.recorded_time <= $2
-		AND o.occurred_time >= e.first_time - %s::interval`, q.arg(ids), q.arg(before))
+	in := fmt.Sprintf("name_id = ANY(%s) AND recorded_time <= $2", q.arg(ids))
+	if first != nil {
+		in += fmt.Sprintf(" AND row_id >= '%s'", lowestRowID(first.Add(-before)))
+		if !endless {
+			in += fmt.Sprintf(" AND row_id < '%s'", lowestRowID(last.Add(after+time.Millisecond)))
+		}
+	}
+	join := fmt.Sprintf(` LEFT JOIN (%s) o ON o.subject_id = e.subject_id AND o.occurred_time >= e.first_time - %s::interval`,
+		fmt.Sprintf(correctedSQL, in), q.arg(before))
 	if !endless {
 		join += fmt.Sprintf(" AND o.occurred_time < e.first_time + %s::interval", q.arg(after))
 	}
-	if first != nil {
-		join += fmt.Sprintf(" AND o.row_id >= '%s'", lowestRowID(first.Add(-before)))
-		if !endless {
-			join += fmt.Sprintf(" AND o.row_id < '%s'", lowestRowID(last.Add(after+time.Millisecond)))
-		}
-	}
 	return join, nil
 }
+
+// correctedSQL is the outcomes that meet a condition with their values as
+// corrected. A correction lies beside what it corrects, so that the same bounds
+// hold both; one whose outcome is not known counts nothing.
+const correctedSQL = `SELECT subject_id, row_id, name_id, occurred_time, properties,
+		CASE WHEN c.adjustment IS NULL THEN value ELSE coalesce(value, 0) + c.adjustment END AS value
+	FROM (SELECT * FROM outcomes WHERE corrects IS NULL AND %[1]s) original
+	LEFT JOIN (SELECT subject_id, name_id, corrects AS row_id, sum(value) AS adjustment FROM outcomes
+		WHERE corrects IS NOT NULL AND %[1]s GROUP BY 1, 2, 3) c USING (subject_id, row_id, name_id)`
 
 // filter is the condition under which an outcome enters a column.
 func (q *subjectQuery) filter(name int32, c metric.Column) string {

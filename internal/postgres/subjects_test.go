@@ -509,6 +509,11 @@ func randomWorld(t *testing.T, d *database, id int32, seed uint64) {
 			}
 			o := outcome(fmt.Sprint("e", i/2), n, at, value, pick(`{"p":"a"}`, `{"p":1}`, `{"p":1.5}`, `{"p":"1"}`, `{"p":true,"q":2}`, `{"q":null}`, ``))
 			outcomes = append(outcomes, named(o, pick("purchase", "refund", "view")))
+			if r.IntN(4) == 0 { // Some of an outcome of another subject, or under another name.
+				c := correction(fmt.Sprint("c", i), outcomes[len(outcomes)-1-r.IntN(min(3, len(outcomes)))], day(61), float64(r.IntN(9)-4)/4)
+				c.SubjectID = subjectID(n)
+				outcomes = append(outcomes, named(c, pick(c.Name, c.Name, "view")))
+			}
 		}
 		if r.IntN(6) == 0 {
 			pins = append(pins, n)

@@ -33,7 +33,7 @@ func accepts(m proto.Message) bool {
 	case *assayv1.Outcome:
 		return acceptsText(m.EventId, 256) && acceptsSubject(m.Subject) &&
 			acceptsText(m.Name, 128) && strings.IndexFunc(m.Name, isControl) < 0 &&
-			(m.Value == nil || math.Abs(*m.Value) <= 1e100) && m.OccurredTime != nil
+			(m.Value == nil || math.Abs(*m.Value) <= 1e100) && m.OccurredTime != nil && m.CorrectsEventId == ""
 	}
 	return false
 }

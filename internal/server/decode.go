@@ -149,6 +149,12 @@ func (d *decoder) outcome(message string, i int) bool {
 		case number == 6 && v.kind == protowire.BytesType && o.Properties == nil:
 			o.Properties = d.structs.next()
 			return d.object(v.text, o.Properties, eventLimits.depth)
+		case number == 7 && v.kind == protowire.BytesType:
+			o.CorrectsEventId = v.text
+			return utf8.ValidString(v.text)
+		case number == 8 && v.kind == protowire.BytesType && o.CorrectsOccurredTime == nil:
+			o.CorrectsOccurredTime = new(timestamppb.Timestamp)
+			return decodeTime(v.text, o.CorrectsOccurredTime)
 		}
 		return false
 	})

@@ -19,6 +19,7 @@ func manyOutcomes(n int) *assayv1.RecordOutcomesRequest {
 		req.Outcomes = append(req.Outcomes, &assayv1.Outcome{
 			EventId: "order-1", Subject: &assayv1.Subject{Unit: "account", Key: "u-1"}, Name: "purchase",
 			Value: proto.Float64(-2.5), OccurredTime: &timestamppb.Timestamp{Seconds: -5, Nanos: 7}, Properties: properties,
+			CorrectsEventId: "order-0", CorrectsOccurredTime: &timestamppb.Timestamp{Seconds: 1},
 		})
 	}
 	return req

@@ -196,15 +196,42 @@ func (s *eventService) checkOutcome(from *assayv1.Outcome, now time.Time) (o exp
 	if err != nil {
 		return o, invalidItem(experiment.Invalid("properties", "%s", err))
 	}
-	occurred = occurred.UTC().Truncate(timeResolution)
-	return experiment.Outcome{
-		RowID:        experiment.NewRowID(occurred, from.EventId),
+	o = experiment.Outcome{
 		SubjectID:    s.Pepper.SubjectID(experiment.Subject{Unit: unitOf(from.Subject.Unit), Key: from.Subject.Key}),
 		Name:         from.Name,
 		Value:        from.Value,
-		OccurredTime: occurred,
+		OccurredTime: occurred.UTC().Truncate(timeResolution),
 		Properties:   properties,
-	}, nil
+	}
+	if from.CorrectsEventId != "" || from.CorrectsOccurredTime != nil {
+		if err := correct(&o, from, now); err != nil {
+			return o, invalidItem(err)
+		}
+	}
+	o.RowID = experiment.NewRowID(o.OccurredTime, from.EventId)
+	return o, nil
+}
+
+// correct makes the outcome a correction of another one, beside which it is
+// stored.
+func correct(o *experiment.Outcome, from *assayv1.Outcome, now time.Time) error {
+	switch {
+	case from.CorrectsEventId == "":
+		return experiment.Invalid("corrects_event_id", "must name the corrected outcome, as corrects_occurred_time does")
+	case from.CorrectsOccurredTime == nil:
+		return experiment.Invalid("corrects_occurred_time", "must be that of the corrected outcome")
+	case from.CorrectsEventId == from.EventId:
+		return experiment.Invalid("corrects_event_id", "must be another event's")
+	case from.Value == nil:
+		return experiment.Invalid("value", "must be what is added to the corrected outcome's value")
+	}
+	corrected, err := eventTime("corrects_occurred_time", from.CorrectsOccurredTime, now)
+	if err != nil {
+		return err
+	}
+	o.AdjustedTime, o.OccurredTime = o.OccurredTime, corrected.UTC().Truncate(timeResolution)
+	o.Corrects = experiment.NewRowID(o.OccurredTime, from.CorrectsEventId)
+	return nil
 }
 
 // invalidItem rejects an item for what is wrong with its fields: it names the

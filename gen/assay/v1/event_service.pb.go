@@ -330,9 +330,20 @@ type Outcome struct {
 	OccurredTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=occurred_time,json=occurredTime,proto3" json:"occurred_time,omitempty"`
 	// What else is known of it; conditions of metrics read it. At most 8 KiB as
 	// JSON, at most 8 levels deep, without NUL.
-	Properties    *structpb.Struct `protobuf:"bytes,6,opt,name=properties,proto3" json:"properties,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Properties *structpb.Struct `protobuf:"bytes,6,opt,name=properties,proto3" json:"properties,omitempty"`
+	// The `event_id` of an earlier outcome of the subject that this one corrects:
+	// a refund, a chargeback, a cancelled order. Its `value`, which is required
+	// then, is added to the value of the corrected outcome, which counts with the
+	// sum: in its own window, by its own properties. The correction is no outcome
+	// of its own, must have the name of the corrected one, and may arrive before
+	// it. A correction is not corrected; another one corrects the original again.
+	// Its identity is the subject, `event_id` and `corrects_occurred_time`.
+	CorrectsEventId string `protobuf:"bytes,7,opt,name=corrects_event_id,json=correctsEventId,proto3" json:"corrects_event_id,omitempty"`
+	// The `occurred_time` of the corrected outcome. It comes with
+	// `corrects_event_id` or not at all.
+	CorrectsOccurredTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=corrects_occurred_time,json=correctsOccurredTime,proto3" json:"corrects_occurred_time,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
@@ -403,6 +414,20 @@ func (x *Outcome) GetOccurredTime() *timestamppb.Timestamp {
 func (x *Outcome) GetProperties() *structpb.Struct {
 	if x != nil {
 		return x.Properties
+	}
+	return nil
+}
+
+func (x *Outcome) GetCorrectsEventId() string {
+	if x != nil {
+		return x.CorrectsEventId
+	}
+	return ""
+}
+
+func (x *Outcome) GetCorrectsOccurredTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CorrectsOccurredTime
 	}
 	return nil
 }
@@ -613,7 +638,7 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\n" +
 	"duplicates\x18\x02 \x01(\x05R\n" +
 	"duplicates\x12/\n" +
-	"\brejected\x18\x03 \x03(\v2\x13.assay.v1.RejectionR\brejected\"\xa3\x03\n" +
+	"\brejected\x18\x03 \x03(\v2\x13.assay.v1.RejectionR\brejected\"\xff\x04\n" +
 	"\aOutcome\x12l\n" +
 	"\bevent_id\x18\x01 \x01(\tBQ\xbaHN\xba\x01D\n" +
 	"\x14outcome.event_id.nul\x12\x14must not contain NUL\x1a\x16!this.contains('\\000')r\x05\x10\x01(\x80\x02R\aeventId\x123\n" +
@@ -623,7 +648,10 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\roccurred_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\foccurredTime\x127\n" +
 	"\n" +
 	"properties\x18\x06 \x01(\v2\x17.google.protobuf.StructR\n" +
-	"propertiesB\b\n" +
+	"properties\x12\x87\x01\n" +
+	"\x11corrects_event_id\x18\a \x01(\tB[\xbaHX\xba\x01M\n" +
+	"\x1doutcome.corrects_event_id.nul\x12\x14must not contain NUL\x1a\x16!this.contains('\\000')\xd8\x01\x01r\x03(\x80\x02R\x0fcorrectsEventId\x12P\n" +
+	"\x16corrects_occurred_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x14correctsOccurredTimeB\b\n" +
 	"\x06_value\"X\n" +
 	"\x15RecordOutcomesRequest\x12?\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x11.assay.v1.OutcomeB\x10\xbaH\r\x92\x01\n" +
@@ -689,18 +717,19 @@ var file_assay_v1_event_service_proto_depIdxs = []int32{
 	8,  // 4: assay.v1.Outcome.subject:type_name -> assay.v1.Subject
 	9,  // 5: assay.v1.Outcome.occurred_time:type_name -> google.protobuf.Timestamp
 	10, // 6: assay.v1.Outcome.properties:type_name -> google.protobuf.Struct
-	4,  // 7: assay.v1.RecordOutcomesRequest.outcomes:type_name -> assay.v1.Outcome
-	7,  // 8: assay.v1.RecordOutcomesResponse.rejected:type_name -> assay.v1.Rejection
-	0,  // 9: assay.v1.Rejection.reason:type_name -> assay.v1.RejectionReason
-	2,  // 10: assay.v1.EventService.RecordExposures:input_type -> assay.v1.RecordExposuresRequest
-	5,  // 11: assay.v1.EventService.RecordOutcomes:input_type -> assay.v1.RecordOutcomesRequest
-	3,  // 12: assay.v1.EventService.RecordExposures:output_type -> assay.v1.RecordExposuresResponse
-	6,  // 13: assay.v1.EventService.RecordOutcomes:output_type -> assay.v1.RecordOutcomesResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 7: assay.v1.Outcome.corrects_occurred_time:type_name -> google.protobuf.Timestamp
+	4,  // 8: assay.v1.RecordOutcomesRequest.outcomes:type_name -> assay.v1.Outcome
+	7,  // 9: assay.v1.RecordOutcomesResponse.rejected:type_name -> assay.v1.Rejection
+	0,  // 10: assay.v1.Rejection.reason:type_name -> assay.v1.RejectionReason
+	2,  // 11: assay.v1.EventService.RecordExposures:input_type -> assay.v1.RecordExposuresRequest
+	5,  // 12: assay.v1.EventService.RecordOutcomes:input_type -> assay.v1.RecordOutcomesRequest
+	3,  // 13: assay.v1.EventService.RecordExposures:output_type -> assay.v1.RecordExposuresResponse
+	6,  // 14: assay.v1.EventService.RecordOutcomes:output_type -> assay.v1.RecordOutcomesResponse
+	13, // [13:15] is the sub-list for method output_type
+	11, // [11:13] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_event_service_proto_init() }
