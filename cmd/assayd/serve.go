@@ -88,7 +88,7 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	stopping := make(chan struct{})
 	srv, state, err := server.New(server.Config{
 		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Pepper: database.pepper,
-		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now, Stopping: stopping,
+		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now, Retention: s.retention, Stopping: stopping,
 	})
 	if err != nil {
 		return err
@@ -166,6 +166,7 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 		g.Go(func() error { return p.store.Keep(running, p.database.snapshot) })
 	}
 	g.Go(func() error { return watchDatabase(running, p, s.log) })
+	g.Go(func() error { return maintain(running, p.db, s) })
 	g.Go(func() error { return p.srv.Serve(p.listener) })
 	g.Go(func() error { return p.database.keep(running, s.dataDir, s.log) })
 	g.Go(func() error {
@@ -179,6 +180,28 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 	}
 	ready(p.listener.Addr().String())
 	return g.Wait()
+}
+
+// maintenancePause is the time between two rounds of maintenance.
+const maintenancePause = time.Hour
+
+// maintain keeps the partitions of the database in order until ctx ends. What
+// fails is tried again with the next round, but soon while the database is away.
+func maintain(ctx context.Context, db *postgres.DB, s *settings) error {
+	for {
+		pause := maintenancePause
+		if err := db.Maintain(ctx, time.Now(), s.retention); err != nil && ctx.Err() == nil {
+			if errors.Is(err, experiment.ErrUnavailable) {
+				pause = time.Minute
+			}
+			s.log.WarnContext(ctx, "maintenance of the database is not complete", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
 }
 
 // stop ends the server: it says that it is leaving, ends the streams of events,

@@ -21,6 +21,7 @@ type settings struct {
 	pepperFile    string
 	metricsListen string
 	catalogPoll   time.Duration
+	retention     time.Duration
 	logLevel      slog.Level
 
 	pepper string // From the environment alone: arguments are visible to everyone.
@@ -42,6 +43,8 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 	text(&s.metricsListen, "metrics-listen", "", "address of the Prometheus metrics, path /metrics; empty for none")
 	flags.DurationVar(&s.catalogPoll, "catalog-poll", 10*time.Second,
 		"how late a change shows whose notice was lost ("+variable("catalog-poll")+")")
+	flags.DurationVar(&s.retention, "retention", 0,
+		"how long events are kept, such as 9600h; by whole months, and 0 keeps them for ever ("+variable("retention")+")")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error ("+variable("log-level")+")")
 	var fault error
 	flags.VisitAll(func(f *flag.Flag) {
@@ -59,6 +62,9 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 	}
 	if flags.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if s.retention < 0 {
+		return s, errors.New("--retention must not be negative")
 	}
 	if s.catalogPoll <= 0 {
 		return s, errors.New("--catalog-poll must be greater than 0")

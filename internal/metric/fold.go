@@ -25,6 +25,10 @@ const (
 
 // Fold adds up subjects. It is not safe for concurrent use.
 type Fold struct {
+	// KeptFrom is the moment before which outcomes have been dropped. Whoever
+	// sets it does so before the first Add; zero if none have.
+	KeptFrom time.Time
+
 	study    *Study
 	asOf     time.Time
 	variants map[string]int
@@ -32,9 +36,11 @@ type Fold struct {
 	subjects [][]int64     // By phase and variant.
 	whole    group
 	segments []segment
-	limit    int // Of values of a segment.
+	limit    int           // Of values of a segment.
+	before   time.Duration // How far back covariates look.
 
 	crossovers, unknownVariants int64
+	cut                         int64   // Subjects of whose outcomes some may have been dropped.
 	openWindows                 []int64 // By metric.
 
 	groups  []*group    // The present row's.
@@ -72,6 +78,9 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 	for i := range f.segments {
 		f.segments[i].values = map[string]*group{}
 	}
+	for _, c := range s.columns {
+		f.before = max(f.before, c.Before)
+	}
 	for i := range s.metrics {
 		f.vectors = append(f.vectors, make([]float64, len(s.metrics[i].sources)))
 	}
@@ -108,6 +117,9 @@ func (f *Fold) Add(row *Row) {
 		f.subjects = append(f.subjects, make([]int64, len(f.variants)))
 	}
 	f.subjects[phase][variant]++
+	if row.FirstExposure.Add(-f.before).Before(f.KeptFrom) {
+		f.cut++
+	}
 	f.read(row)
 	f.find(row)
 	for _, g := range f.groups {
@@ -191,6 +203,8 @@ func (f *Fold) Tally() *Tally {
 		Phases:          slices.Sorted(maps.Keys(f.phases)),
 		Crossovers:      f.crossovers,
 		UnknownVariants: f.unknownVariants,
+		Cut:             f.cut,
+		KeptFrom:        f.KeptFrom,
 	}
 	for _, v := range f.study.definition.Variants {
 		t.Variants = append(t.Variants, v.Key)

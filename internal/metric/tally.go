@@ -39,9 +39,13 @@ type Tally struct {
 	Crossovers int64 `json:"crossovers,omitempty"`
 	// UnknownVariants counts the subjects that were left out because the
 	// definition has no such variant.
-	UnknownVariants int64           `json:"unknown_variants,omitempty"`
-	Metrics         []MetricTally   `json:"metrics"`
-	Segments        []SegmentValues `json:"segments,omitempty"`
+	UnknownVariants int64 `json:"unknown_variants,omitempty"`
+	// Cut counts the analysed subjects that were exposed, or whose covariates
+	// begin, before KeptFrom: outcomes before it have been dropped.
+	Cut      int64           `json:"cut,omitempty"`
+	KeptFrom time.Time       `json:"kept_from,omitzero"`
+	Metrics  []MetricTally   `json:"metrics"`
+	Segments []SegmentValues `json:"segments,omitempty"`
 }
 
 // MetricTally is one metric's part of a tally, in the study's order.

@@ -3,6 +3,7 @@ package metric
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
@@ -31,6 +32,10 @@ func (s *Study) warnings(t *Tally, a *Analysis, shares map[int32][]float64) []st
 	}
 	if t.UnknownVariants > 0 {
 		warn("%s seen in a variant that the experiment does not have, and left out.", subjects(t.UnknownVariants))
+	}
+	if t.Cut > 0 {
+		warn("%s exposed before %s, or have covariates from before it: outcomes from then are no longer kept, and their lack counts as none.",
+			subjects(t.Cut), t.KeptFrom.UTC().Format(time.DateOnly))
 	}
 	for i := range a.Metrics {
 		result := &a.Metrics[i]

@@ -49,7 +49,7 @@ func createPartition(ctx context.Context, tx pgx.Tx, month time.Time) error {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(partitionLock)); err != nil {
 		return err
 	}
-	name := month.Format("outcomes_2006_01")
+	name := partitionName(month)
 	var attached bool // A table of the name that was detached does not count.
 	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_inherits
 		WHERE inhparent = 'outcomes'::regclass AND inhrelid = to_regclass($1))`, name).Scan(&attached); err != nil || attached {

@@ -166,6 +166,10 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 // the moments as they are stored.
 func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.Study, shares map[int32][]float64, asOf time.Time) (*metric.Analysis, []byte, error) {
 	fold := study.NewFold(asOf)
+	var err error
+	if fold.KeptFrom, err = s.DB.KeptFrom(ctx); err != nil {
+		return nil, nil, err
+	}
 	overridden, err := s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
 		fold.Add(row)
 		return nil

@@ -120,7 +120,8 @@ var refusals = map[experiment.Result]struct {
 // mayBeStale says whether a newer catalog could accept what was rejected.
 func (b *batch[T]) mayBeStale() bool {
 	return slices.ContainsFunc(b.rejected, func(r *assayv1.Rejection) bool {
-		return r.Reason != assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD
+		return r.Reason != assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD &&
+			r.Reason != assayv1.RejectionReason_REJECTION_REASON_BEFORE_RETENTION
 	})
 }
 
@@ -149,6 +150,9 @@ func (s *eventService) checkExposure(snapshot *assign.Catalog, from *assayv1.Exp
 		var err error
 		if exposed, err = eventTime("exposed_time", from.ExposedTime, now); err != nil {
 			return x, invalidItem(err)
+		}
+		if s.expired(exposed, now) {
+			return x, expiredItem("exposed_time")
 		}
 	}
 	e := snapshot.Experiment(from.Experiment)
@@ -208,8 +212,24 @@ func (s *eventService) checkOutcome(from *assayv1.Outcome, now time.Time) (o exp
 			return o, invalidItem(err)
 		}
 	}
+	if s.expired(o.OccurredTime, now) {
+		if o.IsCorrection() {
+			return o, expiredItem("corrects_occurred_time")
+		}
+		return o, expiredItem("occurred_time")
+	}
 	o.RowID = experiment.NewRowID(o.OccurredTime, from.EventId)
 	return o, nil
+}
+
+// expired says whether events of that time are no longer kept.
+func (s *services) expired(t, now time.Time) bool {
+	return s.Retention > 0 && t.Before(now.Add(-s.Retention))
+}
+
+func expiredItem(field string) *assayv1.Rejection {
+	return &assayv1.Rejection{Reason: assayv1.RejectionReason_REJECTION_REASON_BEFORE_RETENTION, Field: field,
+		Message: "events of that time are no longer kept"}
 }
 
 // correct makes the outcome a correction of another one, beside which it is

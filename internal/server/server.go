@@ -49,6 +49,7 @@ type Config struct {
 	Metrics     prometheus.Registerer
 	Log         *slog.Logger
 	Now         func() time.Time
+	Retention   time.Duration   // How long events are kept; 0 for ever.
 	Stopping    <-chan struct{} // Closed when the server begins to stop, which ends the streams that would go on.
 }
 

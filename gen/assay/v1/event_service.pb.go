@@ -51,21 +51,24 @@ const (
 	// A limit of the server is reached, such as the number of distinct outcome
 	// names.
 	RejectionReason_REJECTION_REASON_LIMIT RejectionReason = 9
+	// The event is older than events are kept.
+	RejectionReason_REJECTION_REASON_BEFORE_RETENTION RejectionReason = 10
 )
 
 // Enum value maps for RejectionReason.
 var (
 	RejectionReason_name = map[int32]string{
-		0: "REJECTION_REASON_UNSPECIFIED",
-		1: "REJECTION_REASON_INVALID_FIELD",
-		2: "REJECTION_REASON_EXPERIMENT_NOT_FOUND",
-		3: "REJECTION_REASON_EXPERIMENT_NOT_RUNNING",
-		4: "REJECTION_REASON_VARIANT_NOT_FOUND",
-		5: "REJECTION_REASON_VARIANT_MISMATCH",
-		6: "REJECTION_REASON_UNIT_MISMATCH",
-		7: "REJECTION_REASON_REVISION_NOT_FOUND",
-		8: "REJECTION_REASON_CONFLICT",
-		9: "REJECTION_REASON_LIMIT",
+		0:  "REJECTION_REASON_UNSPECIFIED",
+		1:  "REJECTION_REASON_INVALID_FIELD",
+		2:  "REJECTION_REASON_EXPERIMENT_NOT_FOUND",
+		3:  "REJECTION_REASON_EXPERIMENT_NOT_RUNNING",
+		4:  "REJECTION_REASON_VARIANT_NOT_FOUND",
+		5:  "REJECTION_REASON_VARIANT_MISMATCH",
+		6:  "REJECTION_REASON_UNIT_MISMATCH",
+		7:  "REJECTION_REASON_REVISION_NOT_FOUND",
+		8:  "REJECTION_REASON_CONFLICT",
+		9:  "REJECTION_REASON_LIMIT",
+		10: "REJECTION_REASON_BEFORE_RETENTION",
 	}
 	RejectionReason_value = map[string]int32{
 		"REJECTION_REASON_UNSPECIFIED":            0,
@@ -78,6 +81,7 @@ var (
 		"REJECTION_REASON_REVISION_NOT_FOUND":     7,
 		"REJECTION_REASON_CONFLICT":               8,
 		"REJECTION_REASON_LIMIT":                  9,
+		"REJECTION_REASON_BEFORE_RETENTION":       10,
 	}
 )
 
@@ -666,7 +670,7 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x121\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x19.assay.v1.RejectionReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage*\x86\x03\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage*\xad\x03\n" +
 	"\x0fRejectionReason\x12 \n" +
 	"\x1cREJECTION_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eREJECTION_REASON_INVALID_FIELD\x10\x01\x12)\n" +
@@ -677,7 +681,9 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\x1eREJECTION_REASON_UNIT_MISMATCH\x10\x06\x12'\n" +
 	"#REJECTION_REASON_REVISION_NOT_FOUND\x10\a\x12\x1d\n" +
 	"\x19REJECTION_REASON_CONFLICT\x10\b\x12\x1a\n" +
-	"\x16REJECTION_REASON_LIMIT\x10\t2\xc5\x01\n" +
+	"\x16REJECTION_REASON_LIMIT\x10\t\x12%\n" +
+	"!REJECTION_REASON_BEFORE_RETENTION\x10\n" +
+	"2\xc5\x01\n" +
 	"\fEventService\x12[\n" +
 	"\x0fRecordExposures\x12 .assay.v1.RecordExposuresRequest\x1a!.assay.v1.RecordExposuresResponse\"\x03\x90\x02\x02\x12X\n" +
 	"\x0eRecordOutcomes\x12\x1f.assay.v1.RecordOutcomesRequest\x1a .assay.v1.RecordOutcomesResponse\"\x03\x90\x02\x02B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
