@@ -194,7 +194,7 @@ func (db *DB) UpdateExperiment(ctx context.Context, key string, etag int64, chan
 		if err := lockLayer(ctx, tx, e.Current.Definition.Layer); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE experiments SET revision = $2, version = nextval('definition_version'), update_time = statement_timestamp()
+		if _, err := tx.Exec(ctx, `UPDATE experiments SET revision = $2, version = (SELECT nextval('definition_version')), update_time = statement_timestamp()
 			WHERE id = $1`, e.ID, next.Number); err != nil {
 			return err
 		}
@@ -265,7 +265,7 @@ func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, 
 		if err := lockLayer(ctx, tx, e.Current.Definition.Layer); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE experiments SET state = $2, version = nextval('definition_version'), update_time = statement_timestamp()
+		if _, err := tx.Exec(ctx, `UPDATE experiments SET state = $2, version = (SELECT nextval('definition_version')), update_time = statement_timestamp()
 			WHERE id = $1`, e.ID, to); err != nil {
 			return err
 		}
@@ -399,7 +399,7 @@ func insertTransition(ctx context.Context, tx pgx.Tx, id int32, state experiment
 // touch gives an experiment another version, so that servers learn of a change
 // that made no revision.
 func touch(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
-	if _, err := tx.Exec(ctx, `UPDATE experiments SET version = nextval('definition_version'), update_time = statement_timestamp() WHERE id = $1`, e.ID); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE experiments SET version = (SELECT nextval('definition_version')), update_time = statement_timestamp() WHERE id = $1`, e.ID); err != nil {
 		return err
 	}
 	return announce(ctx, tx, e.Key)

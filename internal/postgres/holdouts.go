@@ -219,7 +219,7 @@ func coverInNewPhase(ctx context.Context, tx pgx.Tx, author string, h *experimen
 	}
 	next := e.Current
 	next.Number, next.Phase, next.Author = next.Number+1, next.Phase+1, author
-	if _, err := tx.Exec(ctx, `UPDATE experiments SET revision = $2, version = nextval('definition_version'), update_time = statement_timestamp()
+	if _, err := tx.Exec(ctx, `UPDATE experiments SET revision = $2, version = (SELECT nextval('definition_version')), update_time = statement_timestamp()
 		WHERE id = $1`, e.ID, next.Number); err != nil {
 		return err
 	}
@@ -307,14 +307,14 @@ func storeHoldout(ctx context.Context, tx pgx.Tx, h, next *experiment.Holdout) e
 		return err
 	}
 	if _, err := tx.Exec(ctx, `UPDATE holdouts SET description = $2, share = $3, salt = $4, labels = $5, kind = $6, start_time = $7, end_time = $8,
-		version = nextval('definition_version'), update_time = statement_timestamp() WHERE id = $1`,
+		version = (SELECT nextval('definition_version')), update_time = statement_timestamp() WHERE id = $1`,
 		h.ID, next.Description, next.Share, next.Salt, string(labels), next.Kind, next.StartTime, nullTime(next.EndTime)); err != nil {
 		return err
 	}
 	if h.EndTime.Equal(next.EndTime) {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `UPDATE experiments e SET version = nextval('definition_version'), update_time = statement_timestamp()
+	rows, err := tx.Query(ctx, `UPDATE experiments e SET version = (SELECT nextval('definition_version')), update_time = statement_timestamp()
 		FROM holdout_coverage c WHERE c.experiment_id = e.id AND c.holdout_id = $1 RETURNING e.key`, h.ID)
 	if err != nil {
 		return err

@@ -113,7 +113,7 @@ func (db *DB) UpdateLayer(ctx context.Context, key string, etag int64, change fu
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, `UPDATE layers SET description = $2, salt = $3, version = nextval('definition_version'), update_time = statement_timestamp()
+		if _, err := tx.Exec(ctx, `UPDATE layers SET description = $2, salt = $3, version = (SELECT nextval('definition_version')), update_time = statement_timestamp()
 			WHERE id = $1`, l.ID, next.Description, next.Salt); err != nil {
 			return err
 		}

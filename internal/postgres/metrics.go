@@ -112,7 +112,7 @@ func (db *DB) UpdateMetric(ctx context.Context, key string, etag int64, change f
 		if err := insertMetricRevision(ctx, tx, key, m.Revision+1, &def); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE metrics SET revision = $2, version = nextval('definition_version') WHERE key = $1`, key, m.Revision+1); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE metrics SET revision = $2, version = (SELECT nextval('definition_version')) WHERE key = $1`, key, m.Revision+1); err != nil {
 			return err
 		}
 		updated, err = getMetric(ctx, tx, key, 0)
@@ -130,7 +130,7 @@ func (db *DB) ArchiveMetric(ctx context.Context, key string, etag int64) (*metri
 			archived = m
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE metrics SET archived = true, version = nextval('definition_version') WHERE key = $1`, key); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE metrics SET archived = true, version = (SELECT nextval('definition_version')) WHERE key = $1`, key); err != nil {
 			return err
 		}
 		archived, err = getMetric(ctx, tx, key, 0)

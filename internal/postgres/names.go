@@ -23,30 +23,7 @@ func (db *DB) outcomeNames(ctx context.Context, items []experiment.Outcome) (map
 	if len(missing) == 0 {
 		return ids, nil
 	}
-	learned := map[string]int32{}
-	err := inTx(ctx, db.recording, func(tx pgx.Tx) error {
-		clear(learned)
-		// In name order, as every server locks them.
-		if _, err := tx.Exec(ctx, `INSERT INTO outcome_names (name)
-			SELECT n.name FROM unnest($1::text[]) AS n (name)
-			WHERE NOT EXISTS (SELECT FROM outcome_names o WHERE o.name = n.name)
-			ORDER BY n.name LIMIT greatest(0, $2 - (SELECT count(*) FROM outcome_names))
-			ON CONFLICT DO NOTHING`, missing, MaxOutcomeNames); err != nil {
-			return err
-		}
-		// A statement of its own: it sees what others added meanwhile.
-		rows, err := tx.Query(ctx, `SELECT name, id FROM outcome_names WHERE name = ANY($1)`, missing)
-		if err != nil {
-			return err
-		}
-		var name string
-		var id int32
-		_, err = pgx.ForEachRow(rows, []any{&name, &id}, func() error {
-			learned[name] = id
-			return nil
-		})
-		return err
-	})
+	learned, err := db.addNames(ctx, missing)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +32,48 @@ func (db *DB) outcomeNames(ctx context.Context, items []experiment.Outcome) (map
 	maps.Copy(db.names, learned)
 	maps.Copy(ids, learned)
 	return ids, nil
+}
+
+// addNames returns the ids of names, in order, adding them as far as the limit
+// allows.
+func (db *DB) addNames(ctx context.Context, names []string) (ids map[string]int32, err error) {
+	err = inTx(ctx, db.recording, func(tx pgx.Tx) error {
+		if ids, err = readNames(ctx, tx, `SELECT name, id FROM outcome_names WHERE name = ANY($1)`, names); err != nil {
+			return err
+		}
+		var room int
+		if err := tx.QueryRow(ctx, `SELECT greatest(0, $1 - count(*)) FROM outcome_names`, MaxOutcomeNames).Scan(&room); err != nil {
+			return err
+		}
+		fresh := slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, known := ids[name]; return known })
+		fresh = fresh[:min(len(fresh), room)]
+		if len(fresh) == 0 {
+			return nil
+		}
+		// In name order, as every server locks them.
+		if _, err := tx.Exec(ctx, `INSERT INTO outcome_names (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING`, fresh); err != nil {
+			return err
+		}
+		// A statement of its own: it sees what others added meanwhile.
+		ids, err = readNames(ctx, tx, `SELECT name, id FROM outcome_names WHERE name = ANY($1)`, names)
+		return err
+	})
+	return ids, err
+}
+
+func readNames(ctx context.Context, tx pgx.Tx, sql string, args ...any) (map[string]int32, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]int32{}
+	var name string
+	var id int32
+	_, err = pgx.ForEachRow(rows, []any{&name, &id}, func() error {
+		ids[name] = id
+		return nil
+	})
+	return ids, err
 }
 
 // knownNames returns the ids of the items' names that are in memory, and the

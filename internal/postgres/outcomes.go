@@ -56,9 +56,11 @@ func (db *DB) RecordOutcomes(ctx context.Context, items []experiment.Outcome) ([
 // record at the same moment.
 const maxInsertAttempts = 5
 
+// isKnownIdentity says whether a COPY may have met a known identity: a
+// coordinator of Citus tells it as an internal error.
 func isKnownIdentity(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "23505"
+	return errors.As(err, &pg) && (pg.Code == "23505" || pg.Code == "XX000")
 }
 
 func isMissingPartition(err error) bool {
