@@ -9,7 +9,8 @@ import (
 )
 
 // TestMainJobOnCitus does the main job on a Citus cluster: the migrations, the
-// import of 64,000 customers twice, and their analysis to every known digit.
+// import of 64,000 customers twice, their analysis to every known digit, and
+// every call that the README shows.
 // ASSAY_CITUS_URL names an empty database of a coordinator, with the extension
 // and with its workers added. Without it nothing is verified here, which `make
 // test` says.
@@ -29,6 +30,11 @@ func TestMainJobOnCitus(t *testing.T) {
 		t.Errorf("the second import recorded something:\n%s", again)
 	}
 	compareAnalyses(t, "after the second import", undisturbed, analyze(t, conn))
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runCalls(t, conn, string(readme))
 
 	db, err := pgx.Connect(t.Context(), url)
 	if err != nil {

@@ -23,7 +23,8 @@ import (
 // The new ones are copied, which costs half of an INSERT … ON CONFLICT. A COPY
 // fails as a whole upon a known identity, so the known ones are looked up first,
 // which takes half as long again; but while batches hold none, that is spared
-// until a COPY fails.
+// until a COPY fails. A batch whose identities others record at the same moment
+// may fail even then, and is inserted at last.
 func (db *DB) RecordOutcomes(ctx context.Context, items []experiment.Outcome) ([]experiment.Result, error) {
 	results := make([]experiment.Result, len(items))
 	names, err := db.outcomeNames(ctx, items)
@@ -31,41 +32,50 @@ func (db *DB) RecordOutcomes(ctx context.Context, items []experiment.Outcome) ([
 		return nil, err
 	}
 	batch := newOutcomeBatch(items, names, results)
+	way := copyAll
+	if db.repeated.Load() {
+		way = copyUnknown
+	}
 	for attempt := 0; ; attempt++ {
 		if err := db.ensurePartitions(ctx, batch.months()); err != nil {
 			return nil, err
 		}
-		lookUp := attempt > 0 || db.repeated.Load()
-		err := inTx(ctx, db.recording, func(tx pgx.Tx) error { return db.insertOutcomes(ctx, tx, batch, lookUp, results) })
+		err := inTx(ctx, db.recording, func(tx pgx.Tx) error { return db.insertOutcomes(ctx, tx, batch, way, results) })
 		switch {
 		case err == nil:
 			return results, nil
-		case attempt == maxInsertAttempts:
-			return nil, err
-		case isMissingPartition(err):
+		case attempt < maxPartitionAttempts && isMissingPartition(err):
 			db.forgetPartitions() // One was dropped behind our back.
-		case isKnownIdentity(err):
+		case way < insertUnknown && isKnownIdentity(err):
 			db.repeated.Store(true)
+			way++
 		default:
 			return nil, err
 		}
 	}
 }
 
-// maxInsertAttempts is how often a batch is tried again whose identities others
-// record at the same moment.
-const maxInsertAttempts = 5
+// The ways to write a batch, from the fastest to the one that nothing stops.
+const (
+	copyAll       = iota // Fails upon a known identity.
+	copyUnknown          // Fails upon one that becomes known meanwhile.
+	insertUnknown        // ON CONFLICT DO NOTHING.
+)
+
+// maxPartitionAttempts is how often a batch is tried again for want of a
+// partition.
+const maxPartitionAttempts = 3
+
+func isMissingPartition(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23514" && pg.ConstraintName == ""
+}
 
 // isKnownIdentity says whether a COPY may have met a known identity: a
 // coordinator of Citus tells it as an internal error.
 func isKnownIdentity(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == "23505" || pg.Code == "XX000")
-}
-
-func isMissingPartition(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "23514" && pg.ConstraintName == ""
 }
 
 type outcomeKey struct {
@@ -105,11 +115,10 @@ func newOutcomeBatch(items []experiment.Outcome, names map[string]int32, results
 	return b
 }
 
-// insertOutcomes writes a batch. Without looking known identities up it fails
-// upon the first.
-func (db *DB) insertOutcomes(ctx context.Context, tx pgx.Tx, b *outcomeBatch, lookUp bool, results []experiment.Result) error {
+// insertOutcomes writes a batch in one of the ways.
+func (db *DB) insertOutcomes(ctx context.Context, tx pgx.Tx, b *outcomeBatch, way int, results []experiment.Result) error {
 	fresh, known := b.indices, b.repeats
-	if lookUp && len(b.indices) > 0 {
+	if way > copyAll && len(b.indices) > 0 {
 		var err error
 		if fresh, known, err = b.divide(ctx, tx); err != nil {
 			return err
@@ -117,7 +126,13 @@ func (db *DB) insertOutcomes(ctx context.Context, tx pgx.Tx, b *outcomeBatch, lo
 		db.repeated.Store(len(fresh) < len(b.indices))
 	}
 	if len(fresh) > 0 {
-		if _, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b.encode(fresh)), copyOutcomes); err != nil {
+		var err error
+		if way < insertUnknown {
+			_, err = tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b.encode(fresh)), copyOutcomes)
+		} else {
+			fresh, known, err = b.insert(ctx, tx, fresh, known)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -125,6 +140,39 @@ func (db *DB) insertOutcomes(ctx context.Context, tx pgx.Tx, b *outcomeBatch, lo
 		results[i] = experiment.Recorded
 	}
 	return b.compare(ctx, tx, known, results)
+}
+
+// insert inserts the items that are still unknown, of those at the indices. The
+// others join the known ones.
+func (b *outcomeBatch) insert(ctx context.Context, tx pgx.Tx, indices, known []int) (inserted, rest []int, err error) {
+	times := make([]time.Time, len(indices))
+	for k, i := range indices {
+		times[k] = b.items[i].OccurredTime
+	}
+	rows, err := tx.Query(ctx, `INSERT INTO outcomes (row_id, subject_id, name_id, value, properties, corrects, adjusted_time, occurred_time)
+		SELECT row_id, subject_id, name_id, value, properties::jsonb, corrects, adjusted_time, occurred_time
+		FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::float8[], $5::text[], $6::uuid[], $7::timestamptz[], $8::timestamptz[])
+			AS o (row_id, subject_id, name_id, value, properties, corrects, adjusted_time, occurred_time)
+		ON CONFLICT DO NOTHING RETURNING row_id, subject_id`, append(b.columns(indices), times)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	isIn := map[int]bool{}
+	var key outcomeKey
+	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&key.row), (*[16]byte)(&key.subject)}, func() error {
+		isIn[b.first[key]] = true
+		return nil
+	}); err != nil {
+		return nil, nil, err
+	}
+	for _, i := range indices {
+		if isIn[i] {
+			inserted = append(inserted, i)
+		} else {
+			known = append(known, i)
+		}
+	}
+	return inserted, known, nil
 }
 
 // divide tells the items that stand for a new identity from all whose identity

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/postgres"
@@ -266,6 +268,48 @@ func TestOutcomeNamesFromTwoServers(t *testing.T) {
 		[][16]byte{items[3].RowID, items[40].RowID})
 	slices.Sort(stored)
 	if diff := cmp.Diff([]string{"name 3", "name 40"}, stored); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Three others record an identity each just before a batch does, so that each
+// way to write it meets one more; the last waits it out.
+func TestRecordOutcomesWhileOthersDo(t *testing.T) {
+	d := newDatabase(t)
+	var items []experiment.Outcome
+	for i := range 4 {
+		items = append(items, outcome(fmt.Sprint(i), i, day(5, float64(i)), 1.0, ""))
+	}
+	recordOutcomes(t, d.DB, named(outcome("first", 9, day(5), 1.0, ""), "purchase")) // The partition and the name.
+	var others []pgx.Tx
+	for _, o := range items[:3] {
+		tx, err := connect(t, d.url, "other").Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), `INSERT INTO outcomes (row_id, subject_id, name_id, value, occurred_time)
+			SELECT $1, $2, id, 1, $3 FROM outcome_names`, [16]byte(o.RowID), [16]byte(o.SubjectID), o.OccurredTime); err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, tx)
+	}
+	done := make(chan []experiment.Result, 1)
+	go func() {
+		results, err := d.RecordOutcomes(context.Background(), items)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- results
+	}()
+	for i, tx := range others {
+		waitFor(t, d.raw, `SELECT count(*) > 0 FROM pg_locks w JOIN pg_locks h ON h.transactionid = w.transactionid AND h.granted
+			WHERE NOT w.granted AND h.pid = $1`, tx.Conn().PgConn().PID())
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatalf("other %d: %v", i, err)
+		}
+	}
+	want := []experiment.Result{experiment.Duplicate, experiment.Duplicate, experiment.Duplicate, experiment.Recorded}
+	if diff := cmp.Diff(want, <-done); diff != "" {
 		t.Error(diff)
 	}
 }
