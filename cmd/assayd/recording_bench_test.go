@@ -123,7 +123,9 @@ func newRecording(b *testing.B) *recording {
 // recordingEpoch is the time of the first outcome; 200 follow each second.
 var recordingEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func outcomeTime(i int64) time.Time { return recordingEpoch.Add(time.Duration(i) * 5 * time.Millisecond) }
+func outcomeTime(i int64) time.Time {
+	return recordingEpoch.Add(time.Duration(i) * 5 * time.Millisecond)
+}
 
 // outcomes are messages that a caller sends again and again with other content,
 // so that the client takes as little of the machine as it can.
