@@ -44,10 +44,12 @@ func (db *DB) CreateRoster(ctx context.Context, key string, r *experiment.Roster
 			e.ID, r.Revision, string(arms), string(balance), r.Author).Scan(&id); err != nil {
 			return err
 		}
-		if err := copyRoster(ctx, tx, id, subjects); err != nil {
+		if err := touch(ctx, tx, e); err != nil {
 			return err
 		}
-		if err := touch(ctx, tx, e); err != nil {
+		// Last: on Citus it goes to all nodes at once, after which no definition can
+		// be changed.
+		if err := copyRoster(ctx, tx, id, subjects); err != nil {
 			return err
 		}
 		created, err = getRoster(ctx, tx, e)
@@ -131,12 +133,14 @@ func (db *DB) DeleteRoster(ctx context.Context, key string) (int64, error) {
 				"the experiment is %s: only the roster of a draft or of an archived experiment can be deleted", e.State)
 		}
 		subjects = e.Roster.Subjects()
-		for _, statement := range []string{forget, `DELETE FROM roster_subjects WHERE roster_id = $1`} {
-			if _, err := tx.Exec(ctx, statement, e.Roster.ID); err != nil {
-				return err
-			}
+		if _, err := tx.Exec(ctx, forget, e.Roster.ID); err != nil {
+			return err
 		}
-		return touch(ctx, tx, e)
+		if err := touch(ctx, tx, e); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `DELETE FROM roster_subjects WHERE roster_id = $1`, e.Roster.ID)
+		return err
 	})
 	return subjects, err
 }
