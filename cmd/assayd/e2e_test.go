@@ -2,20 +2,16 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +19,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -34,152 +29,6 @@ import (
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 )
-
-// The tests of this file run the real binary in a process of its own, and talk
-// to it over a real connection.
-
-// binary builds assayd once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "assayd-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "assayd")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-func TestMain(m *testing.M) {
-	if os.Getenv(bareVariable) != "" {
-		os.Exit(runBareRecorder())
-	}
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
-
-// process is a running assayd.
-type process struct {
-	cmd    *exec.Cmd
-	output *lines
-	ended  chan struct{}
-	err    error // How it ended; read after ended.
-}
-
-// lines is the output of a process.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// start runs assayd with the arguments. A process that still runs at the end
-// of the test is asked to stop, and must.
-func start(t testing.TB, args ...string) *process {
-	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{cmd: exec.Command(path, args...), output: &lines{}, ended: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.ended)
-	}()
-	t.Cleanup(func() {
-		p.cmd.Process.Signal(syscall.SIGTERM)
-		p.waitEnd(t)
-		if t.Failed() {
-			t.Logf("assayd %s printed:\n%s", args[0], p.output)
-		}
-	})
-	return p
-}
-
-func (p *process) waitEnd(t testing.TB) {
-	t.Helper()
-	select {
-	case <-p.ended:
-	case <-time.After(2 * time.Minute):
-		p.cmd.Process.Kill()
-		t.Errorf("assayd did not end; it printed:\n%s", p.output)
-	}
-}
-
-// waitFor returns the first match of the pattern in the process's output.
-func (p *process) waitFor(t testing.TB, pattern string) []string {
-	t.Helper()
-	re := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if m := re.FindStringSubmatch(p.output.String()); m != nil {
-			return m
-		}
-		select {
-		case <-p.ended:
-			t.Fatalf("assayd ended (%v) without printing %q:\n%s", p.err, pattern, p.output)
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("assayd did not print %q:\n%s", pattern, p.output)
-		}
-	}
-}
-
-// serveIn starts a server on a data directory and returns it with its address.
-// An address of "" asks for any port.
-func serveIn(t *testing.T, dir, addr string) (*process, string) {
-	t.Helper()
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	p := start(t, "serve", "--listen", addr, "--data-dir", dir)
-	return p, p.waitFor(t, `serving address=(\S+)`)[1]
-}
-
-func connect(t testing.TB, addr string) *grpc.ClientConn {
-	t.Helper()
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
-}
-
-// dataDir is a directory that the user of the private Postgres can enter.
-func dataDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "assayd-data-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 // define creates and starts the demonstration's experiments.
 func define(t *testing.T, conn *grpc.ClientConn) {
@@ -439,16 +288,6 @@ func call(ctx context.Context, conn *grpc.ClientConn, service, method, request s
 	}
 	resp := dynamicpb.NewMessage(m.Output())
 	return resp, stream.RecvMsg(resp)
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestServeSettings holds what serve refuses, and the table of the README.

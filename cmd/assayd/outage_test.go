@@ -14,10 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,120 +26,8 @@ import (
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/experiment"
-	"github.com/assayhq/assay/internal/localpg"
 	"github.com/assayhq/assay/internal/postgres"
 )
-
-const testPepper = "a pepper for outages"
-
-// cluster is a Postgres that a test takes away and gives back at the same
-// place, which is a link to its socket.
-type cluster struct {
-	dir, link string
-	server    *localpg.Server
-}
-
-func newCluster(t testing.TB) *cluster {
-	t.Helper()
-	c := &cluster{dir: temporary(t, "assay-cluster-"), link: filepath.Join(temporary(t, "assay-"), "pg")}
-	c.up(t)
-	t.Cleanup(func() {
-		if err := c.server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
-}
-
-// temporary is a directory with a short path: sockets need one.
-func temporary(t testing.TB, pattern string) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", pattern)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
-func (c *cluster) up(t testing.TB) {
-	t.Helper()
-	var err error
-	if c.server, err = localpg.Start(context.Background(), localpg.Config{DataDir: c.dir, Ephemeral: true}); err != nil {
-		t.Fatal(err)
-	}
-	config, err := pgx.ParseConfig(c.server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	os.Remove(c.link)
-	if err := os.Symlink(config.Host, c.link); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// kill ends Postgres without warning.
-func (c *cluster) kill(t testing.TB) {
-	t.Helper()
-	if err := syscall.Kill(c.server.PID(), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	<-c.server.Done()
-	if err := c.server.Stop(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (c *cluster) url(database string) string {
-	return "host=" + c.link + " user=assay dbname=" + database
-}
-
-func (c *cluster) execute(t testing.TB, database string, statements ...string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), c.url(database))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	for _, s := range statements {
-		if _, err := conn.Exec(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// serveWith starts a server on a database, whose only notices are those of the
-// database: it polls once an hour.
-func serveWith(t testing.TB, url, dir string, more ...string) *process {
-	t.Helper()
-	return start(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--database-url", url, "--data-dir", dir,
-		"--pepper-file", pepperFile(t, testPepper), "--catalog-poll", "1h"}, more...)...)
-}
-
-func pepperFile(t testing.TB, pepper string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "pepper")
-	if err := os.WriteFile(path, []byte(pepper), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// address waits until the server serves.
-func (p *process) address(t testing.TB) string {
-	t.Helper()
-	return p.waitFor(t, `serving address=(\S+)`)[1]
-}
-
-// eventually waits for what may take a while, and fails if it never comes.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("in vain: %s", what)
-		}
-	}
-}
 
 // answers are the assignments of 1,000 subjects, half of them eligible.
 func answers(t *testing.T, conn *grpc.ClientConn) *assayv1.BatchAssignResponse {
