@@ -8,13 +8,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
 // Tests that run the real binary in a process of its own, and talk to it over
@@ -186,6 +189,15 @@ func dataDir(t *testing.T) string {
 		}
 	})
 	return dir
+}
+
+// asksToRepeat says whether an error is the server's own and says when to try
+// again.
+func asksToRepeat(err error) bool {
+	return slices.ContainsFunc(status.Convert(err).Details(), func(d any) bool {
+		info, ok := d.(*errdetails.RetryInfo)
+		return ok && info.RetryDelay.AsDuration() > 0
+	})
 }
 
 func freeAddress(t *testing.T) string {
