@@ -3,7 +3,9 @@ package postgres_test
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -217,5 +219,29 @@ func TestExposedSubjects(t *testing.T) {
 		if got, err := d.ExposedSubjects(t.Context(), e.ID, phase); err != nil || got != want {
 			t.Errorf("phase %d: %d exposed subjects, %v; want %d", phase, got, err, want)
 		}
+	}
+}
+
+// Exposures that are known write no WAL, in whatever order they come again. What
+// Postgres itself writes now and then only adds to it, so that one repeat of
+// several without any is proof.
+func TestRepeatedExposuresWriteNoWAL(t *testing.T) {
+	d := newDatabase(t)
+	var items []experiment.Exposure
+	for i := range 500 {
+		e := exposure(i, "short", day(3))
+		e.Sides = []experiment.Side{{HoldoutID: 8}}
+		items = append(items, e)
+	}
+	recordExposures(t, d.DB, items...)
+	slices.Reverse(items)
+	least := math.MaxInt
+	for range 5 {
+		before := scalar[string](t, d.raw, `SELECT pg_current_wal_insert_lsn()::text`)
+		recordExposures(t, d.other, items...)
+		least = min(least, scalar[int](t, d.raw, `SELECT (pg_current_wal_insert_lsn() - $1::text::pg_lsn)::bigint`, before))
+	}
+	if least != 0 {
+		t.Errorf("500 known exposures wrote %d bytes of WAL", least)
 	}
 }
