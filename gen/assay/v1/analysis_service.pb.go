@@ -359,7 +359,11 @@ type AnalyzeExperimentResponse struct {
 	// What the plan says to do.
 	Verdict *Verdict `protobuf:"bytes,11,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// What a reader must know before trusting the figures.
-	Warnings      []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// How many subjects with an exposure to the experiment were erased since the
+	// analysis was made. The figures still count those of them that were recorded
+	// by `as_of_time`.
+	ErasedSince   int64 `protobuf:"varint,13,opt,name=erased_since,json=erasedSince,proto3" json:"erased_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -476,6 +480,13 @@ func (x *AnalyzeExperimentResponse) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *AnalyzeExperimentResponse) GetErasedSince() int64 {
+	if x != nil {
+		return x.ErasedSince
+	}
+	return 0
 }
 
 // SampleRatio is the test for a sample-ratio mismatch: a chi-square test of
@@ -1282,7 +1293,11 @@ type AnalyzeHoldoutResponse struct {
 	// exploratory and their p-values are not corrected.
 	Metrics []*MetricAnalysis `protobuf:"bytes,8,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	// What a reader must know before trusting the figures.
-	Warnings      []string `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// How many subjects with a side in the holdout were erased since the analysis
+	// was made. The figures still count those of them that were recorded by
+	// `as_of_time`.
+	ErasedSince   int64 `protobuf:"varint,10,opt,name=erased_since,json=erasedSince,proto3" json:"erased_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1378,6 +1393,13 @@ func (x *AnalyzeHoldoutResponse) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *AnalyzeHoldoutResponse) GetErasedSince() int64 {
+	if x != nil {
+		return x.ErasedSince
+	}
+	return 0
 }
 
 // GetAnalysisRequest names a stored analysis.
@@ -2077,7 +2099,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\x10\x10\x18\x01R\bsegments\x12A\n" +
 	"\ametrics\x18\x03 \x03(\tB'\xbaH$\x92\x01!\x10d\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\ametrics\x128\n" +
 	"\n" +
-	"as_of_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\"\x9d\x04\n" +
+	"as_of_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\"\xc0\x04\n" +
 	"\x19AnalyzeExperimentResponse\x12\x1f\n" +
 	"\vanalysis_id\x18\x01 \x01(\tR\n" +
 	"analysisId\x12\x1e\n" +
@@ -2098,7 +2120,8 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\ametrics\x18\n" +
 	" \x03(\v2\x18.assay.v1.MetricAnalysisR\ametrics\x12+\n" +
 	"\averdict\x18\v \x01(\v2\x11.assay.v1.VerdictR\averdict\x12\x1a\n" +
-	"\bwarnings\x18\f \x03(\tR\bwarnings\"\xeb\x02\n" +
+	"\bwarnings\x18\f \x03(\tR\bwarnings\x12!\n" +
+	"\ferased_since\x18\r \x01(\x03R\verasedSince\"\xeb\x02\n" +
 	"\vSampleRatio\x12?\n" +
 	"\bobserved\x18\x01 \x03(\v2#.assay.v1.SampleRatio.ObservedEntryR\bobserved\x12?\n" +
 	"\bexpected\x18\x02 \x03(\v2#.assay.v1.SampleRatio.ExpectedEntryR\bexpected\x12\x1c\n" +
@@ -2191,7 +2214,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
 	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12G\n" +
 	"\x10confidence_level\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?H\x00R\x0fconfidenceLevel\x88\x01\x01B\x13\n" +
-	"\x11_confidence_level\"\xb5\x03\n" +
+	"\x11_confidence_level\"\xd8\x03\n" +
 	"\x16AnalyzeHoldoutResponse\x12\x1f\n" +
 	"\vanalysis_id\x18\x01 \x01(\tR\n" +
 	"analysisId\x12\x18\n" +
@@ -2206,7 +2229,9 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"exclusions\x18\a \x01(\v2\x14.assay.v1.ExclusionsR\n" +
 	"exclusions\x122\n" +
 	"\ametrics\x18\b \x03(\v2\x18.assay.v1.MetricAnalysisR\ametrics\x12\x1a\n" +
-	"\bwarnings\x18\t \x03(\tR\bwarnings\"?\n" +
+	"\bwarnings\x18\t \x03(\tR\bwarnings\x12!\n" +
+	"\ferased_since\x18\n" +
+	" \x01(\x03R\verasedSince\"?\n" +
 	"\x12GetAnalysisRequest\x12)\n" +
 	"\vanalysis_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"analysisId\"\xa3\x01\n" +

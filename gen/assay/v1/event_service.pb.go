@@ -53,6 +53,8 @@ const (
 	RejectionReason_REJECTION_REASON_LIMIT RejectionReason = 9
 	// The event is older than events are kept.
 	RejectionReason_REJECTION_REASON_BEFORE_RETENTION RejectionReason = 10
+	// The subject was erased: nothing of it is recorded any more.
+	RejectionReason_REJECTION_REASON_ERASED RejectionReason = 11
 )
 
 // Enum value maps for RejectionReason.
@@ -69,6 +71,7 @@ var (
 		8:  "REJECTION_REASON_CONFLICT",
 		9:  "REJECTION_REASON_LIMIT",
 		10: "REJECTION_REASON_BEFORE_RETENTION",
+		11: "REJECTION_REASON_ERASED",
 	}
 	RejectionReason_value = map[string]int32{
 		"REJECTION_REASON_UNSPECIFIED":            0,
@@ -82,6 +85,7 @@ var (
 		"REJECTION_REASON_CONFLICT":               8,
 		"REJECTION_REASON_LIMIT":                  9,
 		"REJECTION_REASON_BEFORE_RETENTION":       10,
+		"REJECTION_REASON_ERASED":                 11,
 	}
 )
 
@@ -670,7 +674,7 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x121\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x19.assay.v1.RejectionReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage*\xad\x03\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage*\xca\x03\n" +
 	"\x0fRejectionReason\x12 \n" +
 	"\x1cREJECTION_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eREJECTION_REASON_INVALID_FIELD\x10\x01\x12)\n" +
@@ -683,7 +687,8 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\x19REJECTION_REASON_CONFLICT\x10\b\x12\x1a\n" +
 	"\x16REJECTION_REASON_LIMIT\x10\t\x12%\n" +
 	"!REJECTION_REASON_BEFORE_RETENTION\x10\n" +
-	"2\xc5\x01\n" +
+	"\x12\x1b\n" +
+	"\x17REJECTION_REASON_ERASED\x10\v2\xc5\x01\n" +
 	"\fEventService\x12[\n" +
 	"\x0fRecordExposures\x12 .assay.v1.RecordExposuresRequest\x1a!.assay.v1.RecordExposuresResponse\"\x03\x90\x02\x02\x12X\n" +
 	"\x0eRecordOutcomes\x12\x1f.assay.v1.RecordOutcomesRequest\x1a .assay.v1.RecordOutcomesResponse\"\x03\x90\x02\x02B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"

@@ -105,7 +105,8 @@ type ExperimentServiceClient interface {
 	// get their variant in a running experiment whatever their attributes, and
 	// are never analysed, also not after they are unpinned.
 	//
-	// FAILED_PRECONDITION if more than 10,000 subjects would be pinned.
+	// FAILED_PRECONDITION if more than 10,000 subjects would be pinned, or if one
+	// to pin was erased.
 	SetOverrides(ctx context.Context, in *SetOverridesRequest, opts ...grpc.CallOption) (*SetOverridesResponse, error)
 	// ListOverrides lists the pinned subjects of an experiment.
 	ListOverrides(ctx context.Context, in *ListOverridesRequest, opts ...grpc.CallOption) (*ListOverridesResponse, error)
@@ -320,7 +321,8 @@ type ExperimentServiceServer interface {
 	// get their variant in a running experiment whatever their attributes, and
 	// are never analysed, also not after they are unpinned.
 	//
-	// FAILED_PRECONDITION if more than 10,000 subjects would be pinned.
+	// FAILED_PRECONDITION if more than 10,000 subjects would be pinned, or if one
+	// to pin was erased.
 	SetOverrides(context.Context, *SetOverridesRequest) (*SetOverridesResponse, error)
 	// ListOverrides lists the pinned subjects of an experiment.
 	ListOverrides(context.Context, *ListOverridesRequest) (*ListOverridesResponse, error)

@@ -49,7 +49,7 @@ type RosterServiceClient interface {
 	// such experiment, ALREADY_EXISTS if it has a roster. FAILED_PRECONDITION,
 	// with the reason ROSTER_NEEDS_DRAFT if the experiment is not a draft, and
 	// ROSTER_NOT_POSSIBLE if it is assigned elsewhere, is in a layer, or has a
-	// traffic below 1. ABORTED if the experiment changed meanwhile.
+	// traffic below 1, and SUBJECT_ERASED if a subject was erased. ABORTED if the experiment changed meanwhile.
 	// RESOURCE_EXHAUSTED if the lists that the server takes in at the moment
 	// hold 2,000,000 subjects together.
 	AllocateRoster(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[AllocateRosterRequest, AllocateRosterResponse], error)
@@ -132,7 +132,7 @@ type RosterServiceServer interface {
 	// such experiment, ALREADY_EXISTS if it has a roster. FAILED_PRECONDITION,
 	// with the reason ROSTER_NEEDS_DRAFT if the experiment is not a draft, and
 	// ROSTER_NOT_POSSIBLE if it is assigned elsewhere, is in a layer, or has a
-	// traffic below 1. ABORTED if the experiment changed meanwhile.
+	// traffic below 1, and SUBJECT_ERASED if a subject was erased. ABORTED if the experiment changed meanwhile.
 	// RESOURCE_EXHAUSTED if the lists that the server takes in at the moment
 	// hold 2,000,000 subjects together.
 	AllocateRoster(grpc.ClientStreamingServer[AllocateRosterRequest, AllocateRosterResponse]) error
