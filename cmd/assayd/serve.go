@@ -67,6 +67,8 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 		return err
 	}
 	defer db.Close()
+	enrollments := enrollment.New(db.Enrollments, maxEnrollments, time.Now)
+	db.OnErasure(enrollments.Forget)
 	store := catalog.New(database.pepper, db.Histories, db.RosterSubjects, db.ListenCatalog, s.catalogPoll, s.log)
 	prepared, err := begin(ctx, db, store, database.snapshot, s.log)
 	if err != nil {
@@ -83,7 +85,6 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	registerCatalog(registry, store)
 	exposures := event.NewWriter(flushOf(db.RecordExposures, s.log), func(n int) { lost.Add(float64(n)) })
 	outcomes := event.NewWriter(flushOf(db.RecordOutcomes, s.log), func(int) {})
-	enrollments := enrollment.New(db.Enrollments, maxEnrollments, time.Now)
 	registerEnrollments(registry, enrollments)
 	stopping := make(chan struct{})
 	srv, state, err := server.New(server.Config{

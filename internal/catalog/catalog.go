@@ -68,9 +68,9 @@ type Store struct {
 	current atomic.Pointer[assign.Catalog]
 	changed atomic.Pointer[chan struct{}] // Closed and replaced after each change of current.
 
-	turn    chan struct{}                        // Holds one element while a round loads.
-	rosters map[int32]*experiment.RosterSubjects // That were loaded, by id; whoever has the turn uses it.
-	loaded  chan struct{}                        // Holds one element when a load has succeeded since Keep looked.
+	turn    chan struct{}                                // Holds one element while a round loads.
+	rosters map[rosterVersion]*experiment.RosterSubjects // That were loaded; whoever has the turn uses it.
+	loaded  chan struct{}                                // Holds one element when a load has succeeded since Keep looked.
 
 	mu        sync.Mutex
 	next      *round                         // The round that has not begun; nil if nobody waits for one.
@@ -91,7 +91,7 @@ func New(pepper experiment.Pepper, load Load, roster LoadRoster, listen Listen, 
 	s := &Store{
 		pepper: pepper, load: load, roster: roster, listen: listen, poll: poll, log: log,
 		empty: assign.NewCatalog(pepper), turn: make(chan struct{}, 1), loaded: make(chan struct{}, 1),
-		rosters: map[int32]*experiment.RosterSubjects{},
+		rosters: map[rosterVersion]*experiment.RosterSubjects{},
 	}
 	s.current.Store(s.empty)
 	changed := make(chan struct{})
@@ -194,38 +194,48 @@ func (s *Store) loadChanges(ctx context.Context) error {
 	return nil
 }
 
-// fillRosters gives the experiments the subjects of their rosters. A roster
-// never changes: it is loaded once for all versions of its experiment. Where a
-// later one cannot be loaded, those before it need not be loaded again.
+// rosterVersion names what a roster holds: it changes only when a subject is
+// erased.
+type rosterVersion struct {
+	id     int32
+	erased int64
+}
+
+func versionOf(r *experiment.Roster) rosterVersion { return rosterVersion{r.ID, r.Erased} }
+
+// fillRosters gives the experiments the subjects of their rosters. A roster is
+// loaded once for all versions of its experiment in which it holds the same. Where
+// a later one cannot be loaded, those before it need not be loaded again.
 func (s *Store) fillRosters(ctx context.Context, histories []experiment.History) error {
 	for i := range histories {
 		r := histories[i].Experiment.Roster
 		if !r.HasSubjects() {
 			continue
 		}
-		if s.rosters[r.ID] == nil {
+		version := versionOf(r)
+		if s.rosters[version] == nil {
 			bounded, cancel := context.WithTimeout(ctx, loadTimeout)
 			subjects, err := s.roster(bounded, r)
 			cancel()
 			if err != nil {
 				return err
 			}
-			s.rosters[r.ID] = subjects
+			s.rosters[version] = subjects
 		}
-		histories[i].Roster = s.rosters[r.ID]
+		histories[i].Roster = s.rosters[version]
 	}
 	return nil
 }
 
 // forgetRosters drops the rosters that no experiment has any more.
 func (s *Store) forgetRosters() {
-	used := map[int32]bool{}
+	used := map[rosterVersion]bool{}
 	for _, h := range s.histories {
 		if h.Experiment.Roster.HasSubjects() {
-			used[h.Experiment.Roster.ID] = true
+			used[versionOf(h.Experiment.Roster)] = true
 		}
 	}
-	maps.DeleteFunc(s.rosters, func(id int32, _ *experiment.RosterSubjects) bool { return !used[id] })
+	maps.DeleteFunc(s.rosters, func(v rosterVersion, _ *experiment.RosterSubjects) bool { return !used[v] })
 }
 
 // base returns the catalog that a load adds to: nothing of one from disk.

@@ -78,7 +78,7 @@ func TestRosterIsLoadedOnce(t *testing.T) {
 	if got := []any{variantOf(store, "x"), reasonOf(store, "x")}; !slices.Equal(got, []any{1, assign.ReasonRoster}) {
 		t.Errorf("got %v", got)
 	}
-	shared := store.rosters[1]
+	shared := store.rosters[rosterVersion{id: 1}]
 	s.putRoster("x", 2, 1, 100)
 	refresh(nil)
 	if store.histories["x"].Roster != shared || len(s.rosterLoads) != 1 {
@@ -102,7 +102,7 @@ func TestRosterIsLoadedOnce(t *testing.T) {
 	for _, id := range s.rosterLoads {
 		loads[id]++
 	}
-	if loads[2] != 1 || store.rosters[1] != nil || len(store.rosters) != 2 {
+	if loads[2] != 1 || store.rosters[rosterVersion{id: 1}] != nil || len(store.rosters) != 2 {
 		t.Errorf("loads %v, and held are %d rosters", loads, len(store.rosters))
 	}
 

@@ -164,13 +164,17 @@ func (c *Cache) remember(found []experiment.Enrolled, forgets int) {
 	}
 }
 
-// Forget drops all that is known of a subject. It looks through all of memory.
-func (c *Cache) Forget(subject experiment.SubjectID) {
+// Forget drops all that is known of the subjects. It looks through all of memory.
+func (c *Cache) Forget(subjects []experiment.SubjectID) {
+	gone := make(map[experiment.SubjectID]bool, len(subjects))
+	for _, id := range subjects {
+		gone[id] = true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgets++
 	for _, name := range c.known.Keys() {
-		if name.SubjectID == subject {
+		if gone[name.SubjectID] {
 			c.known.Remove(name)
 		}
 	}

@@ -219,12 +219,12 @@ func TestForget(t *testing.T) {
 	s := holding("a", false, all...)
 	c := New(s.find, 10, time.Now)
 	c.Lookup(t.Context(), all)
-	c.Forget(experiment.SubjectID{1})
+	c.Forget([]experiment.SubjectID{{1}})
 	clear(s.rows)
 	check(t, c, all, map[experiment.Enrollment]string{name(1, 2): "a"}, true)
 
 	s.rows[name(3, 3)] = experiment.Enrolled{Enrollment: name(3, 3), Variant: "a"}
-	s.before = func() { c.Forget(experiment.SubjectID{3}) }
+	s.before = func() { c.Forget([]experiment.SubjectID{{3}}) }
 	c.Lookup(t.Context(), []experiment.Enrollment{name(3, 3)})
 	s.before = nil
 	clear(s.rows)
@@ -247,7 +247,7 @@ func TestConcurrent(t *testing.T) {
 					t.Error(fmt.Sprint(i, j, got, complete))
 				}
 				if j%10 == 0 {
-					c.Forget(names[j].SubjectID)
+					c.Forget([]experiment.SubjectID{names[j].SubjectID})
 				}
 			}
 		})

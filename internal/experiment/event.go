@@ -77,4 +77,5 @@ const (
 	Conflict         // Its identity is known with another content.
 	Limited          // A limit of the store refused it.
 	Refused          // The store refused its data, which no rule foresaw.
+	Erased           // Its subject was erased.
 )

@@ -16,7 +16,7 @@ const (
 
 // Roster is the allocation of a known list of subjects to the variants of an
 // experiment, beside which it gives nobody a variant. It was made while the
-// experiment was a draft, and never changes.
+// experiment was a draft, and never changes, except that subjects are erased.
 type Roster struct {
 	ID         int32       // In storage, where no other roster ever has it.
 	Revision   int32       // Of the experiment, for whose variants it was made.
@@ -25,6 +25,7 @@ type Roster struct {
 	CreateTime time.Time
 	Author     string    `json:",omitempty"` // As the caller named itself.
 	DeleteTime time.Time // Since when it has no subjects; zero: it has them.
+	Erased     int64     `json:",omitempty"` // How many of its subjects were erased, and so are no longer listed.
 }
 
 // RosterArm is a variant's part of a roster.

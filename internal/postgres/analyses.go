@@ -20,14 +20,20 @@ type Analysis struct {
 	RequestHash  []byte    // Of the request with its resolved moment.
 	Result       []byte
 	Moments      []byte // JSON.
+	Erased       int64  // How many of its exposed subjects were erased before; set to save it.
+	ErasedSince  int64  // And since; set where it is read.
 }
+
+// analysisColumns are what scanAnalysis reads.
+const analysisColumns = `id, experiment_id, revision, as_of_time, create_time, result,
+	coalesce((SELECT subjects FROM erasures e WHERE e.experiment_id = analyses.experiment_id), 0) - erased`
 
 // SaveAnalysis stores an analysis and returns what is stored for its request:
 // another server may have stored its own first.
 func (db *DB) SaveAnalysis(ctx context.Context, a *Analysis) (*Analysis, error) {
-	if _, err := db.definitions.Exec(ctx, `INSERT INTO analyses (id, experiment_id, revision, as_of_time, request_hash, create_time, result, moments)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
-		a.ID, a.ExperimentID, a.Revision, a.AsOfTime, a.RequestHash, a.CreateTime, a.Result, string(a.Moments)); err != nil {
+	if _, err := db.definitions.Exec(ctx, `INSERT INTO analyses (id, experiment_id, revision, as_of_time, request_hash, create_time, result, moments, erased)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
+		a.ID, a.ExperimentID, a.Revision, a.AsOfTime, a.RequestHash, a.CreateTime, a.Result, string(a.Moments), a.Erased); err != nil {
 		return nil, interpret(err)
 	}
 	return db.FindAnalysis(ctx, a.ExperimentID, a.RequestHash)
@@ -35,7 +41,7 @@ func (db *DB) SaveAnalysis(ctx context.Context, a *Analysis) (*Analysis, error) 
 
 // FindAnalysis returns the analysis stored for a request, or nil.
 func (db *DB) FindAnalysis(ctx context.Context, experimentID int32, requestHash []byte) (*Analysis, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT id, experiment_id, revision, as_of_time, create_time, result FROM analyses
+	rows, err := db.definitions.Query(ctx, `SELECT `+analysisColumns+` FROM analyses
 		WHERE experiment_id = $1 AND request_hash = $2`, experimentID, requestHash)
 	if err != nil {
 		return nil, interpret(err)
@@ -49,7 +55,7 @@ func (db *DB) FindAnalysis(ctx context.Context, experimentID int32, requestHash 
 
 // Analysis returns a stored analysis by its id.
 func (db *DB) Analysis(ctx context.Context, id [16]byte) (*Analysis, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT id, experiment_id, revision, as_of_time, create_time, result FROM analyses WHERE id = $1`, id)
+	rows, err := db.definitions.Query(ctx, `SELECT `+analysisColumns+` FROM analyses WHERE id = $1`, id)
 	if err != nil {
 		return nil, interpret(err)
 	}
@@ -64,7 +70,7 @@ func (db *DB) Analysis(ctx context.Context, id [16]byte) (*Analysis, error) {
 // was created at the given moment with the given id. A zero moment starts with
 // the newest.
 func (db *DB) Analyses(ctx context.Context, experimentID int32, created time.Time, id [16]byte, limit int) ([]*Analysis, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT id, experiment_id, revision, as_of_time, create_time, result FROM analyses
+	rows, err := db.definitions.Query(ctx, `SELECT `+analysisColumns+` FROM analyses
 		WHERE experiment_id = $1 AND ($2 OR (create_time, id) < ($3, $4)) ORDER BY create_time DESC, id DESC LIMIT $5`,
 		experimentID, created.IsZero(), created, id, limit)
 	if err != nil {
@@ -76,6 +82,6 @@ func (db *DB) Analyses(ctx context.Context, experimentID int32, created time.Tim
 
 func scanAnalysis(row pgx.CollectableRow) (*Analysis, error) {
 	var a Analysis
-	err := row.Scan(&a.ID, &a.ExperimentID, &a.Revision, &a.AsOfTime, &a.CreateTime, &a.Result)
+	err := row.Scan(&a.ID, &a.ExperimentID, &a.Revision, &a.AsOfTime, &a.CreateTime, &a.Result, &a.ErasedSince)
 	return &a, err
 }

@@ -12,10 +12,14 @@ import (
 )
 
 // Histories returns what assignment needs of every experiment whose version
-// differs from the one in known (key → version), as of one moment.
+// differs from the one in known (key → version), as of one moment. It also learns
+// which subjects were erased, for what else a server holds in memory.
 func (db *DB) Histories(ctx context.Context, known map[string]int64) ([]experiment.History, error) {
 	list := []experiment.History{}
 	err := pgx.BeginTxFunc(ctx, db.definitions, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := db.learnErased(ctx, tx); err != nil {
+			return err
+		}
 		ids, err := changedSince(ctx, tx, known)
 		if err != nil || len(ids) == 0 {
 			return err

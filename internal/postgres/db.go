@@ -8,9 +8,10 @@
 //
 // Events are append only. A moment in recorded_time is the world as it was
 // known then; [DB.SafeTime] tells the latest such moment that cannot change
-// any more. Exposures to holdouts are kept among those to experiments, under ids
-// that no experiment has. The schema is written for plain Postgres and for Citus alike: see
-// the first migration.
+// any more. The exception are subjects that are erased ([DB.EraseSubject]): they
+// are removed from the past as well. Exposures to holdouts are kept among those to
+// experiments, under ids that no experiment has. The schema is written for plain
+// Postgres and for Citus alike: see the first migration.
 package postgres
 
 import (
@@ -56,6 +57,9 @@ type DB struct {
 	partitions map[time.Time]bool // Months of outcomes known to have a partition.
 
 	repeated atomic.Bool // The last batch of outcomes held known ones.
+
+	removing   chan struct{} // Holds one element while subjects are removed.
+	tombstones tombstones
 }
 
 // recorderName is the application_name of the connections that write events;
@@ -75,7 +79,8 @@ const connectTimeout = 5 * time.Second
 
 // New returns the database at url without connecting to it.
 func New(url string, pepper experiment.Pepper) (*DB, error) {
-	db := &DB{url: url, pepper: pepper, names: map[string]int32{}, partitions: map[time.Time]bool{}}
+	db := &DB{url: url, pepper: pepper, names: map[string]int32{}, partitions: map[time.Time]bool{},
+		removing: make(chan struct{}, 1), tombstones: tombstones{ids: map[experiment.SubjectID]bool{}}}
 	var err error
 	if db.definitions, err = db.newPool("assay", statementTimeout, nil); err != nil {
 		return nil, err

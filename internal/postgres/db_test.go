@@ -195,7 +195,7 @@ func TestUnreachableDatabase(t *testing.T) {
 	}
 	for name, call := range map[string]func() error{
 		"a read":   func() error { return second(db.Experiment(t.Context(), "e")) },
-		"a change": func() error { return second(db.SetOverrides(t.Context(), "e", pin("a", 1))) },
+		"a change": func() error { return second(db.SetOverrides(t.Context(), "e", "", pin("a", 1))) },
 		"exposures": func() error {
 			return second(db.RecordExposures(t.Context(), []experiment.Exposure{exposure(1, "a", day(5))}))
 		},
@@ -206,7 +206,7 @@ func TestUnreachableDatabase(t *testing.T) {
 		"subjects":   func() error { return second(db.Subjects(t.Context(), 7, forever, studyOf(t, nil, nil, nil), nil)) },
 		"histories":  func() error { return second(db.Histories(t.Context(), nil)) },
 		"listening":  func() error { return db.ListenCatalog(t.Context(), func() {}) },
-		"an archive": func() error { return second(db.ArchiveMetric(t.Context(), "m", 0)) },
+		"an archive": func() error { return second(db.ArchiveMetric(t.Context(), "m", "", 0)) },
 	} {
 		for range 2 { // With a connection that broke, and without one.
 			wantKind(t, call(), experiment.ErrUnavailable, "DATABASE_UNAVAILABLE")

@@ -35,7 +35,8 @@ func (db *DB) EnrollmentsAt(ctx context.Context, names []experiment.Enrollment, 
 
 // enrollments finds the first recorded exposures. They are of one statement
 // each and never change; those of one statement are told apart by their own
-// times, and then by their variants.
+// times, and then by their variants. Of a subject that is being erased nothing is
+// found: it is forgotten only once.
 func enrollments(ctx context.Context, pool *pgxpool.Pool, names []experiment.Enrollment, by *time.Time) ([]experiment.Enrolled, error) {
 	seen := map[int32]bool{}
 	var experiments []int32
@@ -49,7 +50,8 @@ func enrollments(ctx context.Context, pool *pgxpool.Pool, names []experiment.Enr
 	}
 	rows, err := pool.Query(ctx, `SELECT DISTINCT ON (subject_id, experiment_id) experiment_id, subject_id, variant,
 			recorded_time > statement_timestamp() - $4::interval
-		FROM exposures WHERE experiment_id = ANY($1) AND subject_id = ANY($2) AND recorded_time <= coalesce($3, 'infinity'::timestamptz)
+		FROM exposures x WHERE experiment_id = ANY($1) AND subject_id = ANY($2) AND recorded_time <= coalesce($3, 'infinity'::timestamptz)
+		AND NOT EXISTS (SELECT FROM erased_subjects s WHERE s.subject_id = x.subject_id)
 		ORDER BY subject_id, experiment_id, recorded_time, exposed_time, variant`, experiments, subjects, by, recentExposure)
 	if err != nil {
 		return nil, interpret(err)

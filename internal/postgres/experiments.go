@@ -151,6 +151,9 @@ func (db *DB) CreateExperiment(ctx context.Context, key, requestID, author strin
 		if err := announce(ctx, tx, key); err != nil {
 			return err
 		}
+		if err := audit(ctx, tx, experiment.AuditEvent{Author: author, Action: experiment.AuditCreate, Kind: experiment.AuditedExperiment, Key: key}); err != nil {
+			return err
+		}
 		created, err = getExperiment(ctx, tx, key)
 		return err
 	})
@@ -209,6 +212,12 @@ func (db *DB) UpdateExperiment(ctx context.Context, key string, etag int64, chan
 		if err := announce(ctx, tx, key); err != nil {
 			return err
 		}
+		if err := audit(ctx, tx, experiment.AuditEvent{
+			Author: next.Author, Action: experiment.AuditUpdate, Kind: experiment.AuditedExperiment, Key: key,
+			Details: map[string]any{"revision": next.Number},
+		}); err != nil {
+			return err
+		}
 		updated, err = getExperiment(ctx, tx, key)
 		return err
 	})
@@ -234,6 +243,7 @@ func lockExperiment(ctx context.Context, tx pgx.Tx, key string, etag int64) (*ex
 
 // StateChange moves an experiment to another state.
 type StateChange struct {
+	Author    string           // As the caller named itself.
 	From      experiment.State // Empty: from any state that allows it.
 	To        experiment.State
 	Shipped   string // Concluding only: the variant to ship, empty for none.
@@ -284,10 +294,23 @@ func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, 
 		if err := announce(ctx, tx, key); err != nil {
 			return err
 		}
+		if err := auditTransition(ctx, tx, e, change); err != nil {
+			return err
+		}
 		moved, err = getExperiment(ctx, tx, key)
 		return err
 	})
 	return moved, err
+}
+
+func auditTransition(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, change StateChange) error {
+	event := experiment.AuditEvent{
+		Author: change.Author, Action: experiment.AuditOf(e.State, change.To), Kind: experiment.AuditedExperiment, Key: e.Key,
+	}
+	if change.Shipped != "" {
+		event.Details = map[string]any{"shipped_variant": change.Shipped}
+	}
+	return audit(ctx, tx, event)
 }
 
 func start(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {

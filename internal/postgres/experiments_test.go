@@ -46,7 +46,7 @@ func createExperiment(t *testing.T, db *postgres.DB, key string, def experiment.
 func createMetrics(t *testing.T, db *postgres.DB, keys ...string) {
 	t.Helper()
 	for _, key := range keys {
-		if _, err := db.CreateMetric(t.Context(), key, "", metric.Proportion("purchase", nil)); err != nil {
+		if _, err := db.CreateMetric(t.Context(), key, "", "", metric.Proportion("purchase", nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -161,7 +161,7 @@ func TestExperimentMetrics(t *testing.T) {
 	d := newDatabase(t)
 	ctx := t.Context()
 	createMetrics(t, d.DB, "m", "old", "new")
-	if _, err := d.ArchiveMetric(ctx, "old", 0); err != nil {
+	if _, err := d.ArchiveMetric(ctx, "old", "", 0); err != nil {
 		t.Fatal(err)
 	}
 	_, err := d.CreateExperiment(ctx, "e", "", "", definition("m", "unknown", "old", "none"))
@@ -182,7 +182,7 @@ func TestExperimentMetrics(t *testing.T) {
 	}
 	wantInvalid(t, use("unknown", "m"), "metrics[0].metric")
 	wantInvalid(t, use("m", "old"), "metrics[1].metric")
-	if _, err := d.ArchiveMetric(ctx, "m", 0); err != nil {
+	if _, err := d.ArchiveMetric(ctx, "m", "", 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := use("m", "new"); err != nil {
@@ -283,7 +283,7 @@ func TestChangesAreTimedAfterTheirLock(t *testing.T) {
 	exec(t, locker, `SELECT FROM experiments WHERE key = 'e' FOR UPDATE`)
 	errs := make(chan error, 3)
 	go func() { errs <- second(d.UpdateExperiment(context.Background(), "e", 0, described("waited"))) }()
-	go func() { errs <- second(d.SetOverrides(context.Background(), "e", pin("control", 1))) }()
+	go func() { errs <- second(d.SetOverrides(context.Background(), "e", "", pin("control", 1))) }()
 	go func() {
 		errs <- second(d.TransitionExperiment(context.Background(), "e", 0, postgres.StateChange{To: experiment.StatePaused}))
 	}()
@@ -311,7 +311,7 @@ func TestTransitions(t *testing.T) {
 	d := newDatabase(t)
 	ctx := t.Context()
 	createMetrics(t, d.DB, "m", "n")
-	if _, err := d.UpdateMetric(ctx, "m", 0, func(m *metric.Metric) (metric.Definition, error) { return metric.Sum("purchase", nil), nil }); err != nil {
+	if _, err := d.UpdateMetric(ctx, "m", "", 0, func(m *metric.Metric) (metric.Definition, error) { return metric.Sum("purchase", nil), nil }); err != nil {
 		t.Fatal(err)
 	}
 	made := createExperiment(t, d.DB, "e", definition("m", "n"))
@@ -340,7 +340,7 @@ func TestTransitions(t *testing.T) {
 	_, err = d.TransitionExperiment(ctx, "e", 0, start)
 	wantKind(t, err, experiment.ErrPrecondition, "STATE_FORBIDS")
 
-	if _, err := d.UpdateMetric(ctx, "n", 0, func(*metric.Metric) (metric.Definition, error) { return metric.Sum("refund", nil), nil }); err != nil {
+	if _, err := d.UpdateMetric(ctx, "n", "", 0, func(*metric.Metric) (metric.Definition, error) { return metric.Sum("refund", nil), nil }); err != nil {
 		t.Fatal(err)
 	}
 	transition(t, d.DB, "e", postgres.StateChange{To: experiment.StatePaused})

@@ -14,8 +14,8 @@ import (
 
 // RecordExposures commits the exposures that bring something new: a first
 // exposure of a subject to a variant in a phase, or an earlier one, or such a
-// side in a holdout. All others are duplicates and write nothing. The results
-// are in the order of the items.
+// side in a holdout. Those whose subject was erased are erased. All others are
+// duplicates. Neither writes anything. The results are in the order of the items.
 //
 // Two servers that record the same subject at once may both append; readers
 // take the earliest row, so that a row too many changes nothing.
@@ -24,10 +24,17 @@ func (db *DB) RecordExposures(ctx context.Context, items []experiment.Exposure) 
 	results := make([]experiment.Result, len(items))
 	earliest := earliestExposures(rows)
 	err := inTx(ctx, db.recording, func(tx pgx.Tx) error {
+		if err := db.learnErased(ctx, tx); err != nil {
+			return err
+		}
 		for i := range results {
 			results[i] = experiment.Duplicate
+			if db.isErased(items[i].SubjectID) {
+				results[i] = experiment.Erased
+			}
 		}
-		fresh, err := newExposures(ctx, tx, rows, earliest)
+		kept := slices.DeleteFunc(slices.Clone(earliest), func(row int) bool { return results[of[row]] == experiment.Erased })
+		fresh, err := newExposures(ctx, tx, rows, kept)
 		if err != nil || len(fresh) == 0 {
 			return err
 		}

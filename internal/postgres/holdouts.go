@@ -120,6 +120,9 @@ func (db *DB) CreateHoldout(ctx context.Context, requestID, author string, h exp
 		if err := coverRunning(ctx, tx, author, &begun, running); err != nil {
 			return err
 		}
+		if err := audit(ctx, tx, experiment.AuditEvent{Author: author, Action: experiment.AuditCreate, Kind: experiment.AuditedHoldout, Key: h.Key}); err != nil {
+			return err
+		}
 		created, err = getHoldout(ctx, tx, h.Key)
 		return err
 	})
@@ -229,6 +232,12 @@ func coverInNewPhase(ctx context.Context, tx pgx.Tx, author string, h *experimen
 	if err := insertCoverage(ctx, tx, e.ID, h.ID); err != nil {
 		return err
 	}
+	if err := audit(ctx, tx, experiment.AuditEvent{
+		Author: author, Action: experiment.AuditUpdate, Kind: experiment.AuditedExperiment, Key: key,
+		Details: map[string]any{"revision": next.Number},
+	}); err != nil {
+		return err
+	}
 	return announce(ctx, tx, key)
 }
 
@@ -263,7 +272,7 @@ func insertCoverage(ctx context.Context, tx pgx.Tx, experimentID, holdoutID int3
 // UpdateHoldout stores what change makes of the holdout, as far as it may change
 // now. An etag (the version) that is not 0 must be the current one. A holdout
 // that does not change keeps its version.
-func (db *DB) UpdateHoldout(ctx context.Context, key string, etag int64, change func(*experiment.Holdout) (experiment.Holdout, error)) (*experiment.Holdout, error) {
+func (db *DB) UpdateHoldout(ctx context.Context, key, author string, etag int64, change func(*experiment.Holdout) (experiment.Holdout, error)) (*experiment.Holdout, error) {
 	var updated *experiment.Holdout
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		if err := lockHoldouts(ctx, tx, lockToChange); err != nil {
@@ -287,7 +296,7 @@ func (db *DB) UpdateHoldout(ctx context.Context, key string, etag int64, change 
 		if next, err = h.Next(next, now); err != nil {
 			return err
 		}
-		if err := storeHoldout(ctx, tx, h, &next); err != nil {
+		if err := storeHoldout(ctx, tx, author, h, &next); err != nil {
 			return err
 		}
 		updated, err = getHoldout(ctx, tx, key)
@@ -298,7 +307,7 @@ func (db *DB) UpdateHoldout(ctx context.Context, key string, etag int64, change 
 
 // storeHoldout stores a changed holdout. Another end makes the covered
 // experiments be compiled anew.
-func storeHoldout(ctx context.Context, tx pgx.Tx, h, next *experiment.Holdout) error {
+func storeHoldout(ctx context.Context, tx pgx.Tx, author string, h, next *experiment.Holdout) error {
 	if h.Equal(next) {
 		return nil
 	}
@@ -309,6 +318,9 @@ func storeHoldout(ctx context.Context, tx pgx.Tx, h, next *experiment.Holdout) e
 	if _, err := tx.Exec(ctx, `UPDATE holdouts SET description = $2, share = $3, salt = $4, labels = $5, kind = $6, start_time = $7, end_time = $8,
 		version = (SELECT nextval('definition_version')), update_time = statement_timestamp() WHERE id = $1`,
 		h.ID, next.Description, next.Share, next.Salt, string(labels), next.Kind, next.StartTime, nullTime(next.EndTime)); err != nil {
+		return err
+	}
+	if err := audit(ctx, tx, experiment.AuditEvent{Author: author, Action: experiment.AuditUpdate, Kind: experiment.AuditedHoldout, Key: h.Key}); err != nil {
 		return err
 	}
 	if h.EndTime.Equal(next.EndTime) {

@@ -79,12 +79,12 @@ func TestCreateAndUpdateHoldout(t *testing.T) {
 		_, err := d.CreateHoldout(t.Context(), request, "", global(key), experiment.RunningRefuse)
 		wantKind(t, err, experiment.ErrAlreadyExists, "HOLDOUT_EXISTS")
 	}
-	same, err := d.UpdateHoldout(t.Context(), "h", created.Version, setEnd(wanted.EndTime))
+	same, err := d.UpdateHoldout(t.Context(), "h", "", created.Version, setEnd(wanted.EndTime))
 	if err != nil || same.Version != created.Version {
 		t.Fatalf("unchanged: %+v, %v", same, err)
 	}
 	other := experiment.Holdout{Description: "d", Share: 0.5, Salt: "t", Kind: experiment.HoldoutStatusQuo, StartTime: wanted.StartTime.Add(time.Hour)}
-	changed, err := d.UpdateHoldout(t.Context(), "h", created.Version, func(*experiment.Holdout) (experiment.Holdout, error) { return other, nil })
+	changed, err := d.UpdateHoldout(t.Context(), "h", "", created.Version, func(*experiment.Holdout) (experiment.Holdout, error) { return other, nil })
 	if err != nil || changed.Version <= created.Version || !changed.UpdateTime.After(created.UpdateTime) {
 		t.Fatalf("changed: %+v, %v", changed, err)
 	}
@@ -92,11 +92,11 @@ func TestCreateAndUpdateHoldout(t *testing.T) {
 	if diff := cmp.Diff(&other, changed, ignored); diff != "" {
 		t.Errorf("changed (-want +got):\n%s", diff)
 	}
-	_, err = d.UpdateHoldout(t.Context(), "h", created.Version, setEnd(time.Time{}))
+	_, err = d.UpdateHoldout(t.Context(), "h", "", created.Version, setEnd(time.Time{}))
 	wantKind(t, err, experiment.ErrAborted, "ETAG_MISMATCH")
-	_, err = d.UpdateHoldout(t.Context(), "x", 0, setEnd(time.Time{}))
+	_, err = d.UpdateHoldout(t.Context(), "x", "", 0, setEnd(time.Time{}))
 	wantKind(t, err, experiment.ErrNotFound, "HOLDOUT_NOT_FOUND")
-	_, err = d.UpdateHoldout(t.Context(), "h", 0, setEnd(day(1)))
+	_, err = d.UpdateHoldout(t.Context(), "h", "", 0, setEnd(day(1)))
 	wantInvalid(t, err, "end_time", "end_time")
 	_, err = d.Holdout(t.Context(), "x")
 	wantKind(t, err, experiment.ErrNotFound, "HOLDOUT_NOT_FOUND")
@@ -118,7 +118,7 @@ func TestCoverage(t *testing.T) {
 	for _, h := range []experiment.Holdout{later, mine, others, devices, ended, global("all")} {
 		createHoldout(t, d.DB, h, experiment.RunningRefuse)
 	}
-	if _, err := d.UpdateHoldout(t.Context(), "ended", 0, setEnd(time.Now())); err != nil {
+	if _, err := d.UpdateHoldout(t.Context(), "ended", "", 0, setEnd(time.Now())); err != nil {
 		t.Fatal(err)
 	}
 	external := labelled("a")
@@ -152,13 +152,13 @@ func TestCoverage(t *testing.T) {
 		next.Description = "d"
 		return next, nil
 	}
-	if _, err := d.UpdateHoldout(t.Context(), "all", 0, described); err != nil {
+	if _, err := d.UpdateHoldout(t.Context(), "all", "", 0, described); err != nil {
 		t.Fatal(err)
 	}
 	if now, err := d.Experiment(t.Context(), "e"); err != nil || now.Version != before.Version {
 		t.Errorf("another description made the experiment %+v, %v", now, err)
 	}
-	updated, err := d.UpdateHoldout(t.Context(), "all", 0, setEnd(time.Now().Add(-time.Minute)))
+	updated, err := d.UpdateHoldout(t.Context(), "all", "", 0, setEnd(time.Now().Add(-time.Minute)))
 	if err != nil || time.Since(updated.EndTime) > time.Minute {
 		t.Fatalf("ended now: %+v, %v", updated, err)
 	}

@@ -62,7 +62,7 @@ func (db *DB) Layers(ctx context.Context, after string, limit int) ([]*experimen
 
 // CreateLayer stores a layer. A request id that made a layer before returns
 // that one.
-func (db *DB) CreateLayer(ctx context.Context, requestID string, l experiment.Layer) (*experiment.Layer, error) {
+func (db *DB) CreateLayer(ctx context.Context, requestID, author string, l experiment.Layer) (*experiment.Layer, error) {
 	var created *experiment.Layer
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		var id int32
@@ -74,6 +74,8 @@ func (db *DB) CreateLayer(ctx context.Context, requestID string, l experiment.La
 			if errors.Is(err, pgx.ErrNoRows) || err == nil && madeKey != l.Key {
 				return experiment.Errorf(experiment.ErrAlreadyExists, "LAYER_EXISTS", "there is a layer %q already, or the request id made another one", l.Key)
 			}
+		} else if err == nil {
+			err = audit(ctx, tx, experiment.AuditEvent{Author: author, Action: experiment.AuditCreate, Kind: experiment.AuditedLayer, Key: l.Key})
 		}
 		if err != nil {
 			return err
@@ -87,7 +89,7 @@ func (db *DB) CreateLayer(ctx context.Context, requestID string, l experiment.La
 // UpdateLayer stores the description and the salt that change makes of the
 // layer as it is under its row's lock. An etag (the version) that is not 0 must
 // be the current one. A layer that does not change keeps its version.
-func (db *DB) UpdateLayer(ctx context.Context, key string, etag int64, change func(*experiment.Layer) (experiment.Layer, error)) (*experiment.Layer, error) {
+func (db *DB) UpdateLayer(ctx context.Context, key, author string, etag int64, change func(*experiment.Layer) (experiment.Layer, error)) (*experiment.Layer, error) {
 	var updated *experiment.Layer
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		if err := lockLayer(ctx, tx, key); err != nil {
@@ -115,6 +117,9 @@ func (db *DB) UpdateLayer(ctx context.Context, key string, etag int64, change fu
 		}
 		if _, err := tx.Exec(ctx, `UPDATE layers SET description = $2, salt = $3, version = (SELECT nextval('definition_version')), update_time = statement_timestamp()
 			WHERE id = $1`, l.ID, next.Description, next.Salt); err != nil {
+			return err
+		}
+		if err := audit(ctx, tx, experiment.AuditEvent{Author: author, Action: experiment.AuditUpdate, Kind: experiment.AuditedLayer, Key: key}); err != nil {
 			return err
 		}
 		updated, err = getLayer(ctx, tx, key)

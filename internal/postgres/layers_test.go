@@ -16,7 +16,7 @@ import (
 
 func createLayer(t *testing.T, db *postgres.DB, key string) *experiment.Layer {
 	t.Helper()
-	l, err := db.CreateLayer(t.Context(), "", experiment.Layer{Key: key, Unit: "user", Salt: key})
+	l, err := db.CreateLayer(t.Context(), "", "", experiment.Layer{Key: key, Unit: "user", Salt: key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,18 +313,18 @@ func TestTwoStarts(t *testing.T) {
 func TestCreateAndUpdateLayer(t *testing.T) {
 	d := newDatabase(t)
 	wanted := experiment.Layer{Key: "l", Unit: "account", Salt: "salt", Description: "<é>"}
-	created, err := d.CreateLayer(t.Context(), "r", wanted)
+	created, err := d.CreateLayer(t.Context(), "r", "", wanted)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(&wanted, created, cmpopts.IgnoreFields(experiment.Layer{}, "ID", "Version", "CreateTime", "UpdateTime")); diff != "" || created.Version == 0 || created.CreateTime.IsZero() {
 		t.Errorf("created %+v (-want +got):\n%s", created, diff)
 	}
-	if again, err := d.CreateLayer(t.Context(), "r", wanted); err != nil || again.ID != created.ID {
+	if again, err := d.CreateLayer(t.Context(), "r", "", wanted); err != nil || again.ID != created.ID {
 		t.Errorf("the same request again: %+v, %v", again, err)
 	}
 	for request, key := range map[string]string{"": "l", "s": "l", "r": "other"} {
-		_, err := d.CreateLayer(t.Context(), request, experiment.Layer{Key: key, Unit: "user", Salt: key})
+		_, err := d.CreateLayer(t.Context(), request, "", experiment.Layer{Key: key, Unit: "user", Salt: key})
 		wantKind(t, err, experiment.ErrAlreadyExists, "LAYER_EXISTS")
 	}
 	to := func(description, salt string) func(*experiment.Layer) (experiment.Layer, error) {
@@ -334,17 +334,17 @@ func TestCreateAndUpdateLayer(t *testing.T) {
 			return next, nil
 		}
 	}
-	same, err := d.UpdateLayer(t.Context(), "l", created.Version, to("<é>", "salt"))
+	same, err := d.UpdateLayer(t.Context(), "l", "", created.Version, to("<é>", "salt"))
 	if err != nil || same.Version != created.Version {
 		t.Fatalf("unchanged: %+v, %v", same, err)
 	}
-	salted, err := d.UpdateLayer(t.Context(), "l", created.Version, to("new", "pepper"))
+	salted, err := d.UpdateLayer(t.Context(), "l", "", created.Version, to("new", "pepper"))
 	if err != nil || salted.Salt != "pepper" || salted.Description != "new" || salted.Version <= created.Version || !salted.UpdateTime.After(created.UpdateTime) {
 		t.Fatalf("changed: %+v, %v", salted, err)
 	}
-	_, err = d.UpdateLayer(t.Context(), "l", created.Version, to("newer", "pepper"))
+	_, err = d.UpdateLayer(t.Context(), "l", "", created.Version, to("newer", "pepper"))
 	wantKind(t, err, experiment.ErrAborted, "ETAG_MISMATCH")
-	_, err = d.UpdateLayer(t.Context(), "m", 0, to("", ""))
+	_, err = d.UpdateLayer(t.Context(), "m", "", 0, to("", ""))
 	wantKind(t, err, experiment.ErrNotFound, "LAYER_NOT_FOUND")
 	_, err = d.Layer(t.Context(), "m")
 	wantKind(t, err, experiment.ErrNotFound, "LAYER_NOT_FOUND")
@@ -355,9 +355,9 @@ func TestCreateAndUpdateLayer(t *testing.T) {
 	createExperiment(t, d.DB, "e", def)
 	transition(t, d.DB, "e", start)
 	transition(t, d.DB, "e", conclude)
-	_, err = d.UpdateLayer(t.Context(), "l", 0, to("new", "salt"))
+	_, err = d.UpdateLayer(t.Context(), "l", "", 0, to("new", "salt"))
 	wantKind(t, err, experiment.ErrPrecondition, "LAYER_USED")
-	if _, err := d.UpdateLayer(t.Context(), "l", salted.Version, to("newest", "pepper")); err != nil {
+	if _, err := d.UpdateLayer(t.Context(), "l", "", salted.Version, to("newest", "pepper")); err != nil {
 		t.Errorf("another description of a layer in use, by an etag from before: %v", err)
 	}
 	for _, key := range []string{"k", "n", "m"} {

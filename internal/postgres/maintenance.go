@@ -19,8 +19,9 @@ const keptFrom = "outcomes_kept_from"
 // Maintain does what is to be done to the partitions of outcomes from time to
 // time: it makes those of this month and the next, so that no event waits for
 // one; it drops those that ended longer than retention ago, if that is not 0;
-// and it gives the closed ones an index by subject. Many servers may do so at
-// once, and what one of them cannot do now is done the next time.
+// and it gives the closed ones an index by subject. It also repeats erasures of
+// subjects. Many servers may do so at once, and what one of them cannot do now is
+// done the next time.
 func (db *DB) Maintain(ctx context.Context, now time.Time, retention time.Duration) error {
 	this := time.Date(now.UTC().Year(), now.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
 	errs := []error{db.ensurePartitions(ctx, map[time.Time]bool{this: true, this.AddDate(0, 1, 0): true})}
@@ -34,7 +35,7 @@ func (db *DB) Maintain(ctx context.Context, now time.Time, retention time.Durati
 			errs = append(errs, db.indexPartition(ctx, month))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, db.sweepErased(ctx))...)
 }
 
 func partitionName(month time.Time) string { return month.Format("outcomes_2006_01") }

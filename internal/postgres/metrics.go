@@ -64,7 +64,7 @@ func (db *DB) Metrics(ctx context.Context, after string, limit int, archived boo
 
 // CreateMetric stores a metric. A request id that made a metric before returns
 // that one.
-func (db *DB) CreateMetric(ctx context.Context, key, requestID string, def metric.Definition) (*metric.Metric, error) {
+func (db *DB) CreateMetric(ctx context.Context, key, requestID, author string, def metric.Definition) (*metric.Metric, error) {
 	var created *metric.Metric
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		var id int32
@@ -77,7 +77,7 @@ func (db *DB) CreateMetric(ctx context.Context, key, requestID string, def metri
 				return experiment.Errorf(experiment.ErrAlreadyExists, "METRIC_EXISTS", "there is a metric %q already, or the request id made another one", key)
 			}
 		} else if err == nil {
-			err = insertMetricRevision(ctx, tx, key, 1, &def)
+			err = insertMetric(ctx, tx, author, key, &def)
 		}
 		if err != nil {
 			return err
@@ -88,10 +88,18 @@ func (db *DB) CreateMetric(ctx context.Context, key, requestID string, def metri
 	return created, err
 }
 
+// insertMetric adds the first revision of a new metric.
+func insertMetric(ctx context.Context, tx pgx.Tx, author, key string, def *metric.Definition) error {
+	if err := insertMetricRevision(ctx, tx, key, 1, def); err != nil {
+		return err
+	}
+	return audit(ctx, tx, experiment.AuditEvent{Author: author, Action: experiment.AuditCreate, Kind: experiment.AuditedMetric, Key: key})
+}
+
 // UpdateMetric stores the definition that change makes of the metric as it is
 // under its row's lock, as a new revision. An etag (the version) that is not 0
 // must be the current one. A definition that does not change makes no revision.
-func (db *DB) UpdateMetric(ctx context.Context, key string, etag int64, change func(*metric.Metric) (metric.Definition, error)) (*metric.Metric, error) {
+func (db *DB) UpdateMetric(ctx context.Context, key, author string, etag int64, change func(*metric.Metric) (metric.Definition, error)) (*metric.Metric, error) {
 	var updated *metric.Metric
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		m, err := lockMetric(ctx, tx, key, etag)
@@ -115,6 +123,12 @@ func (db *DB) UpdateMetric(ctx context.Context, key string, etag int64, change f
 		if _, err := tx.Exec(ctx, `UPDATE metrics SET revision = $2, version = (SELECT nextval('definition_version')) WHERE key = $1`, key, m.Revision+1); err != nil {
 			return err
 		}
+		if err := audit(ctx, tx, experiment.AuditEvent{
+			Author: author, Action: experiment.AuditUpdate, Kind: experiment.AuditedMetric, Key: key,
+			Details: map[string]any{"revision": m.Revision + 1},
+		}); err != nil {
+			return err
+		}
 		updated, err = getMetric(ctx, tx, key, 0)
 		return err
 	})
@@ -122,7 +136,7 @@ func (db *DB) UpdateMetric(ctx context.Context, key string, etag int64, change f
 }
 
 // ArchiveMetric keeps a metric out of new experiments.
-func (db *DB) ArchiveMetric(ctx context.Context, key string, etag int64) (*metric.Metric, error) {
+func (db *DB) ArchiveMetric(ctx context.Context, key, author string, etag int64) (*metric.Metric, error) {
 	var archived *metric.Metric
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		m, err := lockMetric(ctx, tx, key, etag)
@@ -131,6 +145,9 @@ func (db *DB) ArchiveMetric(ctx context.Context, key string, etag int64) (*metri
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE metrics SET archived = true, version = (SELECT nextval('definition_version')) WHERE key = $1`, key); err != nil {
+			return err
+		}
+		if err := audit(ctx, tx, experiment.AuditEvent{Author: author, Action: experiment.AuditArchive, Kind: experiment.AuditedMetric, Key: key}); err != nil {
 			return err
 		}
 		archived, err = getMetric(ctx, tx, key, 0)

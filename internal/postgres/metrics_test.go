@@ -19,7 +19,7 @@ func TestMetricRevisions(t *testing.T) {
 	ctx := t.Context()
 	def := metric.Sum("purchase", []experiment.Condition{{Field: "a\x00", Op: experiment.OpEqual, Values: []string{"\x00", "b"}}})
 	def.Direction, def.Window, def.Description = metric.DirectionIncrease, 14*24*time.Hour, "NUL \x00"
-	made, err := d.CreateMetric(ctx, "m", "", def)
+	made, err := d.CreateMetric(ctx, "m", "", "", def)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestMetricRevisions(t *testing.T) {
 	if diff := cmp.Diff(want, made); diff != "" {
 		t.Error(diff)
 	}
-	updated, err := d.UpdateMetric(ctx, "m", made.Version, func(m *metric.Metric) (metric.Definition, error) {
+	updated, err := d.UpdateMetric(ctx, "m", "", made.Version, func(m *metric.Metric) (metric.Definition, error) {
 		next := m.Definition
 		next.Window = time.Hour
 		return next, nil
@@ -40,7 +40,7 @@ func TestMetricRevisions(t *testing.T) {
 	if diff := cmp.Diff(want, updated); diff != "" || updated.Version <= made.Version || !updated.UpdateTime.After(made.UpdateTime) {
 		t.Errorf("updated: %s", diff)
 	}
-	same, err := d.UpdateMetric(ctx, "m", 0, func(m *metric.Metric) (metric.Definition, error) { return m.Definition, nil })
+	same, err := d.UpdateMetric(ctx, "m", "", 0, func(m *metric.Metric) (metric.Definition, error) { return m.Definition, nil })
 	if diff := cmp.Diff(updated, same); diff != "" || err != nil {
 		t.Errorf("an update that changes nothing: %s, %v", diff, err)
 	}
@@ -55,14 +55,14 @@ func TestMetricRevisions(t *testing.T) {
 	wantKind(t, err, experiment.ErrNotFound, "METRIC_NOT_FOUND")
 	_, err = d.Metric(ctx, "n", 0)
 	wantKind(t, err, experiment.ErrNotFound, "METRIC_NOT_FOUND")
-	_, err = d.UpdateMetric(ctx, "n", 0, nil)
+	_, err = d.UpdateMetric(ctx, "n", "", 0, nil)
 	wantKind(t, err, experiment.ErrNotFound, "METRIC_NOT_FOUND")
-	_, err = d.UpdateMetric(ctx, "m", made.Version, nil)
+	_, err = d.UpdateMetric(ctx, "m", "", made.Version, nil)
 	wantKind(t, err, experiment.ErrAborted, "ETAG_MISMATCH")
-	_, err = d.ArchiveMetric(ctx, "m", made.Version)
+	_, err = d.ArchiveMetric(ctx, "m", "", made.Version)
 	wantKind(t, err, experiment.ErrAborted, "ETAG_MISMATCH")
 
-	archived, err := d.ArchiveMetric(ctx, "m", updated.Version)
+	archived, err := d.ArchiveMetric(ctx, "m", "", updated.Version)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,27 +70,27 @@ func TestMetricRevisions(t *testing.T) {
 	if diff := cmp.Diff(want, archived); diff != "" || archived.Version <= updated.Version {
 		t.Errorf("archived: %s", diff)
 	}
-	again, err := d.ArchiveMetric(ctx, "m", 0)
+	again, err := d.ArchiveMetric(ctx, "m", "", 0)
 	if diff := cmp.Diff(archived, again); diff != "" || err != nil {
 		t.Errorf("archived again: %s, %v", diff, err)
 	}
-	_, err = d.UpdateMetric(ctx, "m", 0, nil)
+	_, err = d.UpdateMetric(ctx, "m", "", 0, nil)
 	wantKind(t, err, experiment.ErrPrecondition, "METRIC_ARCHIVED")
 }
 
 func TestCreateMetricTwice(t *testing.T) {
 	d := newDatabase(t)
 	ctx := t.Context()
-	first, err := d.CreateMetric(ctx, "m", "request", metric.Proportion("purchase", nil))
+	first, err := d.CreateMetric(ctx, "m", "request", "", metric.Proportion("purchase", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := d.other.CreateMetric(ctx, "m", "request", metric.Sum("refund", nil))
+	again, err := d.other.CreateMetric(ctx, "m", "request", "", metric.Sum("refund", nil))
 	if diff := cmp.Diff(first, again); diff != "" || err != nil {
 		t.Errorf("the same request: %s, %v", diff, err)
 	}
 	for _, c := range []struct{ key, request string }{{"m", "request 2"}, {"m", ""}, {"n", "request"}} {
-		_, err := d.CreateMetric(ctx, c.key, c.request, metric.Proportion("purchase", nil))
+		_, err := d.CreateMetric(ctx, c.key, c.request, "", metric.Proportion("purchase", nil))
 		wantKind(t, err, experiment.ErrAlreadyExists, "METRIC_EXISTS")
 	}
 }
@@ -104,7 +104,7 @@ func TestUpdateMetricAtOnce(t *testing.T) {
 	}
 	update := func(etag int64) []error {
 		return atOnce(8, func(i int) error {
-			return second([]*postgres.DB{d.DB, d.other}[i%2].UpdateMetric(context.Background(), "m", etag,
+			return second([]*postgres.DB{d.DB, d.other}[i%2].UpdateMetric(context.Background(), "m", "", etag,
 				func(m *metric.Metric) (metric.Definition, error) {
 					next := m.Definition
 					next.Description = fmt.Sprint(etag, i)
@@ -134,7 +134,7 @@ func TestUpdateMetricAtOnce(t *testing.T) {
 func TestListMetrics(t *testing.T) {
 	d := newDatabase(t)
 	createMetrics(t, d.DB, "c", "a", "d", "b")
-	if _, err := d.ArchiveMetric(t.Context(), "b", 0); err != nil {
+	if _, err := d.ArchiveMetric(t.Context(), "b", "", 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

@@ -17,8 +17,8 @@ import (
 // RecordOutcomes commits the outcomes that are new. An outcome whose identity
 // (subject, row id) is known is a duplicate if its name, value and properties
 // are those recorded, else a conflict; neither writes anything. One whose name
-// would be a name too many is limited. The results are in the order of the
-// items.
+// would be a name too many is limited, and one whose subject was erased is erased.
+// The results are in the order of the items.
 //
 // The new ones are copied, which costs half of an INSERT … ON CONFLICT. A COPY
 // fails as a whole upon a known identity, so the known ones are looked up first,
@@ -117,6 +117,10 @@ func newOutcomeBatch(items []experiment.Outcome, names map[string]int32, results
 
 // insertOutcomes writes a batch in one of the ways.
 func (db *DB) insertOutcomes(ctx context.Context, tx pgx.Tx, b *outcomeBatch, way int, results []experiment.Result) error {
+	if err := db.learnErased(ctx, tx); err != nil {
+		return err
+	}
+	b = db.withoutErased(b, results)
 	fresh, known := b.indices, b.repeats
 	if way > copyAll && len(b.indices) > 0 {
 		var err error
@@ -173,6 +177,21 @@ func (b *outcomeBatch) insert(ctx context.Context, tx pgx.Tx, indices, known []i
 		}
 	}
 	return inserted, known, nil
+}
+
+// withoutErased returns the batch without the items of erased subjects.
+func (db *DB) withoutErased(b *outcomeBatch, results []experiment.Result) *outcomeBatch {
+	isErased := func(i int) bool {
+		if db.isErased(b.items[i].SubjectID) {
+			results[i] = experiment.Erased
+			return true
+		}
+		return false
+	}
+	rest := *b
+	rest.indices = slices.DeleteFunc(slices.Clone(b.indices), isErased)
+	rest.repeats = slices.DeleteFunc(slices.Clone(b.repeats), isErased)
+	return &rest
 }
 
 // divide tells the items that stand for a new identity from all whose identity

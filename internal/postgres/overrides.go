@@ -26,7 +26,7 @@ const MaxOverrides = 10_000
 //
 // An analysis of a moment leaves out who was pinned by then. So pins are
 // written on a connection for events, whose transactions SafeTime waits for.
-func (db *DB) SetOverrides(ctx context.Context, key string, overrides []Override) (int, error) {
+func (db *DB) SetOverrides(ctx context.Context, key, author string, overrides []Override) (int, error) {
 	changed := 0
 	err := inTx(ctx, db.recording, func(tx pgx.Tx) error {
 		e, err := lockExperiment(ctx, tx, key, 0)
@@ -37,6 +37,9 @@ func (db *DB) SetOverrides(ctx context.Context, key string, overrides []Override
 		for i, o := range overrides {
 			ids[i], variants[i] = o.SubjectID, o.Variant
 		}
+		if err := db.checkNotErased(ctx, tx, overrides); err != nil {
+			return err
+		}
 		var unpinned, pinned int
 		if err := tx.QueryRow(ctx, `WITH ended AS (
 				UPDATE overrides o SET end_time = statement_timestamp() FROM unnest($2::uuid[], $3::text[]) AS w (subject_id, variant)
@@ -46,18 +49,39 @@ func (db *DB) SetOverrides(ctx context.Context, key string, overrides []Override
 			return err
 		}
 		if err := tx.QueryRow(ctx, `WITH pinned AS (
-				INSERT INTO overrides (experiment_id, subject_id, variant)
+				INSERT INTO overrides AS p (experiment_id, subject_id, variant)
 				SELECT $1, w.subject_id, w.variant FROM unnest($2::uuid[], $3::text[]) AS w (subject_id, variant)
 				WHERE w.variant <> '' AND NOT EXISTS (
 					SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = w.subject_id AND o.end_time IS NULL)
-				RETURNING subject_id)
+				RETURNING p.subject_id)
 			SELECT count(*) FROM pinned`, e.ID, ids, variants).Scan(&pinned); err != nil {
 			return err
 		}
 		changed = unpinned + pinned
-		return finishOverrides(ctx, tx, e, changed)
+		if err := finishOverrides(ctx, tx, e, changed); err != nil || changed == 0 {
+			return err
+		}
+		return audit(ctx, tx, experiment.AuditEvent{
+			Author: author, Action: experiment.AuditSetOverrides, Kind: experiment.AuditedExperiment, Key: key,
+			Details: map[string]any{"changed": changed},
+		})
 	})
 	return changed, err
+}
+
+// checkNotErased refuses to pin a subject that was erased. No erased one is
+// pinned, so there is nothing to unpin.
+func (db *DB) checkNotErased(ctx context.Context, tx pgx.Tx, overrides []Override) error {
+	if err := db.learnErased(ctx, tx); err != nil {
+		return err
+	}
+	for i, o := range overrides {
+		if o.Variant != "" && db.isErased(o.SubjectID) {
+			return experiment.Errorf(experiment.ErrPrecondition, "SUBJECT_ERASED",
+				"the subject of overrides[%d] was erased: nothing of it is stored any more", i)
+		}
+	}
+	return nil
 }
 
 // finishOverrides checks the limit and announces the change.

@@ -23,7 +23,7 @@ func pin(variant string, subjects ...int) []postgres.Override {
 
 func setOverrides(t *testing.T, db *postgres.DB, pins ...postgres.Override) int {
 	t.Helper()
-	changed, err := db.SetOverrides(t.Context(), "e", pins)
+	changed, err := db.SetOverrides(t.Context(), "e", "", pins)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestSetOverrides(t *testing.T) {
 	if diff := cmp.Diff([]string{"short ended", "short ended", "control", "short"}, kept); diff != "" {
 		t.Errorf("history: %s", diff)
 	}
-	_, err = d.SetOverrides(t.Context(), "f", pin("short", 1))
+	_, err = d.SetOverrides(t.Context(), "f", "", pin("short", 1))
 	wantKind(t, err, experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND")
 }
 
@@ -83,7 +83,7 @@ func TestSetOverridesHasALimit(t *testing.T) {
 	exec(t, d.raw, `INSERT INTO overrides (experiment_id, subject_id, variant, end_time)
 		SELECT $1, gen_random_uuid(), 'short', CASE WHEN i > $2 THEN now() END FROM generate_series(1, $2 + 100) i`, e.ID, postgres.MaxOverrides-2)
 	before := scalar[int](t, d.raw, `SELECT count(*) FROM overrides`)
-	_, err := d.SetOverrides(t.Context(), "e", pin("short", 1, 2, 3))
+	_, err := d.SetOverrides(t.Context(), "e", "", pin("short", 1, 2, 3))
 	wantKind(t, err, experiment.ErrPrecondition, "TOO_MANY_OVERRIDES")
 	if n := scalar[int](t, d.raw, `SELECT count(*) FROM overrides`); n != before {
 		t.Errorf("a refusal changed %d rows", n-before)
@@ -94,7 +94,7 @@ func TestSetOverridesHasALimit(t *testing.T) {
 	if n := setOverrides(t, d.DB, append(pin("", 1), pin("control", 2, 3)...)...); n != 3 {
 		t.Errorf("%d changed, want 3", n)
 	}
-	if _, err := d.SetOverrides(t.Context(), "f", pin("short", 1)); err != nil {
+	if _, err := d.SetOverrides(t.Context(), "f", "", pin("short", 1)); err != nil {
 		t.Errorf("another experiment: %v", err)
 	}
 }
@@ -103,7 +103,7 @@ func TestSetOverridesAtOnce(t *testing.T) {
 	d := newDatabase(t)
 	createExperiment(t, d.DB, "e", definition())
 	for _, err := range atOnce(8, func(i int) error {
-		return second([]*postgres.DB{d.DB, d.other}[i%2].SetOverrides(context.Background(), "e", pin([]string{"short", "control"}[i%2], 1, 2, 3)))
+		return second([]*postgres.DB{d.DB, d.other}[i%2].SetOverrides(context.Background(), "e", "", pin([]string{"short", "control"}[i%2], 1, 2, 3)))
 	}) {
 		if err != nil {
 			t.Error(err)

@@ -28,6 +28,12 @@ func (db *DB) CreateRoster(ctx context.Context, key string, r *experiment.Roster
 	}
 	var created *experiment.Roster
 	err = inTx(ctx, db.definitions, func(tx pgx.Tx) error {
+		if err := lockRosters(ctx, tx, lockToAllocate); err != nil {
+			return err
+		}
+		if err := db.checkNoneErased(ctx, tx, subjects.IDs); err != nil {
+			return err
+		}
 		e, err := lockExperiment(ctx, tx, key, 0)
 		if err != nil {
 			return err
@@ -47,6 +53,12 @@ func (db *DB) CreateRoster(ctx context.Context, key string, r *experiment.Roster
 		if err := touch(ctx, tx, e); err != nil {
 			return err
 		}
+		if err := audit(ctx, tx, experiment.AuditEvent{
+			Author: r.Author, Action: experiment.AuditAllocateRoster, Kind: experiment.AuditedExperiment, Key: key,
+			Details: map[string]any{"subjects": r.Subjects()},
+		}); err != nil {
+			return err
+		}
 		// Last: on Citus it goes to all nodes at once, after which no definition can
 		// be changed.
 		if err := copyRoster(ctx, tx, id, subjects); err != nil {
@@ -56,6 +68,39 @@ func (db *DB) CreateRoster(ctx context.Context, key string, r *experiment.Roster
 		return err
 	})
 	return created, err
+}
+
+// lockRosters keeps rosters that are made or deleted and erasures of subjects from
+// each other, so that a roster with a subject that is erased meanwhile is either
+// refused or seen by the erasure. It is the first lock, before those of
+// experiments.
+func lockRosters(ctx context.Context, tx pgx.Tx, mode string) error {
+	_, err := tx.Exec(ctx, `LOCK TABLE rosters IN `+mode+` MODE`)
+	return err
+}
+
+// The modes of lockRosters.
+const (
+	lockToAllocate = "ROW EXCLUSIVE"
+	lockToErase    = "SHARE ROW EXCLUSIVE"
+)
+
+// checkNoneErased refuses a roster that lists subjects that were erased.
+func (db *DB) checkNoneErased(ctx context.Context, tx pgx.Tx, ids []experiment.SubjectID) error {
+	if err := db.learnErased(ctx, tx); err != nil {
+		return err
+	}
+	n := 0
+	for _, id := range ids {
+		if db.isErased(id) {
+			n++
+		}
+	}
+	if n > 0 {
+		return experiment.Errorf(experiment.ErrPrecondition, "SUBJECT_ERASED",
+			"%d of the subjects were erased: nothing of them is stored any more, so leave them out; GetSubject tells who was erased", n)
+	}
+	return nil
 }
 
 func copyRoster(ctx context.Context, tx pgx.Tx, id int32, subjects *experiment.RosterSubjects) error {
@@ -73,7 +118,7 @@ func copyRoster(ctx context.Context, tx pgx.Tx, id int32, subjects *experiment.R
 
 // rosterObject is a roster without its balance, as JSON.
 const rosterObject = `json_build_object('ID', ro.id, 'Revision', ro.revision, 'Arms', ro.arms, 'Author', ro.author,
-	'CreateTime', ro.create_time, 'DeleteTime', ro.delete_time)`
+	'CreateTime', ro.create_time, 'DeleteTime', ro.delete_time, 'Erased', ro.erased)`
 
 func getRoster(ctx context.Context, q querier, e *experiment.Experiment) (*experiment.Roster, error) {
 	rows, err := q.Query(ctx, `SELECT `+rosterObject+`, ro.balance FROM rosters ro WHERE ro.experiment_id = $1`, e.ID)
@@ -113,9 +158,12 @@ func (db *DB) Roster(ctx context.Context, key string) (*experiment.Roster, error
 
 // DeleteRoster deletes the roster of a draft, or the subjects of that of an
 // experiment that is archived, and returns how many they were.
-func (db *DB) DeleteRoster(ctx context.Context, key string) (int64, error) {
+func (db *DB) DeleteRoster(ctx context.Context, key, author string) (int64, error) {
 	subjects := int64(0)
 	err := inTx(ctx, db.definitions, func(tx pgx.Tx) error {
+		if err := lockRosters(ctx, tx, lockToAllocate); err != nil {
+			return err
+		}
 		e, err := lockExperiment(ctx, tx, key, 0)
 		if err != nil {
 			return err
@@ -137,6 +185,12 @@ func (db *DB) DeleteRoster(ctx context.Context, key string) (int64, error) {
 			return err
 		}
 		if err := touch(ctx, tx, e); err != nil {
+			return err
+		}
+		if err := audit(ctx, tx, experiment.AuditEvent{
+			Author: author, Action: experiment.AuditDeleteRoster, Kind: experiment.AuditedExperiment, Key: key,
+			Details: map[string]any{"subjects": subjects},
+		}); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, `DELETE FROM roster_subjects WHERE roster_id = $1`, e.Roster.ID)

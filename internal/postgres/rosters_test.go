@@ -163,13 +163,13 @@ func TestDeleteRoster(t *testing.T) {
 	first := createRoster(t, d.DB, "e", 3)
 	remove := func(want int64) {
 		t.Helper()
-		if n, err := d.DeleteRoster(t.Context(), "e"); err != nil || n != want {
+		if n, err := d.DeleteRoster(t.Context(), "e", ""); err != nil || n != want {
 			t.Fatalf("deleted %d, %v", n, err)
 		}
 	}
 	refused := func(kind error, reason string) {
 		t.Helper()
-		_, err := d.DeleteRoster(t.Context(), "e")
+		_, err := d.DeleteRoster(t.Context(), "e", "")
 		wantKind(t, err, kind, reason)
 	}
 	remove(3)

@@ -34,6 +34,29 @@ func (db *DB) SafeTime(ctx context.Context) (time.Time, error) {
 	return safe, interpret(err)
 }
 
+// settleWait is how long Settle waits for the writes that began before a moment.
+const settleWait = 5 * time.Second
+
+// Settle waits until [DB.SafeTime] has reached a moment, for 5 seconds at most.
+func (db *DB) Settle(ctx context.Context, t time.Time) error {
+	for deadline := time.Now().Add(settleWait); ; {
+		safe, err := db.SafeTime(ctx)
+		switch {
+		case err != nil:
+			return err
+		case !t.After(safe):
+			return nil
+		case time.Now().After(deadline):
+			return experiment.Errorf(experiment.ErrUnavailable, "WRITES_UNDER_WAY", "events from before %s are still being written", t.UTC().Format(time.RFC3339Nano))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // Subjects streams one row for each subject that the experiment exposed, as
 // known at asOf, to visit: the numbers that the study asks for, at and after
 // the subject's first exposure. Subjects that were ever pinned are left out,

@@ -84,7 +84,7 @@ func TestSafeTimeSeesWrites(t *testing.T) {
 		"outcomes": func(d *database) error {
 			return second(d.RecordOutcomes(t.Context(), []experiment.Outcome{outcome("e", 1, day(5), 1.0, "")}))
 		},
-		"overrides": func(d *database) error { return second(d.SetOverrides(t.Context(), "e", pin("short", 1))) },
+		"overrides": func(d *database) error { return second(d.SetOverrides(t.Context(), "e", "", pin("short", 1))) },
 	} {
 		d := newDatabase(t)
 		createExperiment(t, d.DB, "e", definition())

@@ -379,7 +379,7 @@ func TestSubjectsOverridden(t *testing.T) {
 	check("now", forever, 4, "v5")
 	// The pins of another experiment do not matter.
 	createExperiment(t, d.DB, "f", definition())
-	if _, err := d.SetOverrides(t.Context(), "f", pin("short", 5)); err != nil {
+	if _, err := d.SetOverrides(t.Context(), "f", "", pin("short", 5)); err != nil {
 		t.Fatal(err)
 	}
 	check("another experiment's pins", forever, 4, "v5")

@@ -71,12 +71,8 @@ func (s *analysisService) storedOr(ctx context.Context, req analysisRequest, id 
 	return s.DB.SaveAnalysis(ctx, computed)
 }
 
-// settleWait is how long an analysis of a moment just past waits for the
-// writes that began before it.
-const settleWait = 5 * time.Second
-
-// asOf returns the moment of an analysis, at which nothing can change any
-// more.
+// asOf returns the moment of an analysis, at which nothing can change any more:
+// one just past waits for the writes that began before it.
 func (s *analysisService) asOf(ctx context.Context, asked *timestamppb.Timestamp) (time.Time, error) {
 	if asked == nil {
 		safe, err := s.DB.SafeTime(ctx)
@@ -92,22 +88,7 @@ func (s *analysisService) asOf(ctx context.Context, asked *timestamppb.Timestamp
 	if asOf.After(s.Now()) {
 		return time.Time{}, experiment.Invalid("as_of_time", "is in the future")
 	}
-	for deadline := time.Now().Add(settleWait); ; {
-		safe, err := s.DB.SafeTime(ctx)
-		switch {
-		case err != nil:
-			return time.Time{}, err
-		case !asOf.After(safe):
-			return asOf, nil
-		case time.Now().After(deadline):
-			return time.Time{}, experiment.Errorf(experiment.ErrUnavailable, "WRITES_UNDER_WAY", "events from before as_of_time are still being written")
-		}
-		select {
-		case <-ctx.Done():
-			return time.Time{}, ctx.Err()
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	return asOf, s.DB.Settle(ctx, asOf)
 }
 
 // requestHash identifies what was asked for: the request at its resolved
@@ -143,11 +124,10 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	for i := range phases {
 		shares[phases[i].Phase] = e.SharesOf(&phases[i])
 	}
-	analysis, moments, err := s.runStudy(ctx, e.ID, study, shares, asOf)
+	analysis, record, err := s.runStudy(ctx, e.ID, study, shares, asOf)
 	if err != nil {
 		return nil, err
 	}
-	record := s.newAnalysis(e.ID, asOf, moments)
 	record.Revision = e.Current.Number
 	resp := toAnalysis(analysis)
 	resp.AnalysisId = formatUUID(record.ID)
@@ -162,11 +142,15 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 }
 
 // runStudy folds what was recorded of an experiment or a holdout and analyses
-// it, by the shares that the variants are due in each phase. It also returns
-// the moments as they are stored.
-func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.Study, shares map[int32][]float64, asOf time.Time) (*metric.Analysis, []byte, error) {
+// it, by the shares that the variants are due in each phase. It also returns the
+// analysis as it is to be stored, without its result. Of a subject that is erased
+// meanwhile nobody can say whether it counted; it is told as erased since.
+func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.Study, shares map[int32][]float64, asOf time.Time) (*metric.Analysis, *postgres.Analysis, error) {
+	erased, err := s.DB.Erasures(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
 	fold := study.NewFold(asOf)
-	var err error
 	if fold.KeptFrom, err = s.DB.KeptFrom(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -183,15 +167,15 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 		return nil, nil, err
 	}
 	moments, err := json.Marshal(tally)
-	return analysis, moments, err
+	return analysis, s.newAnalysis(id, asOf, moments, erased), err
 }
 
 // newAnalysis returns the record of an analysis that is made now, under an id
 // of its own and without its result.
-func (s *analysisService) newAnalysis(experimentID int32, asOf time.Time, moments []byte) *postgres.Analysis {
+func (s *analysisService) newAnalysis(id int32, asOf time.Time, moments []byte, erased int64) *postgres.Analysis {
 	record := &postgres.Analysis{
-		ExperimentID: experimentID, AsOfTime: asOf,
-		CreateTime: s.Now().UTC().Truncate(time.Microsecond), Moments: moments,
+		ExperimentID: id, AsOfTime: asOf,
+		CreateTime: s.Now().UTC().Truncate(time.Microsecond), Moments: moments, Erased: erased,
 	}
 	rand.Read(record.ID[:])
 	record.ID[6], record.ID[8] = record.ID[6]&0x0f|0x40, record.ID[8]&0x3f|0x80 // A random UUID.
@@ -231,6 +215,7 @@ func decodeAnalysis(a *postgres.Analysis) (*assayv1.AnalyzeExperimentResponse, e
 	if err := proto.Unmarshal(a.Result, &resp); err != nil {
 		return nil, fmt.Errorf("stored analysis %s: %w", formatUUID(a.ID), err)
 	}
+	resp.ErasedSince = a.ErasedSince
 	return &resp, nil
 }
 

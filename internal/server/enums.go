@@ -32,6 +32,28 @@ func (e enum[P, D]) to(d D) (p P) {
 	return p
 }
 
+var auditedKinds = enum[assayv1.AuditedKind, experiment.AuditedKind]{
+	{assayv1.AuditedKind_AUDITED_KIND_EXPERIMENT, experiment.AuditedExperiment},
+	{assayv1.AuditedKind_AUDITED_KIND_METRIC, experiment.AuditedMetric},
+	{assayv1.AuditedKind_AUDITED_KIND_LAYER, experiment.AuditedLayer},
+	{assayv1.AuditedKind_AUDITED_KIND_HOLDOUT, experiment.AuditedHoldout},
+	{assayv1.AuditedKind_AUDITED_KIND_SUBJECT, experiment.AuditedSubject},
+}
+
+var auditActions = enum[assayv1.AuditAction, experiment.AuditAction]{
+	{assayv1.AuditAction_AUDIT_ACTION_CREATE, experiment.AuditCreate},
+	{assayv1.AuditAction_AUDIT_ACTION_UPDATE, experiment.AuditUpdate},
+	{assayv1.AuditAction_AUDIT_ACTION_START, experiment.AuditStart},
+	{assayv1.AuditAction_AUDIT_ACTION_PAUSE, experiment.AuditPause},
+	{assayv1.AuditAction_AUDIT_ACTION_RESUME, experiment.AuditResume},
+	{assayv1.AuditAction_AUDIT_ACTION_CONCLUDE, experiment.AuditConclude},
+	{assayv1.AuditAction_AUDIT_ACTION_ARCHIVE, experiment.AuditArchive},
+	{assayv1.AuditAction_AUDIT_ACTION_SET_OVERRIDES, experiment.AuditSetOverrides},
+	{assayv1.AuditAction_AUDIT_ACTION_ALLOCATE_ROSTER, experiment.AuditAllocateRoster},
+	{assayv1.AuditAction_AUDIT_ACTION_DELETE_ROSTER, experiment.AuditDeleteRoster},
+	{assayv1.AuditAction_AUDIT_ACTION_ERASE, experiment.AuditErase},
+}
+
 var directions = enum[assayv1.Direction, metric.Direction]{
 	{assayv1.Direction_DIRECTION_INCREASE, metric.DirectionIncrease},
 	{assayv1.Direction_DIRECTION_DECREASE, metric.DirectionDecrease},

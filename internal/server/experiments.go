@@ -88,6 +88,7 @@ func (s *experimentService) transition(ctx context.Context, key, etag string, ch
 	if err != nil {
 		return nil, err
 	}
+	change.Author = authorOf(ctx)
 	e, err := s.DB.TransitionExperiment(ctx, key, version, change)
 	if err != nil {
 		return nil, err

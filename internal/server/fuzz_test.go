@@ -93,6 +93,10 @@ var requests = []struct{ method, request string }{
 	{"AssignmentService/ExplainAssignment", `{"subject":{"key":"u-1"},"experiment":"mailing"}`},
 	{"RosterService/DeleteRoster", `{"experiment":"mailing"}`},
 	{"MetricService/ArchiveMetric", `{"key":"days"}`},
+	{"SubjectService/GetSubject", `{"subject":{"key":"u-1","unit":"user","attributes":{"x":1}},"page_size":2,"page_token":"MyAwIDAwMDAwMDAwMDAwMDQwMDA4MDAwMDAwMDAwMDAwMDAw"}`},
+	{"SubjectService/EraseSubject", `{"subject":{"key":"u-1"}}`},
+	{"SubjectService/GetSubject", `{"subject":{"key":"u-2"},"page_size":1,"page_token":"MCAxIDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw"}`},
+	{"AuditService/ListAuditEvents", `{"kind":"AUDITED_KIND_EXPERIMENT","key":"checkout-copy","page_size":2,"page_token":"MTAwMA"}`},
 }
 
 // checkAnswer makes a call with a request that decodes.

@@ -48,11 +48,10 @@ func (s *analysisService) analyzeHoldout(ctx context.Context, h *experiment.Hold
 		return nil, err
 	}
 	split := experiment.Revision{Phase: experiment.HoldoutPhase, Allocation: experiment.FirstAllocation(def.Variants)}
-	analysis, moments, err := s.runStudy(ctx, h.ID, study, map[int32][]float64{split.Phase: split.SharesOf(def)}, asOf)
+	analysis, record, err := s.runStudy(ctx, h.ID, study, map[int32][]float64{split.Phase: split.SharesOf(def)}, asOf)
 	if err != nil {
 		return nil, err
 	}
-	record := s.newAnalysis(h.ID, asOf, moments)
 	all := toAnalysis(analysis)
 	record.Result, err = proto.Marshal(&assayv1.AnalyzeHoldoutResponse{
 		AnalysisId: formatUUID(record.ID), Holdout: h.Key,
@@ -71,5 +70,6 @@ func decodeHoldoutAnalysis(a *postgres.Analysis) (*assayv1.AnalyzeHoldoutRespons
 	if err := proto.Unmarshal(a.Result, &resp); err != nil {
 		return nil, fmt.Errorf("stored analysis %s: %w", formatUUID(a.ID), err)
 	}
+	resp.ErasedSince = a.ErasedSince
 	return &resp, nil
 }

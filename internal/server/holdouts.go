@@ -66,7 +66,7 @@ func (s *holdoutService) UpdateHoldout(ctx context.Context, req *assayv1.UpdateH
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.DB.UpdateHoldout(ctx, req.Holdout.Key, etag, func(now *experiment.Holdout) (experiment.Holdout, error) {
+	h, err := s.DB.UpdateHoldout(ctx, req.Holdout.Key, authorOf(ctx), etag, func(now *experiment.Holdout) (experiment.Holdout, error) {
 		next := toHoldout(now)
 		replaceFields(next, req.Holdout, fields)
 		if err := checkRules(s.validator, next); err != nil {

@@ -333,10 +333,10 @@ func TestPageTokens(t *testing.T) {
 	requests := map[string]string{
 		"MetricService/ListMetrics": `{}`, "LayerService/ListLayers": `{}`, "HoldoutService/ListHoldouts": `{}`, "ExperimentService/ListExperiments": `{}`,
 		"ExperimentService/ListExperimentRevisions": `{"key":"plain"}`, "ExperimentService/ListOverrides": `{"experiment":"plain"}`,
-		"AnalysisService/ListAnalyses": `{"experiment":"plain"}`,
+		"AnalysisService/ListAnalyses": `{"experiment":"plain"}`, listAuditEvents: `{}`, getSubject: `{"subject":{"key":"u"}}`,
 	}
 	positions := []string{"\x00", "ü", "-", "A B", "9223372036854775807 00000000000040008000000000000000", "-9223372036854775808 00000000000040008000000000000000",
-		"1 0000000000004000800000000000000", "1 00000000000040008000000000000000 and more", "99999999999", "0000000000004000800000000000000000", strings.Repeat("x", 700)}
+		"1 0000000000004000800000000000000", "1 00000000000040008000000000000000 and more", "99999999999999999999", "9 0 00000000000000000000000000000000", "0 -1 00000000000000000000000000000000", "0000000000004000800000000000000000", strings.Repeat("x", 700)}
 	for _, method := range slices.Sorted(maps.Keys(requests)) {
 		for _, position := range positions {
 			token := base64.RawURLEncoding.EncodeToString([]byte(position))

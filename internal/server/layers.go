@@ -15,7 +15,7 @@ type layerService struct {
 }
 
 func (s *layerService) CreateLayer(ctx context.Context, req *assayv1.CreateLayerRequest) (*assayv1.CreateLayerResponse, error) {
-	l, err := s.DB.CreateLayer(ctx, req.RequestId, fromLayer(req.Layer))
+	l, err := s.DB.CreateLayer(ctx, req.RequestId, authorOf(ctx), fromLayer(req.Layer))
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (s *layerService) UpdateLayer(ctx context.Context, req *assayv1.UpdateLayer
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.DB.UpdateLayer(ctx, req.Layer.Key, etag, func(now *experiment.Layer) (experiment.Layer, error) {
+	l, err := s.DB.UpdateLayer(ctx, req.Layer.Key, authorOf(ctx), etag, func(now *experiment.Layer) (experiment.Layer, error) {
 		next := toLayer(now)
 		replaceFields(next, req.Layer, fields)
 		if err := checkRules(s.validator, next); err != nil {

@@ -21,7 +21,7 @@ func (s *metricService) CreateMetric(ctx context.Context, req *assayv1.CreateMet
 	if err != nil {
 		return nil, inField("metric", err)
 	}
-	m, err := s.DB.CreateMetric(ctx, req.Metric.Key, req.RequestId, *def)
+	m, err := s.DB.CreateMetric(ctx, req.Metric.Key, req.RequestId, authorOf(ctx), *def)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (s *metricService) UpdateMetric(ctx context.Context, req *assayv1.UpdateMet
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.DB.UpdateMetric(ctx, req.Metric.Key, etag, func(now *metric.Metric) (metric.Definition, error) {
+	m, err := s.DB.UpdateMetric(ctx, req.Metric.Key, authorOf(ctx), etag, func(now *metric.Metric) (metric.Definition, error) {
 		next := toMetric(now)
 		replaceFields(next, req.Metric, fields)
 		if err := checkRules(s.validator, next); err != nil {
@@ -89,7 +89,7 @@ func (s *metricService) ArchiveMetric(ctx context.Context, req *assayv1.ArchiveM
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.DB.ArchiveMetric(ctx, req.Key, etag)
+	m, err := s.DB.ArchiveMetric(ctx, req.Key, authorOf(ctx), etag)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func (s *experimentService) SetOverrides(ctx context.Context, req *assayv1.SetOv
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	changed, err := s.DB.SetOverrides(ctx, req.Experiment, overrides)
+	changed, err := s.DB.SetOverrides(ctx, req.Experiment, authorOf(ctx), overrides)
 	if err != nil {
 		return nil, err
 	}

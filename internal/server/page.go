@@ -29,8 +29,11 @@ func cutPage[T any](items []T, limit int, position func(T) string) ([]T, string)
 		return items, ""
 	}
 	items = items[:limit-1]
-	return items, base64.RawURLEncoding.EncodeToString([]byte(position(items[len(items)-1])))
+	return items, pageToken(position(items[len(items)-1]))
 }
+
+// pageToken is the token of a position.
+func pageToken(position string) string { return base64.RawURLEncoding.EncodeToString([]byte(position)) }
 
 // pagePosition returns what read makes of the position in a token, or first
 // without a token.
@@ -46,14 +49,19 @@ func pagePosition[P any](token string, first P, read func(string) (P, bool)) (P,
 	return first, experiment.Invalid("page_token", "is not a token of this list")
 }
 
-// The positions in the lists: a key, a revision, a subject, or an analysis by
-// the time of its making and its id.
+// The positions in the lists: a key, a revision, a subject, an audit event, an
+// analysis by the time of its making and its id, or an item of a subject.
 
 func readKey(s string) (string, bool) { return s, experiment.ValidKey(s) }
 
 func readRevision(s string) (int32, bool) {
 	n, err := strconv.ParseInt(s, 10, 32)
 	return int32(n), err == nil && n > 0
+}
+
+func readNumber(s string) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && n > 0
 }
 
 func readID(s string) (id [16]byte, ok bool) {

@@ -115,7 +115,7 @@ func (s *rosterService) GetRoster(ctx context.Context, req *assayv1.GetRosterReq
 }
 
 func (s *rosterService) DeleteRoster(ctx context.Context, req *assayv1.DeleteRosterRequest) (*assayv1.DeleteRosterResponse, error) {
-	n, err := s.DB.DeleteRoster(ctx, req.Experiment)
+	n, err := s.DB.DeleteRoster(ctx, req.Experiment, authorOf(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -94,6 +94,8 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	assayv1.RegisterRosterServiceServer(srv, &rosterService{services: s})
 	assayv1.RegisterMetricServiceServer(srv, &metricService{services: s})
 	assayv1.RegisterAnalysisServiceServer(srv, &analysisService{services: s})
+	assayv1.RegisterSubjectServiceServer(srv, &subjectService{services: s})
+	assayv1.RegisterAuditServiceServer(srv, &auditService{services: s})
 	events := &flagEvents{catalog: c.Catalog, stopping: c.Stopping}
 	flagdv1.RegisterServiceServer(srv, &flagdV1{services: s, events: events})
 	flagdv2.RegisterServiceServer(srv, &flagdV2{services: s, events: events})

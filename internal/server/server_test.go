@@ -82,6 +82,7 @@ func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 		a.lookups.Add(1)
 		return db.Enrollments(ctx, names)
 	}, 10_000, time.Now)
+	db.OnErasure(enrollments.Forget)
 	srv, _, err := server.New(server.Config{
 		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Pepper: postgrestest.Pepper,
 		Lost: a.lost, Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,

@@ -28,7 +28,7 @@ func TestHealth(t *testing.T) {
 func TestReflection(t *testing.T) {
 	a := newAPI(t)
 	want := []string{
-		"assay.v1.AnalysisService", "assay.v1.AssignmentService", "assay.v1.EventService", "assay.v1.ExperimentService", "assay.v1.HoldoutService", "assay.v1.LayerService", "assay.v1.MetricService", "assay.v1.RosterService",
+		"assay.v1.AnalysisService", "assay.v1.AssignmentService", "assay.v1.AuditService", "assay.v1.EventService", "assay.v1.ExperimentService", "assay.v1.HoldoutService", "assay.v1.LayerService", "assay.v1.MetricService", "assay.v1.RosterService", "assay.v1.SubjectService",
 		"flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service",
 		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
 	}
