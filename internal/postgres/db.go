@@ -54,6 +54,7 @@ type DB struct {
 
 	mu         sync.Mutex
 	names      map[string]int32   // Outcome names known to exist.
+	namesFull  bool               // Whether those are all that ever will.
 	partitions map[time.Time]bool // Months of outcomes known to have a partition.
 
 	repeated atomic.Bool // The last batch of outcomes held known ones.

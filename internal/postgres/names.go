@@ -17,20 +17,27 @@ import (
 const MaxOutcomeNames = 10_000
 
 // outcomeNames returns the ids of the items' names, adding new names up to
-// MaxOutcomeNames. A name that was not added is absent.
+// MaxOutcomeNames. A name that was not added is absent. Once the limit is
+// reached no name is ever added, so all are kept in memory, and names that are
+// too many cost no query.
 func (db *DB) outcomeNames(ctx context.Context, items []experiment.Outcome) (map[string]int32, error) {
 	ids, missing := db.knownNames(items)
 	if len(missing) == 0 {
 		return ids, nil
 	}
 	learned, err := db.addNames(ctx, missing)
+	full := err == nil && len(learned) < len(missing)
+	if full {
+		learned, err = db.allNames(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
 	db.mu.Lock()
-	defer db.mu.Unlock()
 	maps.Copy(db.names, learned)
-	maps.Copy(ids, learned)
+	db.namesFull = db.namesFull || full
+	db.mu.Unlock()
+	ids, _ = db.knownNames(items)
 	return ids, nil
 }
 
@@ -38,7 +45,7 @@ func (db *DB) outcomeNames(ctx context.Context, items []experiment.Outcome) (map
 // allows.
 func (db *DB) addNames(ctx context.Context, names []string) (ids map[string]int32, err error) {
 	err = inTx(ctx, db.recording, func(tx pgx.Tx) error {
-		if ids, err = readNames(ctx, tx, `SELECT name, id FROM outcome_names WHERE name = ANY($1)`, names); err != nil {
+		if ids, err = namesOf(ctx, tx, names); err != nil {
 			return err
 		}
 		var room int
@@ -55,10 +62,28 @@ func (db *DB) addNames(ctx context.Context, names []string) (ids map[string]int3
 			return err
 		}
 		// A statement of its own: it sees what others added meanwhile.
-		ids, err = readNames(ctx, tx, `SELECT name, id FROM outcome_names WHERE name = ANY($1)`, names)
+		ids, err = namesOf(ctx, tx, names)
 		return err
 	})
 	return ids, err
+}
+
+// allNames returns the ids of all names. The lock waits for those that are
+// being added.
+func (db *DB) allNames(ctx context.Context) (ids map[string]int32, err error) {
+	err = inTx(ctx, db.recording, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `LOCK TABLE outcome_names IN SHARE MODE`); err != nil {
+			return err
+		}
+		ids, err = readNames(ctx, tx, `SELECT name, id FROM outcome_names`)
+		return err
+	})
+	return ids, err
+}
+
+// namesOf returns the ids of those of the names that are recorded.
+func namesOf(ctx context.Context, tx pgx.Tx, names []string) (map[string]int32, error) {
+	return readNames(ctx, tx, `SELECT name, id FROM outcome_names WHERE name = ANY($1)`, names)
 }
 
 func readNames(ctx context.Context, tx pgx.Tx, sql string, args ...any) (map[string]int32, error) {
@@ -77,7 +102,7 @@ func readNames(ctx context.Context, tx pgx.Tx, sql string, args ...any) (map[str
 }
 
 // knownNames returns the ids of the items' names that are in memory, and the
-// other names, sorted.
+// other names that may yet have one, sorted.
 func (db *DB) knownNames(items []experiment.Outcome) (ids map[string]int32, missing []string) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -86,7 +111,7 @@ func (db *DB) knownNames(items []experiment.Outcome) (ids map[string]int32, miss
 		name := items[i].Name
 		if id, ok := db.names[name]; ok {
 			ids[name] = id
-		} else {
+		} else if !db.namesFull {
 			missing = append(missing, name)
 		}
 	}

@@ -254,6 +254,42 @@ func TestOutcomeNamesHaveALimit(t *testing.T) {
 	}
 }
 
+// TestNamesTooManyCostNoQuery fills the names while another server is adding
+// one. Once refused, names cost nothing: the table is locked, and nobody waits.
+func TestNamesTooManyCostNoQuery(t *testing.T) {
+	d := newDatabase(t)
+	exec(t, d.raw, `INSERT INTO outcome_names (name) SELECT 'filler ' || i FROM generate_series(1, $1) i`, postgres.MaxOutcomeNames)
+	exec(t, d.raw, `BEGIN`)
+	exec(t, d.raw, `INSERT INTO outcome_names (name) VALUES ('late')`)
+	refused := make(chan []experiment.Result, 1)
+	go func() {
+		results, err := d.RecordOutcomes(t.Context(), []experiment.Outcome{named(outcome("e", 1, day(5), 1.0, ""), "one too many")})
+		if err != nil {
+			t.Error(err)
+		}
+		refused <- results
+	}()
+	watcher := connect(t, d.url, "test")
+	for scalar[int](t, watcher, `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'outcome_names'::regclass`) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	exec(t, d.raw, `COMMIT`)
+	if diff := cmp.Diff([]experiment.Result{limited}, <-refused); diff != "" {
+		t.Error(diff)
+	}
+	exec(t, d.raw, `BEGIN`)
+	exec(t, d.raw, `LOCK TABLE outcome_names`)
+	items := []experiment.Outcome{named(outcome("f", 1, day(5), 1.0, ""), "late"), named(outcome("g", 1, day(5), 1.0, ""), "filler 17")}
+	want := []experiment.Result{recorded, recorded}
+	for i := range 9_998 {
+		items = append(items, named(outcome(fmt.Sprint(i), 2, day(5), 1.0, ""), fmt.Sprint("flood ", i)))
+		want = append(want, limited)
+	}
+	if diff := cmp.Diff(want, recordOutcomes(t, d.DB, items...)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestOutcomeNamesFromTwoServers(t *testing.T) {
 	d := newDatabase(t)
 	var items []experiment.Outcome

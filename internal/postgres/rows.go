@@ -88,18 +88,7 @@ func columnNames(ctx context.Context, tx pgx.Tx, study *metric.Study) (map[strin
 	for _, c := range study.Columns() {
 		wanted = append(wanted, c.Component.Outcome)
 	}
-	rows, err := tx.Query(ctx, `SELECT name, id FROM outcome_names WHERE name = ANY($1)`, wanted)
-	if err != nil {
-		return nil, err
-	}
-	ids := map[string]int32{}
-	var name string
-	var id int32
-	_, err = pgx.ForEachRow(rows, []any{&name, &id}, func() error {
-		ids[name] = id
-		return nil
-	})
-	return ids, err
+	return namesOf(ctx, tx, wanted)
 }
 
 // subjectQuery builds the one statement of an analysis: the subjects with
