@@ -41,10 +41,11 @@ const (
 	// maxBatch is the most items in one commit. It holds the largest request.
 	maxBatch = 10_000
 	// maxPending is the most items accepted and not answered, in commit or not.
-	maxPending = 100_000
+	// It holds what is admitted of requests to record, whose bound is in bytes.
+	maxPending = 250_000
 	// maxBestEffort is the part of maxPending that best-effort items may
 	// take, so that they cannot crowd out callers that wait.
-	maxBestEffort = maxPending / 2
+	maxBestEffort = maxPending / 5
 
 	flushTimeout = 10 * time.Second
 	drainTimeout = 20 * time.Second

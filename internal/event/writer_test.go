@@ -313,7 +313,7 @@ func TestPendingIsBounded(t *testing.T) {
 			t.Error("best-effort items within their part were refused")
 		}
 		var wg sync.WaitGroup
-		for range 5 {
+		for range (maxPending - maxBestEffort) / maxBatch {
 			wg.Go(func() {
 				if _, err := w.Write(t.Context(), numbers(0, maxBatch)); err != nil {
 					t.Errorf("a write within the bound: %v", err)
