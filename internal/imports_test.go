@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"internal/event":                 {"experiment"},
 	"internal/enrollment":            {"experiment", "github.com/hashicorp/golang-lru/v2"},
 	"internal/localpg":               {},
-	"internal/server":                {"assign", "catalog", "enrollment", "event", "experiment", "metric", "postgres", "stats", "gen", "google.golang.org", "buf.build", "github.com/grpc-ecosystem/go-grpc-middleware", "github.com/prometheus/client_golang"},
+	"internal/server":                {"assign", "catalog", "enrollment", "event", "experiment", "metric", "postgres", "stats", "gen", "google.golang.org", "buf.build", "github.com/grpc-ecosystem/go-grpc-middleware", "github.com/prometheus/client_golang", "golang.org/x/sync"},
 	"cmd/assayd":                     {"*"},
 }
 

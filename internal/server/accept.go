@@ -23,13 +23,15 @@ func accepts(m proto.Message) bool {
 	case *assayv1.Subject:
 		return acceptsSubject(m)
 	case *assayv1.RecordExposuresRequest:
-		return acceptsCount(len(m.Exposures), 10_000)
+		return acceptsCount(len(m.Exposures), maxBatchItems)
 	case *assayv1.Exposure:
 		return isKey(m.Experiment) && isKey(m.Variant) && acceptsSubject(m.Subject) && (m.Revision == nil || *m.Revision >= 1)
 	case *assayv1.AllocateRosterRequest:
 		return acceptsRoster(m)
 	case *assayv1.RecordOutcomesRequest:
-		return acceptsCount(len(m.Outcomes), 10_000)
+		return acceptsCount(len(m.Outcomes), maxBatchItems)
+	case *assayv1.StreamEventsRequest:
+		return m.Sequence >= 1 && len(m.Exposures) <= maxBatchItems && len(m.Outcomes) <= maxBatchItems
 	case *assayv1.Outcome:
 		return acceptsText(m.EventId, 256) && acceptsSubject(m.Subject) &&
 			acceptsText(m.Name, 128) && strings.IndexFunc(m.Name, isControl) < 0 &&

@@ -33,6 +33,7 @@ func acceptable(tb testing.TB) []proto.Message {
 		{&assayv1.Exposure{}, `{"experiment":"a","variant":"b","subject":` + subject + `,"exposedTime":"2026-01-05T10:00:00Z","revision":1}`},
 		{&assayv1.AllocateRosterRequest{}, `{"experiment":"a","subjects":[{"key":"Łódź","stratum":"` + long + `","covariates":{"past_spend":-1e100,"x0":0}},{"key":"` + long + `"}]}`},
 		{&assayv1.RecordOutcomesRequest{}, `{"outcomes":[{}]}`},
+		{&assayv1.StreamEventsRequest{}, `{"sequence":"1","exposures":[{}],"outcomes":[{}]}`},
 		{&assayv1.Outcome{}, `{"eventId":"e","subject":` + subject + `,"name":"purchase \u0080","value":-1e100,"occurredTime":"2026-01-05T10:00:00Z","properties":{"sku":"A1"}}`},
 	}
 	messages := make([]proto.Message, len(list))

@@ -56,7 +56,7 @@ func parse(tb testing.TB, d protoreflect.MessageDescriptor, text string) proto.M
 	return m
 }
 
-// invoke makes a call with a message.
+// invoke makes a call with a message. A stream is called with it alone.
 func (a *api) invoke(tb testing.TB, method string, req proto.Message) (proto.Message, error) {
 	tb.Helper()
 	resp := newMessage(tb, findMethod(tb, method).Output())

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"runtime"
 	"slices"
 	"time"
 
@@ -18,7 +19,21 @@ import (
 type eventService struct {
 	assayv1.UnimplementedEventServiceServer
 	*services
+	admission *admission
+	checking  chan struct{} // Holds a token for each large batch that is being checked.
 }
+
+func newEventService(s *services, a *admission) *eventService {
+	return &eventService{services: s, admission: a, checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+}
+
+// smallBatch is how many items are checked without waiting. The check of a
+// large batch takes milliseconds, and when many come at once everything else
+// would wait for all of them: so they take turns, on half of the processors.
+const smallBatch = 100
+
+// maxBatchItems is the most exposures and outcomes of one message.
+const maxBatchItems = 10_000
 
 // timeResolution is that of all events. It is the same for exposures and
 // outcomes: cut off more coarsely than its exposure, an outcome of the same
@@ -32,7 +47,24 @@ const maxAhead = 5 * time.Minute
 var eventLimits = structLimits{bytes: 8 << 10, depth: 8}
 
 func (s *eventService) RecordExposures(ctx context.Context, req *assayv1.RecordExposuresRequest) (*assayv1.RecordExposuresResponse, error) {
-	b, err := s.checkExposures(ctx, req.Exposures)
+	b, err := s.recordExposures(ctx, req.Exposures)
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.RecordExposuresResponse{Recorded: b.recorded, Duplicates: b.duplicates, Rejected: b.rejected}, nil
+}
+
+func (s *eventService) RecordOutcomes(ctx context.Context, req *assayv1.RecordOutcomesRequest) (*assayv1.RecordOutcomesResponse, error) {
+	b, err := s.recordOutcomes(ctx, req.Outcomes)
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.RecordOutcomesResponse{Recorded: b.recorded, Duplicates: b.duplicates, Rejected: b.rejected}, nil
+}
+
+// recordExposures checks exposures and stores those that keep the rules.
+func (s *eventService) recordExposures(ctx context.Context, exposures []*assayv1.Exposure) (*batch[experiment.Exposure], error) {
+	b, err := s.checkExposures(ctx, exposures)
 	if err != nil {
 		return nil, err
 	}
@@ -42,23 +74,18 @@ func (s *eventService) RecordExposures(ctx context.Context, req *assayv1.RecordE
 		if err := s.Catalog.Refresh(ctx); err != nil {
 			return nil, err
 		}
-		if b, err = s.checkExposures(ctx, req.Exposures); err != nil {
+		if b, err = s.checkExposures(ctx, exposures); err != nil {
 			return nil, err
 		}
 	}
-	if err := b.store(ctx, s.Exposures); err != nil {
-		return nil, err
-	}
-	return &assayv1.RecordExposuresResponse{Recorded: b.recorded, Duplicates: b.duplicates, Rejected: b.rejected}, nil
+	return b, b.store(ctx, s.Exposures)
 }
 
-func (s *eventService) RecordOutcomes(ctx context.Context, req *assayv1.RecordOutcomesRequest) (*assayv1.RecordOutcomesResponse, error) {
+// recordOutcomes checks outcomes and stores those that keep the rules.
+func (s *eventService) recordOutcomes(ctx context.Context, outcomes []*assayv1.Outcome) (*batch[experiment.Outcome], error) {
 	now := s.Now()
-	b := checkBatch(req.Outcomes, func(o *assayv1.Outcome) (experiment.Outcome, *assayv1.Rejection) { return s.checkOutcome(o, now) })
-	if err := b.store(ctx, s.Outcomes); err != nil {
-		return nil, err
-	}
-	return &assayv1.RecordOutcomesResponse{Recorded: b.recorded, Duplicates: b.duplicates, Rejected: b.rejected}, nil
+	b := checkBatch(s.checking, outcomes, func(o *assayv1.Outcome) (experiment.Outcome, *assayv1.Rejection) { return s.checkOutcome(o, now) })
+	return b, b.store(ctx, s.Outcomes)
 }
 
 // batch is the items of a request and what became of them.
@@ -69,7 +96,11 @@ type batch[T any] struct {
 	rejected             []*assayv1.Rejection
 }
 
-func checkBatch[P, T any](items []P, check func(P) (T, *assayv1.Rejection)) *batch[T] {
+func checkBatch[P, T any](checking chan struct{}, items []P, check func(P) (T, *assayv1.Rejection)) *batch[T] {
+	if len(items) > smallBatch {
+		checking <- struct{}{}
+		defer func() { <-checking }()
+	}
 	b := batch[T]{accepted: make([]T, 0, len(items)), indices: make([]int32, 0, len(items))}
 	for i, from := range items {
 		item, rejection := check(from)
@@ -84,9 +115,10 @@ func checkBatch[P, T any](items []P, check func(P) (T, *assayv1.Rejection)) *bat
 }
 
 // store writes the accepted items, and adds what the store refuses to the
-// rejected ones.
+// rejected ones. It waits for the commit even if the caller has gone: until
+// then the items take memory, and their call must count.
 func (b *batch[T]) store(ctx context.Context, w *event.Writer[T]) error {
-	results, err := w.Write(ctx, b.accepted)
+	results, err := w.Write(context.WithoutCancel(ctx), b.accepted)
 	if err != nil {
 		return err
 	}
@@ -128,7 +160,7 @@ func (b *batch[T]) mayBeStale() bool {
 
 func (s *eventService) checkExposures(ctx context.Context, exposures []*assayv1.Exposure) (*batch[experiment.Exposure], error) {
 	snapshot, now := s.Catalog.Current(), s.Now()
-	b := checkBatch(exposures, func(x *assayv1.Exposure) (experiment.Exposure, *assayv1.Rejection) {
+	b := checkBatch(s.checking, exposures, func(x *assayv1.Exposure) (experiment.Exposure, *assayv1.Rejection) {
 		return s.checkExposure(snapshot, x, now)
 	})
 	return b, s.admitEnrolled(ctx, snapshot, exposures, b)

@@ -73,6 +73,7 @@ var requests = []struct{ method, request string }{
 	{"AssignmentService/Assign", `{"subject":{"key":"u-2","attributes":{"country":"PL","age":31}},"experiments":["checkout-copy"],"exposure_recording":"EXPOSURE_RECORDING_DURABLE"}`},
 	{"EventService/RecordExposures", `{"exposures":[{"experiment":"checkout-copy","variant":"short","subject":{"key":"u-1","attributes":{"country":"PL","past_spend":7}},"exposed_time":"2026-01-05T10:00:00Z","revision":1}]}`},
 	{"EventService/RecordOutcomes", `{"outcomes":[{"event_id":"order-991","subject":{"key":"u-1"},"name":"purchase","value":49.9,"occurred_time":"2026-01-05T10:03:00Z","properties":{"sku":"A1","n":[1,{"x":null}]}}]}`},
+	{"EventService/StreamEvents", `{"sequence":"1","exposures":[{"experiment":"checkout-copy","variant":"short","subject":{"key":"u-3"}}],"outcomes":[{"event_id":"order-992","subject":{"key":"u-1"},"name":"purchase","occurred_time":"2026-01-05T10:03:00Z"}]}`},
 	{"AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy","segments":["country"],"metrics":["order_value"],"as_of_time":"2026-01-20T00:00:00Z"}`},
 	{"AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy","segments":["country"]}`},
 	{"AnalysisService/AnalyzeHoldout", `{"holdout":"global","metrics":["revenue","purchase_rate"],"as_of_time":"2026-01-20T00:00:00Z","confidence_level":0.9}`},
@@ -129,6 +130,9 @@ func checkCounts(tb testing.TB, req, resp proto.Message) {
 	case *assayv1.RecordOutcomesRequest:
 		r := resp.(*assayv1.RecordOutcomesResponse)
 		items, counted = len(req.Outcomes), int(r.Recorded)+int(r.Duplicates)+len(r.Rejected)
+	case *assayv1.StreamEventsRequest:
+		r := resp.(*assayv1.StreamEventsResponse)
+		items, counted = len(req.Exposures)+len(req.Outcomes), int(r.Recorded)+int(r.Duplicates)+len(r.RejectedExposures)+len(r.RejectedOutcomes)
 	case *assayv1.BatchAssignRequest:
 		items, counted = len(req.Subjects), len(resp.(*assayv1.BatchAssignResponse).Results)
 	case *assayv1.AllocateRosterRequest:
@@ -143,7 +147,8 @@ func checkCounts(tb testing.TB, req, resp proto.Message) {
 	}
 }
 
-// unaryMethods lists the methods of the API.
+// unaryMethods lists the methods of the API. A stream of one message is on the
+// wire like a unary call.
 func unaryMethods() (methods []string) {
 	protoregistry.GlobalFiles.RangeFilesByPackage("assay.v1", func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {

@@ -73,6 +73,10 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	if err := c.Metrics.Register(calls); err != nil {
 		return nil, nil, err
 	}
+	recording, err := newAdmission(c.Metrics, c.Log)
+	if err != nil {
+		return nil, nil, err
+	}
 	recoverer := recovery.WithRecoveryHandlerContext(recovered)
 	srv := grpc.NewServer(
 		grpc.ForceServerCodecV2(newCodec()),
@@ -82,12 +86,13 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
-		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), validate(validator)),
+		grpc.InTapHandle(recording.arrive),
+		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), validate(validator), recording.admit),
 		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer)),
 	)
 	s := &services{Config: c, validator: validator}
 	assayv1.RegisterAssignmentServiceServer(srv, &assignmentService{services: s})
-	assayv1.RegisterEventServiceServer(srv, &eventService{services: s})
+	assayv1.RegisterEventServiceServer(srv, newEventService(s, recording))
 	assayv1.RegisterExperimentServiceServer(srv, &experimentService{services: s})
 	assayv1.RegisterHoldoutServiceServer(srv, &holdoutService{services: s})
 	assayv1.RegisterLayerServiceServer(srv, &layerService{services: s})

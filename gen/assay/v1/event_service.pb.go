@@ -551,10 +551,162 @@ func (x *RecordOutcomesResponse) GetRejected() []*Rejection {
 	return nil
 }
 
+// StreamEventsRequest is a batch of a stream: 1 to 10,000 exposures and outcomes
+// in all.
+type StreamEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The client's number for the batch, from 1 and greater than the one before
+	// on this stream. Gaps are allowed.
+	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Exposures. The rules of each are checked on its own.
+	Exposures []*Exposure `protobuf:"bytes,2,rep,name=exposures,proto3" json:"exposures,omitempty"`
+	// Outcomes. The rules of each are checked on its own.
+	Outcomes      []*Outcome `protobuf:"bytes,3,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamEventsRequest) Reset() {
+	*x = StreamEventsRequest{}
+	mi := &file_assay_v1_event_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamEventsRequest) ProtoMessage() {}
+
+func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_event_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
+func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
+	return file_assay_v1_event_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StreamEventsRequest) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *StreamEventsRequest) GetExposures() []*Exposure {
+	if x != nil {
+		return x.Exposures
+	}
+	return nil
+}
+
+func (x *StreamEventsRequest) GetOutcomes() []*Outcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+// StreamEventsResponse acknowledges a batch: all but its rejected items is
+// durable, and recorded + duplicates + rejected = the batch.
+type StreamEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The batch's number.
+	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Exposures and outcomes that were new.
+	Recorded int32 `protobuf:"varint,2,opt,name=recorded,proto3" json:"recorded,omitempty"`
+	// Exposures and outcomes that were known, as in RecordExposuresResponse and
+	// RecordOutcomesResponse.
+	Duplicates int32 `protobuf:"varint,3,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	// Exposures that broke a rule, in their order. An index is the place among
+	// the batch's exposures.
+	RejectedExposures []*Rejection `protobuf:"bytes,4,rep,name=rejected_exposures,json=rejectedExposures,proto3" json:"rejected_exposures,omitempty"`
+	// Outcomes that broke a rule, in their order. An index is the place among
+	// the batch's outcomes.
+	RejectedOutcomes []*Rejection `protobuf:"bytes,5,rep,name=rejected_outcomes,json=rejectedOutcomes,proto3" json:"rejected_outcomes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *StreamEventsResponse) Reset() {
+	*x = StreamEventsResponse{}
+	mi := &file_assay_v1_event_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamEventsResponse) ProtoMessage() {}
+
+func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_event_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
+func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
+	return file_assay_v1_event_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StreamEventsResponse) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *StreamEventsResponse) GetRecorded() int32 {
+	if x != nil {
+		return x.Recorded
+	}
+	return 0
+}
+
+func (x *StreamEventsResponse) GetDuplicates() int32 {
+	if x != nil {
+		return x.Duplicates
+	}
+	return 0
+}
+
+func (x *StreamEventsResponse) GetRejectedExposures() []*Rejection {
+	if x != nil {
+		return x.RejectedExposures
+	}
+	return nil
+}
+
+func (x *StreamEventsResponse) GetRejectedOutcomes() []*Rejection {
+	if x != nil {
+		return x.RejectedOutcomes
+	}
+	return nil
+}
+
 // Rejection is one item that was not recorded.
 type Rejection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The item's place in the batch, from 0.
+	// The item's place in its list of the batch, from 0.
 	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// The rule that it broke.
 	Reason RejectionReason `protobuf:"varint,2,opt,name=reason,proto3,enum=assay.v1.RejectionReason" json:"reason,omitempty"`
@@ -568,7 +720,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_assay_v1_event_service_proto_msgTypes[6]
+	mi := &file_assay_v1_event_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +732,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_event_service_proto_msgTypes[6]
+	mi := &file_assay_v1_event_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +745,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_assay_v1_event_service_proto_rawDescGZIP(), []int{6}
+	return file_assay_v1_event_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Rejection) GetIndex() int32 {
@@ -669,7 +821,19 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\n" +
 	"duplicates\x18\x02 \x01(\x05R\n" +
 	"duplicates\x12/\n" +
-	"\brejected\x18\x03 \x03(\v2\x13.assay.v1.RejectionR\brejected\"\x84\x01\n" +
+	"\brejected\x18\x03 \x03(\v2\x13.assay.v1.RejectionR\brejected\"\xbb\x01\n" +
+	"\x13StreamEventsRequest\x12#\n" +
+	"\bsequence\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x01R\bsequence\x12@\n" +
+	"\texposures\x18\x02 \x03(\v2\x12.assay.v1.ExposureB\x0e\xbaH\v\x92\x01\b\x10\x90N\"\x03\xd8\x01\x03R\texposures\x12=\n" +
+	"\boutcomes\x18\x03 \x03(\v2\x11.assay.v1.OutcomeB\x0e\xbaH\v\x92\x01\b\x10\x90N\"\x03\xd8\x01\x03R\boutcomes\"\xf4\x01\n" +
+	"\x14StreamEventsResponse\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x1a\n" +
+	"\brecorded\x18\x02 \x01(\x05R\brecorded\x12\x1e\n" +
+	"\n" +
+	"duplicates\x18\x03 \x01(\x05R\n" +
+	"duplicates\x12B\n" +
+	"\x12rejected_exposures\x18\x04 \x03(\v2\x13.assay.v1.RejectionR\x11rejectedExposures\x12@\n" +
+	"\x11rejected_outcomes\x18\x05 \x03(\v2\x13.assay.v1.RejectionR\x10rejectedOutcomes\"\x84\x01\n" +
 	"\tRejection\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x121\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x19.assay.v1.RejectionReasonR\x06reason\x12\x14\n" +
@@ -688,10 +852,11 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\x16REJECTION_REASON_LIMIT\x10\t\x12%\n" +
 	"!REJECTION_REASON_BEFORE_RETENTION\x10\n" +
 	"\x12\x1b\n" +
-	"\x17REJECTION_REASON_ERASED\x10\v2\xc5\x01\n" +
+	"\x17REJECTION_REASON_ERASED\x10\v2\x9d\x02\n" +
 	"\fEventService\x12[\n" +
 	"\x0fRecordExposures\x12 .assay.v1.RecordExposuresRequest\x1a!.assay.v1.RecordExposuresResponse\"\x03\x90\x02\x02\x12X\n" +
-	"\x0eRecordOutcomes\x12\x1f.assay.v1.RecordOutcomesRequest\x1a .assay.v1.RecordOutcomesResponse\"\x03\x90\x02\x02B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
+	"\x0eRecordOutcomes\x12\x1f.assay.v1.RecordOutcomesRequest\x1a .assay.v1.RecordOutcomesResponse\"\x03\x90\x02\x02\x12V\n" +
+	"\fStreamEvents\x12\x1d.assay.v1.StreamEventsRequest\x1a\x1e.assay.v1.StreamEventsResponse\"\x03\x90\x02\x02(\x010\x01B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
 
 var (
 	file_assay_v1_event_service_proto_rawDescOnce sync.Once
@@ -706,7 +871,7 @@ func file_assay_v1_event_service_proto_rawDescGZIP() []byte {
 }
 
 var file_assay_v1_event_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_assay_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_assay_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_assay_v1_event_service_proto_goTypes = []any{
 	(RejectionReason)(0),            // 0: assay.v1.RejectionReason
 	(*Exposure)(nil),                // 1: assay.v1.Exposure
@@ -715,32 +880,40 @@ var file_assay_v1_event_service_proto_goTypes = []any{
 	(*Outcome)(nil),                 // 4: assay.v1.Outcome
 	(*RecordOutcomesRequest)(nil),   // 5: assay.v1.RecordOutcomesRequest
 	(*RecordOutcomesResponse)(nil),  // 6: assay.v1.RecordOutcomesResponse
-	(*Rejection)(nil),               // 7: assay.v1.Rejection
-	(*Subject)(nil),                 // 8: assay.v1.Subject
-	(*timestamppb.Timestamp)(nil),   // 9: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),         // 10: google.protobuf.Struct
+	(*StreamEventsRequest)(nil),     // 7: assay.v1.StreamEventsRequest
+	(*StreamEventsResponse)(nil),    // 8: assay.v1.StreamEventsResponse
+	(*Rejection)(nil),               // 9: assay.v1.Rejection
+	(*Subject)(nil),                 // 10: assay.v1.Subject
+	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),         // 12: google.protobuf.Struct
 }
 var file_assay_v1_event_service_proto_depIdxs = []int32{
-	8,  // 0: assay.v1.Exposure.subject:type_name -> assay.v1.Subject
-	9,  // 1: assay.v1.Exposure.exposed_time:type_name -> google.protobuf.Timestamp
+	10, // 0: assay.v1.Exposure.subject:type_name -> assay.v1.Subject
+	11, // 1: assay.v1.Exposure.exposed_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: assay.v1.RecordExposuresRequest.exposures:type_name -> assay.v1.Exposure
-	7,  // 3: assay.v1.RecordExposuresResponse.rejected:type_name -> assay.v1.Rejection
-	8,  // 4: assay.v1.Outcome.subject:type_name -> assay.v1.Subject
-	9,  // 5: assay.v1.Outcome.occurred_time:type_name -> google.protobuf.Timestamp
-	10, // 6: assay.v1.Outcome.properties:type_name -> google.protobuf.Struct
-	9,  // 7: assay.v1.Outcome.corrects_occurred_time:type_name -> google.protobuf.Timestamp
+	9,  // 3: assay.v1.RecordExposuresResponse.rejected:type_name -> assay.v1.Rejection
+	10, // 4: assay.v1.Outcome.subject:type_name -> assay.v1.Subject
+	11, // 5: assay.v1.Outcome.occurred_time:type_name -> google.protobuf.Timestamp
+	12, // 6: assay.v1.Outcome.properties:type_name -> google.protobuf.Struct
+	11, // 7: assay.v1.Outcome.corrects_occurred_time:type_name -> google.protobuf.Timestamp
 	4,  // 8: assay.v1.RecordOutcomesRequest.outcomes:type_name -> assay.v1.Outcome
-	7,  // 9: assay.v1.RecordOutcomesResponse.rejected:type_name -> assay.v1.Rejection
-	0,  // 10: assay.v1.Rejection.reason:type_name -> assay.v1.RejectionReason
-	2,  // 11: assay.v1.EventService.RecordExposures:input_type -> assay.v1.RecordExposuresRequest
-	5,  // 12: assay.v1.EventService.RecordOutcomes:input_type -> assay.v1.RecordOutcomesRequest
-	3,  // 13: assay.v1.EventService.RecordExposures:output_type -> assay.v1.RecordExposuresResponse
-	6,  // 14: assay.v1.EventService.RecordOutcomes:output_type -> assay.v1.RecordOutcomesResponse
-	13, // [13:15] is the sub-list for method output_type
-	11, // [11:13] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 9: assay.v1.RecordOutcomesResponse.rejected:type_name -> assay.v1.Rejection
+	1,  // 10: assay.v1.StreamEventsRequest.exposures:type_name -> assay.v1.Exposure
+	4,  // 11: assay.v1.StreamEventsRequest.outcomes:type_name -> assay.v1.Outcome
+	9,  // 12: assay.v1.StreamEventsResponse.rejected_exposures:type_name -> assay.v1.Rejection
+	9,  // 13: assay.v1.StreamEventsResponse.rejected_outcomes:type_name -> assay.v1.Rejection
+	0,  // 14: assay.v1.Rejection.reason:type_name -> assay.v1.RejectionReason
+	2,  // 15: assay.v1.EventService.RecordExposures:input_type -> assay.v1.RecordExposuresRequest
+	5,  // 16: assay.v1.EventService.RecordOutcomes:input_type -> assay.v1.RecordOutcomesRequest
+	7,  // 17: assay.v1.EventService.StreamEvents:input_type -> assay.v1.StreamEventsRequest
+	3,  // 18: assay.v1.EventService.RecordExposures:output_type -> assay.v1.RecordExposuresResponse
+	6,  // 19: assay.v1.EventService.RecordOutcomes:output_type -> assay.v1.RecordOutcomesResponse
+	8,  // 20: assay.v1.EventService.StreamEvents:output_type -> assay.v1.StreamEventsResponse
+	18, // [18:21] is the sub-list for method output_type
+	15, // [15:18] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_event_service_proto_init() }
@@ -757,7 +930,7 @@ func file_assay_v1_event_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_event_service_proto_rawDesc), len(file_assay_v1_event_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	EventService_RecordExposures_FullMethodName = "/assay.v1.EventService/RecordExposures"
 	EventService_RecordOutcomes_FullMethodName  = "/assay.v1.EventService/RecordOutcomes"
+	EventService_StreamEvents_FullMethodName    = "/assay.v1.EventService/StreamEvents"
 )
 
 // EventServiceClient is the client API for EventService service.
@@ -45,6 +46,20 @@ type EventServiceClient interface {
 	RecordExposures(ctx context.Context, in *RecordExposuresRequest, opts ...grpc.CallOption) (*RecordExposuresResponse, error)
 	// RecordOutcomes records what subjects did.
 	RecordOutcomes(ctx context.Context, in *RecordOutcomesRequest, opts ...grpc.CallOption) (*RecordOutcomesResponse, error)
+	// StreamEvents records batch after batch without waiting for each: every
+	// batch is acknowledged by its sequence number, after its commit and in the
+	// order of the batches. A few batches are recorded at once; beyond that, and
+	// while too much is under way on the server, the stream is not read, so that
+	// a client which sends faster than Postgres stores is slowed down.
+	//
+	// The server remembers nothing of a stream. Whenever one ends, also in the
+	// middle, send what was not acknowledged again on a new one.
+	//
+	// A batch that breaks a rule of its own, such as the order of the sequence
+	// numbers, ends the stream with INVALID_ARGUMENT, after the acknowledgements
+	// of those before it. When the database fails, or the server stops, the
+	// stream ends with UNAVAILABLE.
+	StreamEvents(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamEventsRequest, StreamEventsResponse], error)
 }
 
 type eventServiceClient struct {
@@ -75,6 +90,19 @@ func (c *eventServiceClient) RecordOutcomes(ctx context.Context, in *RecordOutco
 	return out, nil
 }
 
+func (c *eventServiceClient) StreamEvents(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamEventsRequest, StreamEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EventService_ServiceDesc.Streams[0], EventService_StreamEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamEventsRequest, StreamEventsResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_StreamEventsClient = grpc.BidiStreamingClient[StreamEventsRequest, StreamEventsResponse]
+
 // EventServiceServer is the server API for EventService service.
 // All implementations must embed UnimplementedEventServiceServer
 // for forward compatibility.
@@ -97,6 +125,20 @@ type EventServiceServer interface {
 	RecordExposures(context.Context, *RecordExposuresRequest) (*RecordExposuresResponse, error)
 	// RecordOutcomes records what subjects did.
 	RecordOutcomes(context.Context, *RecordOutcomesRequest) (*RecordOutcomesResponse, error)
+	// StreamEvents records batch after batch without waiting for each: every
+	// batch is acknowledged by its sequence number, after its commit and in the
+	// order of the batches. A few batches are recorded at once; beyond that, and
+	// while too much is under way on the server, the stream is not read, so that
+	// a client which sends faster than Postgres stores is slowed down.
+	//
+	// The server remembers nothing of a stream. Whenever one ends, also in the
+	// middle, send what was not acknowledged again on a new one.
+	//
+	// A batch that breaks a rule of its own, such as the order of the sequence
+	// numbers, ends the stream with INVALID_ARGUMENT, after the acknowledgements
+	// of those before it. When the database fails, or the server stops, the
+	// stream ends with UNAVAILABLE.
+	StreamEvents(grpc.BidiStreamingServer[StreamEventsRequest, StreamEventsResponse]) error
 	mustEmbedUnimplementedEventServiceServer()
 }
 
@@ -112,6 +154,9 @@ func (UnimplementedEventServiceServer) RecordExposures(context.Context, *RecordE
 }
 func (UnimplementedEventServiceServer) RecordOutcomes(context.Context, *RecordOutcomesRequest) (*RecordOutcomesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RecordOutcomes not implemented")
+}
+func (UnimplementedEventServiceServer) StreamEvents(grpc.BidiStreamingServer[StreamEventsRequest, StreamEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method StreamEvents not implemented")
 }
 func (UnimplementedEventServiceServer) mustEmbedUnimplementedEventServiceServer() {}
 func (UnimplementedEventServiceServer) testEmbeddedByValue()                      {}
@@ -170,6 +215,13 @@ func _EventService_RecordOutcomes_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EventService_StreamEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(EventServiceServer).StreamEvents(&grpc.GenericServerStream[StreamEventsRequest, StreamEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_StreamEventsServer = grpc.BidiStreamingServer[StreamEventsRequest, StreamEventsResponse]
+
 // EventService_ServiceDesc is the grpc.ServiceDesc for EventService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -186,6 +238,13 @@ var EventService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _EventService_RecordOutcomes_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "StreamEvents",
+			Handler:       _EventService_StreamEvents_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "assay/v1/event_service.proto",
 }

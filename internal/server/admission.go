@@ -1,0 +1,146 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/tap"
+	"google.golang.org/protobuf/proto"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+const (
+	// maxRecordingBytes bounds the requests to record that are under way: once
+	// for unary calls and once for streams, so that neither kind crowds out the
+	// other. At 100 bytes an outcome it is 67,000 outcomes, a second or two of
+	// what Postgres stores.
+	maxRecordingBytes = 32 << 20
+	// callBytes is what a call takes beside its message.
+	callBytes = 16 << 10
+	// itemBytes is what an exposure or outcome takes in memory beside its text.
+	itemBytes = 400
+	// maxEventStreams is how many streams may record at once. Each holds one
+	// message that waits for its admission.
+	maxEventStreams = 256
+)
+
+// admission keeps recording within its memory. What is too much is refused at
+// once if it is a unary call, and waits, unread, if it is a stream.
+//
+// A unary call is admitted twice: before its message is read, as one of the
+// usual size, and then by its size. So under too much load nearly all that is
+// refused is refused unread, which costs next to nothing; to read a message
+// costs a tenth of storing it.
+type admission struct {
+	refused    prometheus.Counter
+	overloaded error // The status of a refusal.
+
+	open    *semaphore.Weighted // Streams.
+	streams *semaphore.Weighted // Bytes of their messages.
+
+	mu    sync.Mutex
+	unary int64 // Bytes of unary calls.
+	usual int64 // Bytes of a message, the latest ones weighing most.
+}
+
+// arrival is a unary call, in its context.
+type arrival struct{ bytes int64 }
+
+type arrivalKey struct{}
+
+func newAdmission(metrics prometheus.Registerer, log *slog.Logger) (*admission, error) {
+	a := &admission{
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "assay_recordings_refused_total",
+			Help: "Calls to record that were refused because too much was under way.",
+		}),
+		overloaded: toStatus(context.Background(), errOverloaded(), "", log),
+		open:       semaphore.NewWeighted(maxEventStreams),
+		streams:    semaphore.NewWeighted(maxRecordingBytes),
+	}
+	return a, metrics.Register(a.refused)
+}
+
+func errOverloaded() error {
+	return experiment.Errorf(experiment.ErrExhausted, "OVERLOADED", "more events arrive than can be stored; send these again later")
+}
+
+// arrive admits a unary call before its message is read.
+func (a *admission) arrive(ctx context.Context, info *tap.Info) (context.Context, error) {
+	switch info.FullMethodName {
+	case assayv1.EventService_RecordExposures_FullMethodName, assayv1.EventService_RecordOutcomes_FullMethodName:
+	default:
+		return ctx, nil
+	}
+	c := &arrival{}
+	a.mu.Lock()
+	if n := callBytes + a.usual; a.unary+n <= maxRecordingBytes {
+		a.unary += n
+		c.bytes = n
+	}
+	a.mu.Unlock()
+	if c.bytes == 0 {
+		a.refused.Inc()
+		return ctx, a.overloaded
+	}
+	context.AfterFunc(ctx, func() { a.leave(c) }) // However the call ends.
+	return context.WithValue(ctx, arrivalKey{}, c), nil
+}
+
+// admit admits the message of a unary call that keeps the schema's rules.
+func (a *admission) admit(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	var n int64
+	switch m := req.(type) {
+	case *assayv1.RecordExposuresRequest:
+		n = requestBytes(m, len(m.Exposures))
+	case *assayv1.RecordOutcomesRequest:
+		n = requestBytes(m, len(m.Outcomes))
+	default:
+		return handler(ctx, req)
+	}
+	if !a.take(ctx.Value(arrivalKey{}).(*arrival), n) {
+		a.refused.Inc()
+		return nil, errOverloaded()
+	}
+	defer a.release(n)
+	return handler(ctx, req)
+}
+
+// take counts the n bytes of a message, if there is room, in place of the usual
+// size that its call was admitted with.
+func (a *admission) take(c *arrival, n int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.usual += (n - a.usual) / 8
+	assumed := max(0, c.bytes-callBytes) // 0 if the call has ended meanwhile.
+	if a.unary-assumed+n > maxRecordingBytes {
+		return false
+	}
+	a.unary += n - assumed
+	c.bytes -= assumed
+	return true
+}
+
+func (a *admission) leave(c *arrival) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unary -= c.bytes
+	c.bytes = 0
+}
+
+func (a *admission) release(n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unary -= n
+}
+
+// requestBytes is about what a request takes in memory.
+func requestBytes(m proto.Message, items int) int64 {
+	return int64(proto.Size(m) + items*itemBytes)
+}
