@@ -236,10 +236,9 @@ func runCalls(t *testing.T, conn *grpc.ClientConn, text string) int {
 	re := regexp.MustCompile(`(?s)grpcurl -plaintext -d '(.*?)'\s+\\?\s*\S+:8?\d+ (assay\.v1\.\w+)/(\w+)`)
 	for _, m := range re.FindAllStringSubmatch(text, -1) {
 		calls++
-		if reply, err := call(t.Context(), conn, m[2], m[3], m[1]); err != nil {
+		err := stream(t.Context(), conn, m[2], m[3], m[1], func(reply proto.Message) { checkRecorded(t, m[3], reply) })
+		if err != nil {
 			t.Errorf("%s/%s %s: %v", m[2], m[3], m[1], err)
-		} else {
-			checkRecorded(t, m[3], reply)
 		}
 	}
 	return calls
@@ -248,46 +247,60 @@ func runCalls(t *testing.T, conn *grpc.ClientConn, text string) int {
 // checkRecorded refuses an answer that rejects what a document says to record.
 func checkRecorded(t *testing.T, method string, reply proto.Message) {
 	t.Helper()
-	if fd := reply.ProtoReflect().Descriptor().Fields().ByName("rejected"); fd != nil && reply.ProtoReflect().Get(fd).List().Len() > 0 {
-		t.Errorf("%s rejected something: %v", method, reply)
-	}
+	reply.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if strings.HasPrefix(string(fd.Name()), "rejected") {
+			t.Errorf("%s rejected something: %v", method, reply)
+		}
+		return true
+	})
 }
 
-// call makes a call with a request in JSON. If the call streams, the text may
-// hold several messages.
-func call(ctx context.Context, conn *grpc.ClientConn, service, method, request string) (proto.Message, error) {
+// call makes a call with a request in JSON, and returns its last reply.
+func call(ctx context.Context, conn *grpc.ClientConn, service, method, request string) (reply proto.Message, err error) {
+	err = stream(ctx, conn, service, method, request, func(m proto.Message) { reply = m })
+	return reply, err
+}
+
+// stream sends requests in JSON, one after the other, and visits the replies.
+// With one request it is on the wire like a unary call.
+func stream(ctx context.Context, conn *grpc.ClientConn, service, method, requests string, visit func(proto.Message)) error {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m := d.(protoreflect.ServiceDescriptor).Methods().ByName(protoreflect.Name(method))
 	if m == nil {
-		return nil, fmt.Errorf("there is no method %s", method)
+		return fmt.Errorf("there is no method %s", method)
 	}
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: m.IsStreamingClient()}, "/"+service+"/"+method)
+	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/"+service+"/"+method)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for texts := json.NewDecoder(strings.NewReader(request)); ; {
+	for input := json.NewDecoder(strings.NewReader(requests)); input.More(); {
 		var text json.RawMessage
-		if err := texts.Decode(&text); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return nil, err
+		if err := input.Decode(&text); err != nil {
+			return err
 		}
 		req := dynamicpb.NewMessage(m.Input())
 		if err := protojson.Unmarshal(text, req); err != nil {
-			return nil, err
+			return err
 		}
-		if err := stream.SendMsg(req); err != nil && !errors.Is(err, io.EOF) { // EOF: the answer says why.
-			return nil, err
+		if err := s.SendMsg(req); err != nil && !errors.Is(err, io.EOF) { // EOF: receiving tells why.
+			return err
 		}
 	}
-	if err := stream.CloseSend(); err != nil {
-		return nil, err
+	if err := s.CloseSend(); err != nil {
+		return err
 	}
-	resp := dynamicpb.NewMessage(m.Output())
-	return resp, stream.RecvMsg(resp)
+	for {
+		reply := dynamicpb.NewMessage(m.Output())
+		if err := s.RecvMsg(reply); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		visit(reply)
+	}
 }
 
 // TestServeSettings holds what serve refuses, and the table of the README.
