@@ -25,6 +25,9 @@ const (
 	callBytes = 16 << 10
 	// itemBytes is what an exposure or outcome takes in memory beside its text.
 	itemBytes = 400
+	// unreadShare is how many times as much a message takes in memory, with its
+	// items, as while it is unread.
+	unreadShare = 6
 	// maxEventStreams is how many streams may record at once. Each holds one
 	// message that waits for its admission.
 	maxEventStreams = 256
@@ -33,8 +36,9 @@ const (
 // admission keeps recording within its memory. What is too much is refused at
 // once if it is a unary call, and waits, unread, if it is a stream.
 //
-// A unary call is admitted twice: before its message is read, as one of the
-// usual size, and then by its size. So under too much load nearly all that is
+// A unary call is admitted twice: before its message is read, if there is room
+// for one of the usual size, of which it takes what it is while unread; and then
+// by its size. So under too much load nearly all that is
 // refused is refused unread, which costs next to nothing; to read a message
 // costs a tenth of storing it.
 type admission struct {
@@ -80,9 +84,9 @@ func (a *admission) arrive(ctx context.Context, info *tap.Info) (context.Context
 	}
 	c := &arrival{}
 	a.mu.Lock()
-	if n := callBytes + a.usual; a.unary+n <= maxRecordingBytes {
-		a.unary += n
-		c.bytes = n
+	if a.unary+callBytes+a.usual <= maxRecordingBytes {
+		c.bytes = callBytes + a.usual/unreadShare
+		a.unary += c.bytes
 	}
 	a.mu.Unlock()
 	if c.bytes == 0 {

@@ -136,3 +136,27 @@ func TestSilentCalls(t *testing.T) {
 		c.leave()
 	})
 }
+
+// TestManySmallCallsAfterLargeOnes has as many callers as a client may well have
+// arrive at once, when the latest messages were large: they fit, and are let in.
+func TestManySmallCallsAfterLargeOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newTestAdmission(t)
+		for range 50 {
+			c, _, admitted := enter(t, a, 1000)
+			if !admitted {
+				t.Fatal("a large call alone is refused")
+			}
+			c.leave()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for i := range 256 {
+			if _, err := a.arrive(ctx, &tap.Info{FullMethodName: assayv1.EventService_RecordOutcomes_FullMethodName}); err != nil {
+				t.Fatalf("call %d of 256 is refused unread: %v", i, err)
+			}
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
