@@ -23,241 +23,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SampleRatioVerdict judges a sample ratio.
-type SampleRatioVerdict int32
-
-const (
-	// Never sent.
-	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_UNSPECIFIED SampleRatioVerdict = 0
-	// No sign of a mismatch: p ≥ 0.001.
-	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_OK SampleRatioVerdict = 1
-	// A mismatch: p < 0.001. Something loses or adds subjects unevenly, and the
-	// figures cannot be trusted.
-	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_MISMATCH SampleRatioVerdict = 2
-	// Fewer than 5 subjects are expected in some variant; the test says nothing.
-	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_TOO_FEW SampleRatioVerdict = 3
-)
-
-// Enum value maps for SampleRatioVerdict.
-var (
-	SampleRatioVerdict_name = map[int32]string{
-		0: "SAMPLE_RATIO_VERDICT_UNSPECIFIED",
-		1: "SAMPLE_RATIO_VERDICT_OK",
-		2: "SAMPLE_RATIO_VERDICT_MISMATCH",
-		3: "SAMPLE_RATIO_VERDICT_TOO_FEW",
-	}
-	SampleRatioVerdict_value = map[string]int32{
-		"SAMPLE_RATIO_VERDICT_UNSPECIFIED": 0,
-		"SAMPLE_RATIO_VERDICT_OK":          1,
-		"SAMPLE_RATIO_VERDICT_MISMATCH":    2,
-		"SAMPLE_RATIO_VERDICT_TOO_FEW":     3,
-	}
-)
-
-func (x SampleRatioVerdict) Enum() *SampleRatioVerdict {
-	p := new(SampleRatioVerdict)
-	*p = x
-	return p
-}
-
-func (x SampleRatioVerdict) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (SampleRatioVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_analysis_service_proto_enumTypes[0].Descriptor()
-}
-
-func (SampleRatioVerdict) Type() protoreflect.EnumType {
-	return &file_assay_v1_analysis_service_proto_enumTypes[0]
-}
-
-func (x SampleRatioVerdict) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use SampleRatioVerdict.Descriptor instead.
-func (SampleRatioVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{0}
-}
-
-// GuardrailVerdict says whether a variant keeps within a guardrail's margin.
-type GuardrailVerdict int32
-
-const (
-	// The metric is not a guardrail.
-	GuardrailVerdict_GUARDRAIL_VERDICT_UNSPECIFIED GuardrailVerdict = 0
-	// The whole interval is within the margin: non-inferior.
-	GuardrailVerdict_GUARDRAIL_VERDICT_PASSED GuardrailVerdict = 1
-	// The whole interval is beyond the margin.
-	GuardrailVerdict_GUARDRAIL_VERDICT_FAILED GuardrailVerdict = 2
-	// The interval holds the margin, or there is none yet.
-	GuardrailVerdict_GUARDRAIL_VERDICT_UNDECIDED GuardrailVerdict = 3
-)
-
-// Enum value maps for GuardrailVerdict.
-var (
-	GuardrailVerdict_name = map[int32]string{
-		0: "GUARDRAIL_VERDICT_UNSPECIFIED",
-		1: "GUARDRAIL_VERDICT_PASSED",
-		2: "GUARDRAIL_VERDICT_FAILED",
-		3: "GUARDRAIL_VERDICT_UNDECIDED",
-	}
-	GuardrailVerdict_value = map[string]int32{
-		"GUARDRAIL_VERDICT_UNSPECIFIED": 0,
-		"GUARDRAIL_VERDICT_PASSED":      1,
-		"GUARDRAIL_VERDICT_FAILED":      2,
-		"GUARDRAIL_VERDICT_UNDECIDED":   3,
-	}
-)
-
-func (x GuardrailVerdict) Enum() *GuardrailVerdict {
-	p := new(GuardrailVerdict)
-	*p = x
-	return p
-}
-
-func (x GuardrailVerdict) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (GuardrailVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_analysis_service_proto_enumTypes[1].Descriptor()
-}
-
-func (GuardrailVerdict) Type() protoreflect.EnumType {
-	return &file_assay_v1_analysis_service_proto_enumTypes[1]
-}
-
-func (x GuardrailVerdict) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use GuardrailVerdict.Descriptor instead.
-func (GuardrailVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{1}
-}
-
-// VerdictAction is what to do.
-type VerdictAction int32
-
-const (
-	// Never sent.
-	VerdictAction_VERDICT_ACTION_UNSPECIFIED VerdictAction = 0
-	// Ship the named variant: it wins on the primary metric by the plan's rule,
-	// keeps within every guardrail, and the sample ratio holds.
-	VerdictAction_VERDICT_ACTION_SHIP VerdictAction = 1
-	// Not decided yet.
-	VerdictAction_VERDICT_ACTION_KEEP_RUNNING VerdictAction = 2
-	// Every variant loses on the primary metric or breaks a guardrail.
-	VerdictAction_VERDICT_ACTION_ROLL_BACK VerdictAction = 3
-	// The data cannot decide: the sample ratio is broken, the planned size is
-	// reached without a winner, or there is no primary metric.
-	VerdictAction_VERDICT_ACTION_INCONCLUSIVE VerdictAction = 4
-)
-
-// Enum value maps for VerdictAction.
-var (
-	VerdictAction_name = map[int32]string{
-		0: "VERDICT_ACTION_UNSPECIFIED",
-		1: "VERDICT_ACTION_SHIP",
-		2: "VERDICT_ACTION_KEEP_RUNNING",
-		3: "VERDICT_ACTION_ROLL_BACK",
-		4: "VERDICT_ACTION_INCONCLUSIVE",
-	}
-	VerdictAction_value = map[string]int32{
-		"VERDICT_ACTION_UNSPECIFIED":  0,
-		"VERDICT_ACTION_SHIP":         1,
-		"VERDICT_ACTION_KEEP_RUNNING": 2,
-		"VERDICT_ACTION_ROLL_BACK":    3,
-		"VERDICT_ACTION_INCONCLUSIVE": 4,
-	}
-)
-
-func (x VerdictAction) Enum() *VerdictAction {
-	p := new(VerdictAction)
-	*p = x
-	return p
-}
-
-func (x VerdictAction) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (VerdictAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_analysis_service_proto_enumTypes[2].Descriptor()
-}
-
-func (VerdictAction) Type() protoreflect.EnumType {
-	return &file_assay_v1_analysis_service_proto_enumTypes[2]
-}
-
-func (x VerdictAction) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use VerdictAction.Descriptor instead.
-func (VerdictAction) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{2}
-}
-
-// Alternative is the side on which an effect is looked for.
-type Alternative int32
-
-const (
-	// TWO_SIDED.
-	Alternative_ALTERNATIVE_UNSPECIFIED Alternative = 0
-	// The effect differs from the margin.
-	Alternative_ALTERNATIVE_TWO_SIDED Alternative = 1
-	// The effect is greater than the margin.
-	Alternative_ALTERNATIVE_GREATER Alternative = 2
-	// The effect is less than the margin.
-	Alternative_ALTERNATIVE_LESS Alternative = 3
-)
-
-// Enum value maps for Alternative.
-var (
-	Alternative_name = map[int32]string{
-		0: "ALTERNATIVE_UNSPECIFIED",
-		1: "ALTERNATIVE_TWO_SIDED",
-		2: "ALTERNATIVE_GREATER",
-		3: "ALTERNATIVE_LESS",
-	}
-	Alternative_value = map[string]int32{
-		"ALTERNATIVE_UNSPECIFIED": 0,
-		"ALTERNATIVE_TWO_SIDED":   1,
-		"ALTERNATIVE_GREATER":     2,
-		"ALTERNATIVE_LESS":        3,
-	}
-)
-
-func (x Alternative) Enum() *Alternative {
-	p := new(Alternative)
-	*p = x
-	return p
-}
-
-func (x Alternative) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Alternative) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_analysis_service_proto_enumTypes[3].Descriptor()
-}
-
-func (Alternative) Type() protoreflect.EnumType {
-	return &file_assay_v1_analysis_service_proto_enumTypes[3]
-}
-
-func (x Alternative) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Alternative.Descriptor instead.
-func (Alternative) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{3}
-}
-
 // AnalyzeExperimentRequest asks for an analysis.
 type AnalyzeExperimentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -489,713 +254,6 @@ func (x *AnalyzeExperimentResponse) GetErasedSince() int64 {
 	return 0
 }
 
-// SampleRatio is the test for a sample-ratio mismatch: a chi-square test of
-// the number of subjects per variant against the split's expectation.
-type SampleRatio struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Subjects by variant.
-	Observed map[string]int64 `protobuf:"bytes,1,rep,name=observed,proto3" json:"observed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Expected subjects by variant.
-	Expected map[string]float64 `protobuf:"bytes,2,rep,name=expected,proto3" json:"expected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
-	// The test's p-value. Absent without subjects.
-	PValue *float64 `protobuf:"fixed64,3,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
-	// What follows.
-	Verdict       SampleRatioVerdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=assay.v1.SampleRatioVerdict" json:"verdict,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SampleRatio) Reset() {
-	*x = SampleRatio{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SampleRatio) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SampleRatio) ProtoMessage() {}
-
-func (x *SampleRatio) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SampleRatio.ProtoReflect.Descriptor instead.
-func (*SampleRatio) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *SampleRatio) GetObserved() map[string]int64 {
-	if x != nil {
-		return x.Observed
-	}
-	return nil
-}
-
-func (x *SampleRatio) GetExpected() map[string]float64 {
-	if x != nil {
-		return x.Expected
-	}
-	return nil
-}
-
-func (x *SampleRatio) GetPValue() float64 {
-	if x != nil && x.PValue != nil {
-		return *x.PValue
-	}
-	return 0
-}
-
-func (x *SampleRatio) GetVerdict() SampleRatioVerdict {
-	if x != nil {
-		return x.Verdict
-	}
-	return SampleRatioVerdict_SAMPLE_RATIO_VERDICT_UNSPECIFIED
-}
-
-// Exclusions counts the subjects that were exposed and not analysed.
-type Exclusions struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Seen in two variants of one phase.
-	Crossovers int64 `protobuf:"varint,1,opt,name=crossovers,proto3" json:"crossovers,omitempty"`
-	// Pinned to a variant at some time.
-	Overridden    int64 `protobuf:"varint,2,opt,name=overridden,proto3" json:"overridden,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Exclusions) Reset() {
-	*x = Exclusions{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Exclusions) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Exclusions) ProtoMessage() {}
-
-func (x *Exclusions) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Exclusions.ProtoReflect.Descriptor instead.
-func (*Exclusions) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *Exclusions) GetCrossovers() int64 {
-	if x != nil {
-		return x.Crossovers
-	}
-	return 0
-}
-
-func (x *Exclusions) GetOverridden() int64 {
-	if x != nil {
-		return x.Overridden
-	}
-	return 0
-}
-
-// MetricAnalysis is one metric's part of an analysis.
-type MetricAnalysis struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The metric's key.
-	Metric string `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
-	// The metric's revision.
-	MetricRevision int32 `protobuf:"varint,2,opt,name=metric_revision,json=metricRevision,proto3" json:"metric_revision,omitempty"`
-	// Its role; unspecified for metrics that were only asked for.
-	Role MetricRole `protobuf:"varint,3,opt,name=role,proto3,enum=assay.v1.MetricRole" json:"role,omitempty"`
-	// It was planned before the start. All else is exploratory.
-	Confirmatory bool `protobuf:"varint,4,opt,name=confirmatory,proto3" json:"confirmatory,omitempty"`
-	// Looking at it often does not raise its error rate: the method is
-	// always-valid, and only subjects whose window has closed were counted.
-	PeekingProtected bool `protobuf:"varint,5,opt,name=peeking_protected,json=peekingProtected,proto3" json:"peeking_protected,omitempty"`
-	// Exposed subjects whose window is still open; they do not count yet.
-	OpenWindowSubjects int64 `protobuf:"varint,6,opt,name=open_window_subjects,json=openWindowSubjects,proto3" json:"open_window_subjects,omitempty"`
-	// The variants, in their listed order.
-	Arms []*ArmResult `protobuf:"bytes,7,rep,name=arms,proto3" json:"arms,omitempty"`
-	// Each variant against the control.
-	Comparisons []*Comparison `protobuf:"bytes,8,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
-	// The same by segment, always exploratory.
-	Segments      []*SegmentResult `protobuf:"bytes,9,rep,name=segments,proto3" json:"segments,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MetricAnalysis) Reset() {
-	*x = MetricAnalysis{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MetricAnalysis) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MetricAnalysis) ProtoMessage() {}
-
-func (x *MetricAnalysis) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MetricAnalysis.ProtoReflect.Descriptor instead.
-func (*MetricAnalysis) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *MetricAnalysis) GetMetric() string {
-	if x != nil {
-		return x.Metric
-	}
-	return ""
-}
-
-func (x *MetricAnalysis) GetMetricRevision() int32 {
-	if x != nil {
-		return x.MetricRevision
-	}
-	return 0
-}
-
-func (x *MetricAnalysis) GetRole() MetricRole {
-	if x != nil {
-		return x.Role
-	}
-	return MetricRole_METRIC_ROLE_UNSPECIFIED
-}
-
-func (x *MetricAnalysis) GetConfirmatory() bool {
-	if x != nil {
-		return x.Confirmatory
-	}
-	return false
-}
-
-func (x *MetricAnalysis) GetPeekingProtected() bool {
-	if x != nil {
-		return x.PeekingProtected
-	}
-	return false
-}
-
-func (x *MetricAnalysis) GetOpenWindowSubjects() int64 {
-	if x != nil {
-		return x.OpenWindowSubjects
-	}
-	return 0
-}
-
-func (x *MetricAnalysis) GetArms() []*ArmResult {
-	if x != nil {
-		return x.Arms
-	}
-	return nil
-}
-
-func (x *MetricAnalysis) GetComparisons() []*Comparison {
-	if x != nil {
-		return x.Comparisons
-	}
-	return nil
-}
-
-func (x *MetricAnalysis) GetSegments() []*SegmentResult {
-	if x != nil {
-		return x.Segments
-	}
-	return nil
-}
-
-// ArmResult is one variant's figures, unadjusted.
-type ArmResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The variant's key.
-	Variant string `protobuf:"bytes,1,opt,name=variant,proto3" json:"variant,omitempty"`
-	// How many subjects it has.
-	Subjects int64 `protobuf:"varint,2,opt,name=subjects,proto3" json:"subjects,omitempty"`
-	// The metric's value.
-	Mean *float64 `protobuf:"fixed64,3,opt,name=mean,proto3,oneof" json:"mean,omitempty"`
-	// Its standard error.
-	StandardError *float64 `protobuf:"fixed64,4,opt,name=standard_error,json=standardError,proto3,oneof" json:"standard_error,omitempty"`
-	// Mean × subjects. Absent for metrics that are not means.
-	Total *float64 `protobuf:"fixed64,5,opt,name=total,proto3,oneof" json:"total,omitempty"`
-	// Why a number is absent.
-	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ArmResult) Reset() {
-	*x = ArmResult{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ArmResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ArmResult) ProtoMessage() {}
-
-func (x *ArmResult) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ArmResult.ProtoReflect.Descriptor instead.
-func (*ArmResult) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ArmResult) GetVariant() string {
-	if x != nil {
-		return x.Variant
-	}
-	return ""
-}
-
-func (x *ArmResult) GetSubjects() int64 {
-	if x != nil {
-		return x.Subjects
-	}
-	return 0
-}
-
-func (x *ArmResult) GetMean() float64 {
-	if x != nil && x.Mean != nil {
-		return *x.Mean
-	}
-	return 0
-}
-
-func (x *ArmResult) GetStandardError() float64 {
-	if x != nil && x.StandardError != nil {
-		return *x.StandardError
-	}
-	return 0
-}
-
-func (x *ArmResult) GetTotal() float64 {
-	if x != nil && x.Total != nil {
-		return *x.Total
-	}
-	return 0
-}
-
-func (x *ArmResult) GetNotes() []string {
-	if x != nil {
-		return x.Notes
-	}
-	return nil
-}
-
-// Interval is an estimate with its bounds.
-type Interval struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The estimate.
-	Estimate *float64 `protobuf:"fixed64,1,opt,name=estimate,proto3,oneof" json:"estimate,omitempty"`
-	// The lower bound. Absent if one-sided the other way.
-	Lower *float64 `protobuf:"fixed64,2,opt,name=lower,proto3,oneof" json:"lower,omitempty"`
-	// The upper bound. Absent if one-sided the other way.
-	Upper         *float64 `protobuf:"fixed64,3,opt,name=upper,proto3,oneof" json:"upper,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Interval) Reset() {
-	*x = Interval{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Interval) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Interval) ProtoMessage() {}
-
-func (x *Interval) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Interval.ProtoReflect.Descriptor instead.
-func (*Interval) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Interval) GetEstimate() float64 {
-	if x != nil && x.Estimate != nil {
-		return *x.Estimate
-	}
-	return 0
-}
-
-func (x *Interval) GetLower() float64 {
-	if x != nil && x.Lower != nil {
-		return *x.Lower
-	}
-	return 0
-}
-
-func (x *Interval) GetUpper() float64 {
-	if x != nil && x.Upper != nil {
-		return *x.Upper
-	}
-	return 0
-}
-
-// Comparison is one variant against the control.
-type Comparison struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The variant's key.
-	Variant string `protobuf:"bytes,1,opt,name=variant,proto3" json:"variant,omitempty"`
-	// The control's key.
-	Baseline string `protobuf:"bytes,2,opt,name=baseline,proto3" json:"baseline,omitempty"`
-	// Variant minus control.
-	Difference *Interval `protobuf:"bytes,3,opt,name=difference,proto3" json:"difference,omitempty"`
-	// Difference over the size of the control's value: 0.1 is 10 % more.
-	Lift *Interval `protobuf:"bytes,4,opt,name=lift,proto3" json:"lift,omitempty"`
-	// The standard error of the difference.
-	StandardError *float64 `protobuf:"fixed64,5,opt,name=standard_error,json=standardError,proto3,oneof" json:"standard_error,omitempty"`
-	// The difference (less the margin) over its standard error.
-	Statistic *float64 `protobuf:"fixed64,6,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
-	// Welch's degrees of freedom. Absent where the method has none.
-	DegreesOfFreedom *float64 `protobuf:"fixed64,7,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3,oneof" json:"degrees_of_freedom,omitempty"`
-	// How surprising the data would be without an effect.
-	PValue *float64 `protobuf:"fixed64,8,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
-	// The p-value corrected within its family: the variants of the primary
-	// metric; the secondary metrics; a metric's segments. Absent where no
-	// correction applies.
-	AdjustedPValue *float64 `protobuf:"fixed64,9,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
-	// The corrected p-value (or the p-value, where no correction applies) is at
-	// most 1 − confidence level.
-	Significant bool `protobuf:"varint,10,opt,name=significant,proto3" json:"significant,omitempty"`
-	// The share of the difference's variance that the covariates removed.
-	// Absent without covariates.
-	VarianceReduction *float64 `protobuf:"fixed64,11,opt,name=variance_reduction,json=varianceReduction,proto3,oneof" json:"variance_reduction,omitempty"`
-	// The same comparison without covariates. Absent where none was used.
-	Unadjusted *Comparison `protobuf:"bytes,12,opt,name=unadjusted,proto3" json:"unadjusted,omitempty"`
-	// For guardrails: whether the variant keeps within the margin.
-	Guardrail GuardrailVerdict `protobuf:"varint,13,opt,name=guardrail,proto3,enum=assay.v1.GuardrailVerdict" json:"guardrail,omitempty"`
-	// Why a number is absent, and what else to know.
-	Notes         []string `protobuf:"bytes,14,rep,name=notes,proto3" json:"notes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Comparison) Reset() {
-	*x = Comparison{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Comparison) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Comparison) ProtoMessage() {}
-
-func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
-func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *Comparison) GetVariant() string {
-	if x != nil {
-		return x.Variant
-	}
-	return ""
-}
-
-func (x *Comparison) GetBaseline() string {
-	if x != nil {
-		return x.Baseline
-	}
-	return ""
-}
-
-func (x *Comparison) GetDifference() *Interval {
-	if x != nil {
-		return x.Difference
-	}
-	return nil
-}
-
-func (x *Comparison) GetLift() *Interval {
-	if x != nil {
-		return x.Lift
-	}
-	return nil
-}
-
-func (x *Comparison) GetStandardError() float64 {
-	if x != nil && x.StandardError != nil {
-		return *x.StandardError
-	}
-	return 0
-}
-
-func (x *Comparison) GetStatistic() float64 {
-	if x != nil && x.Statistic != nil {
-		return *x.Statistic
-	}
-	return 0
-}
-
-func (x *Comparison) GetDegreesOfFreedom() float64 {
-	if x != nil && x.DegreesOfFreedom != nil {
-		return *x.DegreesOfFreedom
-	}
-	return 0
-}
-
-func (x *Comparison) GetPValue() float64 {
-	if x != nil && x.PValue != nil {
-		return *x.PValue
-	}
-	return 0
-}
-
-func (x *Comparison) GetAdjustedPValue() float64 {
-	if x != nil && x.AdjustedPValue != nil {
-		return *x.AdjustedPValue
-	}
-	return 0
-}
-
-func (x *Comparison) GetSignificant() bool {
-	if x != nil {
-		return x.Significant
-	}
-	return false
-}
-
-func (x *Comparison) GetVarianceReduction() float64 {
-	if x != nil && x.VarianceReduction != nil {
-		return *x.VarianceReduction
-	}
-	return 0
-}
-
-func (x *Comparison) GetUnadjusted() *Comparison {
-	if x != nil {
-		return x.Unadjusted
-	}
-	return nil
-}
-
-func (x *Comparison) GetGuardrail() GuardrailVerdict {
-	if x != nil {
-		return x.Guardrail
-	}
-	return GuardrailVerdict_GUARDRAIL_VERDICT_UNSPECIFIED
-}
-
-func (x *Comparison) GetNotes() []string {
-	if x != nil {
-		return x.Notes
-	}
-	return nil
-}
-
-// SegmentResult is a metric among the subjects with one value of an attribute.
-type SegmentResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The attribute's name.
-	Attribute string `protobuf:"bytes,1,opt,name=attribute,proto3" json:"attribute,omitempty"`
-	// Its value, as text. Empty for subjects that lack it.
-	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	// As in MetricAnalysis.
-	Arms []*ArmResult `protobuf:"bytes,3,rep,name=arms,proto3" json:"arms,omitempty"`
-	// As in MetricAnalysis.
-	Comparisons   []*Comparison `protobuf:"bytes,4,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SegmentResult) Reset() {
-	*x = SegmentResult{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SegmentResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SegmentResult) ProtoMessage() {}
-
-func (x *SegmentResult) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SegmentResult.ProtoReflect.Descriptor instead.
-func (*SegmentResult) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *SegmentResult) GetAttribute() string {
-	if x != nil {
-		return x.Attribute
-	}
-	return ""
-}
-
-func (x *SegmentResult) GetValue() string {
-	if x != nil {
-		return x.Value
-	}
-	return ""
-}
-
-func (x *SegmentResult) GetArms() []*ArmResult {
-	if x != nil {
-		return x.Arms
-	}
-	return nil
-}
-
-func (x *SegmentResult) GetComparisons() []*Comparison {
-	if x != nil {
-		return x.Comparisons
-	}
-	return nil
-}
-
-// Verdict is what the plan says to do, with the reasons.
-type Verdict struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to do.
-	Action VerdictAction `protobuf:"varint,1,opt,name=action,proto3,enum=assay.v1.VerdictAction" json:"action,omitempty"`
-	// The variant to ship. Empty unless SHIP.
-	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
-	// Why, one sentence each.
-	Reasons       []string `protobuf:"bytes,3,rep,name=reasons,proto3" json:"reasons,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Verdict) Reset() {
-	*x = Verdict{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Verdict) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Verdict) ProtoMessage() {}
-
-func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
-func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *Verdict) GetAction() VerdictAction {
-	if x != nil {
-		return x.Action
-	}
-	return VerdictAction_VERDICT_ACTION_UNSPECIFIED
-}
-
-func (x *Verdict) GetVariant() string {
-	if x != nil {
-		return x.Variant
-	}
-	return ""
-}
-
-func (x *Verdict) GetReasons() []string {
-	if x != nil {
-		return x.Reasons
-	}
-	return nil
-}
-
 // AnalyzeHoldoutRequest asks for the analysis of a holdout.
 type AnalyzeHoldoutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1215,7 +273,7 @@ type AnalyzeHoldoutRequest struct {
 
 func (x *AnalyzeHoldoutRequest) Reset() {
 	*x = AnalyzeHoldoutRequest{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[10]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +285,7 @@ func (x *AnalyzeHoldoutRequest) String() string {
 func (*AnalyzeHoldoutRequest) ProtoMessage() {}
 
 func (x *AnalyzeHoldoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[10]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +298,7 @@ func (x *AnalyzeHoldoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnalyzeHoldoutRequest.ProtoReflect.Descriptor instead.
 func (*AnalyzeHoldoutRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{10}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AnalyzeHoldoutRequest) GetHoldout() string {
@@ -1304,7 +362,7 @@ type AnalyzeHoldoutResponse struct {
 
 func (x *AnalyzeHoldoutResponse) Reset() {
 	*x = AnalyzeHoldoutResponse{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[11]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +374,7 @@ func (x *AnalyzeHoldoutResponse) String() string {
 func (*AnalyzeHoldoutResponse) ProtoMessage() {}
 
 func (x *AnalyzeHoldoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[11]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +387,7 @@ func (x *AnalyzeHoldoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnalyzeHoldoutResponse.ProtoReflect.Descriptor instead.
 func (*AnalyzeHoldoutResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{11}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AnalyzeHoldoutResponse) GetAnalysisId() string {
@@ -1413,7 +471,7 @@ type GetAnalysisRequest struct {
 
 func (x *GetAnalysisRequest) Reset() {
 	*x = GetAnalysisRequest{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[12]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +483,7 @@ func (x *GetAnalysisRequest) String() string {
 func (*GetAnalysisRequest) ProtoMessage() {}
 
 func (x *GetAnalysisRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[12]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +496,7 @@ func (x *GetAnalysisRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAnalysisRequest.ProtoReflect.Descriptor instead.
 func (*GetAnalysisRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{12}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetAnalysisRequest) GetAnalysisId() string {
@@ -1461,7 +519,7 @@ type GetAnalysisResponse struct {
 
 func (x *GetAnalysisResponse) Reset() {
 	*x = GetAnalysisResponse{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[13]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +531,7 @@ func (x *GetAnalysisResponse) String() string {
 func (*GetAnalysisResponse) ProtoMessage() {}
 
 func (x *GetAnalysisResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[13]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +544,7 @@ func (x *GetAnalysisResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAnalysisResponse.ProtoReflect.Descriptor instead.
 func (*GetAnalysisResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{13}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetAnalysisResponse) GetAnalysis() *AnalyzeExperimentResponse {
@@ -1518,7 +576,7 @@ type ListAnalysesRequest struct {
 
 func (x *ListAnalysesRequest) Reset() {
 	*x = ListAnalysesRequest{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[14]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +588,7 @@ func (x *ListAnalysesRequest) String() string {
 func (*ListAnalysesRequest) ProtoMessage() {}
 
 func (x *ListAnalysesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[14]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +601,7 @@ func (x *ListAnalysesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAnalysesRequest.ProtoReflect.Descriptor instead.
 func (*ListAnalysesRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{14}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListAnalysesRequest) GetExperiment() string {
@@ -1580,7 +638,7 @@ type ListAnalysesResponse struct {
 
 func (x *ListAnalysesResponse) Reset() {
 	*x = ListAnalysesResponse{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[15]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +650,7 @@ func (x *ListAnalysesResponse) String() string {
 func (*ListAnalysesResponse) ProtoMessage() {}
 
 func (x *ListAnalysesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[15]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +663,7 @@ func (x *ListAnalysesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAnalysesResponse.ProtoReflect.Descriptor instead.
 func (*ListAnalysesResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{15}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListAnalysesResponse) GetAnalyses() []*AnalysisSummary {
@@ -1641,7 +699,7 @@ type AnalysisSummary struct {
 
 func (x *AnalysisSummary) Reset() {
 	*x = AnalysisSummary{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[16]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +711,7 @@ func (x *AnalysisSummary) String() string {
 func (*AnalysisSummary) ProtoMessage() {}
 
 func (x *AnalysisSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[16]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +724,7 @@ func (x *AnalysisSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnalysisSummary.ProtoReflect.Descriptor instead.
 func (*AnalysisSummary) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{16}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AnalysisSummary) GetAnalysisId() string {
@@ -1704,93 +762,6 @@ func (x *AnalysisSummary) GetVerdict() *Verdict {
 	return nil
 }
 
-// Shift is an effect with its direction.
-type Shift struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its scale.
-	//
-	// Types that are valid to be assigned to Scale:
-	//
-	//	*Shift_Absolute
-	//	*Shift_Relative
-	Scale         isShift_Scale `protobuf_oneof:"scale"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Shift) Reset() {
-	*x = Shift{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Shift) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Shift) ProtoMessage() {}
-
-func (x *Shift) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Shift.ProtoReflect.Descriptor instead.
-func (*Shift) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *Shift) GetScale() isShift_Scale {
-	if x != nil {
-		return x.Scale
-	}
-	return nil
-}
-
-func (x *Shift) GetAbsolute() float64 {
-	if x != nil {
-		if x, ok := x.Scale.(*Shift_Absolute); ok {
-			return x.Absolute
-		}
-	}
-	return 0
-}
-
-func (x *Shift) GetRelative() float64 {
-	if x != nil {
-		if x, ok := x.Scale.(*Shift_Relative); ok {
-			return x.Relative
-		}
-	}
-	return 0
-}
-
-type isShift_Scale interface {
-	isShift_Scale()
-}
-
-type Shift_Absolute struct {
-	// On the difference.
-	Absolute float64 `protobuf:"fixed64,1,opt,name=absolute,proto3,oneof"`
-}
-
-type Shift_Relative struct {
-	// On the lift.
-	Relative float64 `protobuf:"fixed64,2,opt,name=relative,proto3,oneof"`
-}
-
-func (*Shift_Absolute) isShift_Scale() {}
-
-func (*Shift_Relative) isShift_Scale() {}
-
 // CompareSummariesRequest brings the caller's own aggregates.
 type CompareSummariesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1815,7 +786,7 @@ type CompareSummariesRequest struct {
 
 func (x *CompareSummariesRequest) Reset() {
 	*x = CompareSummariesRequest{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[18]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +798,7 @@ func (x *CompareSummariesRequest) String() string {
 func (*CompareSummariesRequest) ProtoMessage() {}
 
 func (x *CompareSummariesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[18]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +811,7 @@ func (x *CompareSummariesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareSummariesRequest.ProtoReflect.Descriptor instead.
 func (*CompareSummariesRequest) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{18}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CompareSummariesRequest) GetComponents() []string {
@@ -1908,7 +879,7 @@ type SummaryArm struct {
 
 func (x *SummaryArm) Reset() {
 	*x = SummaryArm{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[19]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +891,7 @@ func (x *SummaryArm) String() string {
 func (*SummaryArm) ProtoMessage() {}
 
 func (x *SummaryArm) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[19]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +904,7 @@ func (x *SummaryArm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryArm.ProtoReflect.Descriptor instead.
 func (*SummaryArm) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{19}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SummaryArm) GetVariant() string {
@@ -1975,7 +946,7 @@ type SummaryStratum struct {
 
 func (x *SummaryStratum) Reset() {
 	*x = SummaryStratum{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[20]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +958,7 @@ func (x *SummaryStratum) String() string {
 func (*SummaryStratum) ProtoMessage() {}
 
 func (x *SummaryStratum) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[20]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +971,7 @@ func (x *SummaryStratum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryStratum.ProtoReflect.Descriptor instead.
 func (*SummaryStratum) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{20}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SummaryStratum) GetStratum() string {
@@ -2044,7 +1015,7 @@ type CompareSummariesResponse struct {
 
 func (x *CompareSummariesResponse) Reset() {
 	*x = CompareSummariesResponse{}
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[21]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +1027,7 @@ func (x *CompareSummariesResponse) String() string {
 func (*CompareSummariesResponse) ProtoMessage() {}
 
 func (x *CompareSummariesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_service_proto_msgTypes[21]
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +1040,7 @@ func (x *CompareSummariesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareSummariesResponse.ProtoReflect.Descriptor instead.
 func (*CompareSummariesResponse) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{21}
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CompareSummariesResponse) GetArms() []*ArmResult {
@@ -2090,7 +1061,7 @@ var File_assay_v1_analysis_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fassay/v1/analysis_service.proto\x12\bassay.v1\x1a\x19assay/v1/experiment.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x01\n" +
+	"\x1fassay/v1/analysis_service.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x01\n" +
 	"\x18AnalyzeExperimentRequest\x12>\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
@@ -2121,93 +1092,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	" \x03(\v2\x18.assay.v1.MetricAnalysisR\ametrics\x12+\n" +
 	"\averdict\x18\v \x01(\v2\x11.assay.v1.VerdictR\averdict\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12!\n" +
-	"\ferased_since\x18\r \x01(\x03R\verasedSince\"\xeb\x02\n" +
-	"\vSampleRatio\x12?\n" +
-	"\bobserved\x18\x01 \x03(\v2#.assay.v1.SampleRatio.ObservedEntryR\bobserved\x12?\n" +
-	"\bexpected\x18\x02 \x03(\v2#.assay.v1.SampleRatio.ExpectedEntryR\bexpected\x12\x1c\n" +
-	"\ap_value\x18\x03 \x01(\x01H\x00R\x06pValue\x88\x01\x01\x126\n" +
-	"\averdict\x18\x04 \x01(\x0e2\x1c.assay.v1.SampleRatioVerdictR\averdict\x1a;\n" +
-	"\rObservedEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
-	"\rExpectedEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\n" +
-	"\n" +
-	"\b_p_value\"L\n" +
-	"\n" +
-	"Exclusions\x12\x1e\n" +
-	"\n" +
-	"crossovers\x18\x01 \x01(\x03R\n" +
-	"crossovers\x12\x1e\n" +
-	"\n" +
-	"overridden\x18\x02 \x01(\x03R\n" +
-	"overridden\"\x94\x03\n" +
-	"\x0eMetricAnalysis\x12\x16\n" +
-	"\x06metric\x18\x01 \x01(\tR\x06metric\x12'\n" +
-	"\x0fmetric_revision\x18\x02 \x01(\x05R\x0emetricRevision\x12(\n" +
-	"\x04role\x18\x03 \x01(\x0e2\x14.assay.v1.MetricRoleR\x04role\x12\"\n" +
-	"\fconfirmatory\x18\x04 \x01(\bR\fconfirmatory\x12+\n" +
-	"\x11peeking_protected\x18\x05 \x01(\bR\x10peekingProtected\x120\n" +
-	"\x14open_window_subjects\x18\x06 \x01(\x03R\x12openWindowSubjects\x12'\n" +
-	"\x04arms\x18\a \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
-	"\vcomparisons\x18\b \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x123\n" +
-	"\bsegments\x18\t \x03(\v2\x17.assay.v1.SegmentResultR\bsegments\"\xdd\x01\n" +
-	"\tArmResult\x12\x18\n" +
-	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
-	"\bsubjects\x18\x02 \x01(\x03R\bsubjects\x12\x17\n" +
-	"\x04mean\x18\x03 \x01(\x01H\x00R\x04mean\x88\x01\x01\x12*\n" +
-	"\x0estandard_error\x18\x04 \x01(\x01H\x01R\rstandardError\x88\x01\x01\x12\x19\n" +
-	"\x05total\x18\x05 \x01(\x01H\x02R\x05total\x88\x01\x01\x12\x14\n" +
-	"\x05notes\x18\x06 \x03(\tR\x05notesB\a\n" +
-	"\x05_meanB\x11\n" +
-	"\x0f_standard_errorB\b\n" +
-	"\x06_total\"\x82\x01\n" +
-	"\bInterval\x12\x1f\n" +
-	"\bestimate\x18\x01 \x01(\x01H\x00R\bestimate\x88\x01\x01\x12\x19\n" +
-	"\x05lower\x18\x02 \x01(\x01H\x01R\x05lower\x88\x01\x01\x12\x19\n" +
-	"\x05upper\x18\x03 \x01(\x01H\x02R\x05upper\x88\x01\x01B\v\n" +
-	"\t_estimateB\b\n" +
-	"\x06_lowerB\b\n" +
-	"\x06_upper\"\xb9\x05\n" +
-	"\n" +
-	"Comparison\x12\x18\n" +
-	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
-	"\bbaseline\x18\x02 \x01(\tR\bbaseline\x122\n" +
-	"\n" +
-	"difference\x18\x03 \x01(\v2\x12.assay.v1.IntervalR\n" +
-	"difference\x12&\n" +
-	"\x04lift\x18\x04 \x01(\v2\x12.assay.v1.IntervalR\x04lift\x12*\n" +
-	"\x0estandard_error\x18\x05 \x01(\x01H\x00R\rstandardError\x88\x01\x01\x12!\n" +
-	"\tstatistic\x18\x06 \x01(\x01H\x01R\tstatistic\x88\x01\x01\x121\n" +
-	"\x12degrees_of_freedom\x18\a \x01(\x01H\x02R\x10degreesOfFreedom\x88\x01\x01\x12\x1c\n" +
-	"\ap_value\x18\b \x01(\x01H\x03R\x06pValue\x88\x01\x01\x12-\n" +
-	"\x10adjusted_p_value\x18\t \x01(\x01H\x04R\x0eadjustedPValue\x88\x01\x01\x12 \n" +
-	"\vsignificant\x18\n" +
-	" \x01(\bR\vsignificant\x122\n" +
-	"\x12variance_reduction\x18\v \x01(\x01H\x05R\x11varianceReduction\x88\x01\x01\x124\n" +
-	"\n" +
-	"unadjusted\x18\f \x01(\v2\x14.assay.v1.ComparisonR\n" +
-	"unadjusted\x128\n" +
-	"\tguardrail\x18\r \x01(\x0e2\x1a.assay.v1.GuardrailVerdictR\tguardrail\x12\x14\n" +
-	"\x05notes\x18\x0e \x03(\tR\x05notesB\x11\n" +
-	"\x0f_standard_errorB\f\n" +
-	"\n" +
-	"_statisticB\x15\n" +
-	"\x13_degrees_of_freedomB\n" +
-	"\n" +
-	"\b_p_valueB\x13\n" +
-	"\x11_adjusted_p_valueB\x15\n" +
-	"\x13_variance_reduction\"\xa4\x01\n" +
-	"\rSegmentResult\x12\x1c\n" +
-	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\x12'\n" +
-	"\x04arms\x18\x03 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
-	"\vcomparisons\x18\x04 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\"n\n" +
-	"\aVerdict\x12/\n" +
-	"\x06action\x18\x01 \x01(\x0e2\x17.assay.v1.VerdictActionR\x06action\x12\x18\n" +
-	"\avariant\x18\x02 \x01(\tR\avariant\x12\x18\n" +
-	"\areasons\x18\x03 \x03(\tR\areasons\"\xae\x02\n" +
+	"\ferased_since\x18\r \x01(\x03R\verasedSince\"\xae\x02\n" +
 	"\x15AnalyzeHoldoutRequest\x128\n" +
 	"\aholdout\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\aholdout\x12C\n" +
 	"\ametrics\x18\x02 \x03(\tB)\xbaH&\x92\x01#\b\x01\x10d\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\ametrics\x128\n" +
@@ -2257,11 +1142,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12;\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12+\n" +
-	"\averdict\x18\x05 \x01(\v2\x11.assay.v1.VerdictR\averdict\"e\n" +
-	"\x05Shift\x12%\n" +
-	"\babsolute\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01H\x00R\babsolute\x12%\n" +
-	"\brelative\x18\x02 \x01(\x01B\a\xbaH\x04\x12\x02@\x01H\x00R\brelativeB\x0e\n" +
-	"\x05scale\x12\x05\xbaH\x02\b\x01\"\xf9\x02\n" +
+	"\averdict\x18\x05 \x01(\v2\x11.assay.v1.VerdictR\averdict\"\xf9\x02\n" +
 	"\x17CompareSummariesRequest\x12H\n" +
 	"\n" +
 	"components\x18\x01 \x03(\tB(\xbaH%\x92\x01\"\b\x01\x10 \x18\x01\"\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\n" +
@@ -2288,28 +1169,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\vcovariances\x18\x04 \x03(\x01B\f\xbaH\t\x92\x01\x06\"\x04\x12\x02@\x01R\vcovariances\"{\n" +
 	"\x18CompareSummariesResponse\x12'\n" +
 	"\x04arms\x18\x01 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
-	"\vcomparisons\x18\x02 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons*\x9c\x01\n" +
-	"\x12SampleRatioVerdict\x12$\n" +
-	" SAMPLE_RATIO_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
-	"\x17SAMPLE_RATIO_VERDICT_OK\x10\x01\x12!\n" +
-	"\x1dSAMPLE_RATIO_VERDICT_MISMATCH\x10\x02\x12 \n" +
-	"\x1cSAMPLE_RATIO_VERDICT_TOO_FEW\x10\x03*\x92\x01\n" +
-	"\x10GuardrailVerdict\x12!\n" +
-	"\x1dGUARDRAIL_VERDICT_UNSPECIFIED\x10\x00\x12\x1c\n" +
-	"\x18GUARDRAIL_VERDICT_PASSED\x10\x01\x12\x1c\n" +
-	"\x18GUARDRAIL_VERDICT_FAILED\x10\x02\x12\x1f\n" +
-	"\x1bGUARDRAIL_VERDICT_UNDECIDED\x10\x03*\xa8\x01\n" +
-	"\rVerdictAction\x12\x1e\n" +
-	"\x1aVERDICT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +
-	"\x13VERDICT_ACTION_SHIP\x10\x01\x12\x1f\n" +
-	"\x1bVERDICT_ACTION_KEEP_RUNNING\x10\x02\x12\x1c\n" +
-	"\x18VERDICT_ACTION_ROLL_BACK\x10\x03\x12\x1f\n" +
-	"\x1bVERDICT_ACTION_INCONCLUSIVE\x10\x04*t\n" +
-	"\vAlternative\x12\x1b\n" +
-	"\x17ALTERNATIVE_UNSPECIFIED\x10\x00\x12\x19\n" +
-	"\x15ALTERNATIVE_TWO_SIDED\x10\x01\x12\x17\n" +
-	"\x13ALTERNATIVE_GREATER\x10\x02\x12\x14\n" +
-	"\x10ALTERNATIVE_LESS\x10\x032\xd3\x03\n" +
+	"\vcomparisons\x18\x02 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons2\xd3\x03\n" +
 	"\x0fAnalysisService\x12a\n" +
 	"\x11AnalyzeExperiment\x12\".assay.v1.AnalyzeExperimentRequest\x1a#.assay.v1.AnalyzeExperimentResponse\"\x03\x90\x02\x02\x12X\n" +
 	"\x0eAnalyzeHoldout\x12\x1f.assay.v1.AnalyzeHoldoutRequest\x1a .assay.v1.AnalyzeHoldoutResponse\"\x03\x90\x02\x02\x12O\n" +
@@ -2329,98 +1189,75 @@ func file_assay_v1_analysis_service_proto_rawDescGZIP() []byte {
 	return file_assay_v1_analysis_service_proto_rawDescData
 }
 
-var file_assay_v1_analysis_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_assay_v1_analysis_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_assay_v1_analysis_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_assay_v1_analysis_service_proto_goTypes = []any{
-	(SampleRatioVerdict)(0),           // 0: assay.v1.SampleRatioVerdict
-	(GuardrailVerdict)(0),             // 1: assay.v1.GuardrailVerdict
-	(VerdictAction)(0),                // 2: assay.v1.VerdictAction
-	(Alternative)(0),                  // 3: assay.v1.Alternative
-	(*AnalyzeExperimentRequest)(nil),  // 4: assay.v1.AnalyzeExperimentRequest
-	(*AnalyzeExperimentResponse)(nil), // 5: assay.v1.AnalyzeExperimentResponse
-	(*SampleRatio)(nil),               // 6: assay.v1.SampleRatio
-	(*Exclusions)(nil),                // 7: assay.v1.Exclusions
-	(*MetricAnalysis)(nil),            // 8: assay.v1.MetricAnalysis
-	(*ArmResult)(nil),                 // 9: assay.v1.ArmResult
-	(*Interval)(nil),                  // 10: assay.v1.Interval
-	(*Comparison)(nil),                // 11: assay.v1.Comparison
-	(*SegmentResult)(nil),             // 12: assay.v1.SegmentResult
-	(*Verdict)(nil),                   // 13: assay.v1.Verdict
-	(*AnalyzeHoldoutRequest)(nil),     // 14: assay.v1.AnalyzeHoldoutRequest
-	(*AnalyzeHoldoutResponse)(nil),    // 15: assay.v1.AnalyzeHoldoutResponse
-	(*GetAnalysisRequest)(nil),        // 16: assay.v1.GetAnalysisRequest
-	(*GetAnalysisResponse)(nil),       // 17: assay.v1.GetAnalysisResponse
-	(*ListAnalysesRequest)(nil),       // 18: assay.v1.ListAnalysesRequest
-	(*ListAnalysesResponse)(nil),      // 19: assay.v1.ListAnalysesResponse
-	(*AnalysisSummary)(nil),           // 20: assay.v1.AnalysisSummary
-	(*Shift)(nil),                     // 21: assay.v1.Shift
-	(*CompareSummariesRequest)(nil),   // 22: assay.v1.CompareSummariesRequest
-	(*SummaryArm)(nil),                // 23: assay.v1.SummaryArm
-	(*SummaryStratum)(nil),            // 24: assay.v1.SummaryStratum
-	(*CompareSummariesResponse)(nil),  // 25: assay.v1.CompareSummariesResponse
-	nil,                               // 26: assay.v1.SampleRatio.ObservedEntry
-	nil,                               // 27: assay.v1.SampleRatio.ExpectedEntry
-	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
-	(*Plan)(nil),                      // 29: assay.v1.Plan
-	(MetricRole)(0),                   // 30: assay.v1.MetricRole
+	(*AnalyzeExperimentRequest)(nil),  // 0: assay.v1.AnalyzeExperimentRequest
+	(*AnalyzeExperimentResponse)(nil), // 1: assay.v1.AnalyzeExperimentResponse
+	(*AnalyzeHoldoutRequest)(nil),     // 2: assay.v1.AnalyzeHoldoutRequest
+	(*AnalyzeHoldoutResponse)(nil),    // 3: assay.v1.AnalyzeHoldoutResponse
+	(*GetAnalysisRequest)(nil),        // 4: assay.v1.GetAnalysisRequest
+	(*GetAnalysisResponse)(nil),       // 5: assay.v1.GetAnalysisResponse
+	(*ListAnalysesRequest)(nil),       // 6: assay.v1.ListAnalysesRequest
+	(*ListAnalysesResponse)(nil),      // 7: assay.v1.ListAnalysesResponse
+	(*AnalysisSummary)(nil),           // 8: assay.v1.AnalysisSummary
+	(*CompareSummariesRequest)(nil),   // 9: assay.v1.CompareSummariesRequest
+	(*SummaryArm)(nil),                // 10: assay.v1.SummaryArm
+	(*SummaryStratum)(nil),            // 11: assay.v1.SummaryStratum
+	(*CompareSummariesResponse)(nil),  // 12: assay.v1.CompareSummariesResponse
+	(*timestamppb.Timestamp)(nil),     // 13: google.protobuf.Timestamp
+	(*Plan)(nil),                      // 14: assay.v1.Plan
+	(*SampleRatio)(nil),               // 15: assay.v1.SampleRatio
+	(*Exclusions)(nil),                // 16: assay.v1.Exclusions
+	(*MetricAnalysis)(nil),            // 17: assay.v1.MetricAnalysis
+	(*Verdict)(nil),                   // 18: assay.v1.Verdict
+	(Alternative)(0),                  // 19: assay.v1.Alternative
+	(*Shift)(nil),                     // 20: assay.v1.Shift
+	(*ArmResult)(nil),                 // 21: assay.v1.ArmResult
+	(*Comparison)(nil),                // 22: assay.v1.Comparison
 }
 var file_assay_v1_analysis_service_proto_depIdxs = []int32{
-	28, // 0: assay.v1.AnalyzeExperimentRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	28, // 1: assay.v1.AnalyzeExperimentResponse.as_of_time:type_name -> google.protobuf.Timestamp
-	28, // 2: assay.v1.AnalyzeExperimentResponse.create_time:type_name -> google.protobuf.Timestamp
-	29, // 3: assay.v1.AnalyzeExperimentResponse.plan:type_name -> assay.v1.Plan
-	6,  // 4: assay.v1.AnalyzeExperimentResponse.sample_ratio:type_name -> assay.v1.SampleRatio
-	7,  // 5: assay.v1.AnalyzeExperimentResponse.exclusions:type_name -> assay.v1.Exclusions
-	8,  // 6: assay.v1.AnalyzeExperimentResponse.metrics:type_name -> assay.v1.MetricAnalysis
-	13, // 7: assay.v1.AnalyzeExperimentResponse.verdict:type_name -> assay.v1.Verdict
-	26, // 8: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
-	27, // 9: assay.v1.SampleRatio.expected:type_name -> assay.v1.SampleRatio.ExpectedEntry
-	0,  // 10: assay.v1.SampleRatio.verdict:type_name -> assay.v1.SampleRatioVerdict
-	30, // 11: assay.v1.MetricAnalysis.role:type_name -> assay.v1.MetricRole
-	9,  // 12: assay.v1.MetricAnalysis.arms:type_name -> assay.v1.ArmResult
-	11, // 13: assay.v1.MetricAnalysis.comparisons:type_name -> assay.v1.Comparison
-	12, // 14: assay.v1.MetricAnalysis.segments:type_name -> assay.v1.SegmentResult
-	10, // 15: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
-	10, // 16: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
-	11, // 17: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
-	1,  // 18: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
-	9,  // 19: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
-	11, // 20: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
-	2,  // 21: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
-	28, // 22: assay.v1.AnalyzeHoldoutRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	28, // 23: assay.v1.AnalyzeHoldoutResponse.as_of_time:type_name -> google.protobuf.Timestamp
-	28, // 24: assay.v1.AnalyzeHoldoutResponse.create_time:type_name -> google.protobuf.Timestamp
-	6,  // 25: assay.v1.AnalyzeHoldoutResponse.sample_ratio:type_name -> assay.v1.SampleRatio
-	7,  // 26: assay.v1.AnalyzeHoldoutResponse.exclusions:type_name -> assay.v1.Exclusions
-	8,  // 27: assay.v1.AnalyzeHoldoutResponse.metrics:type_name -> assay.v1.MetricAnalysis
-	5,  // 28: assay.v1.GetAnalysisResponse.analysis:type_name -> assay.v1.AnalyzeExperimentResponse
-	15, // 29: assay.v1.GetAnalysisResponse.holdout_analysis:type_name -> assay.v1.AnalyzeHoldoutResponse
-	20, // 30: assay.v1.ListAnalysesResponse.analyses:type_name -> assay.v1.AnalysisSummary
-	28, // 31: assay.v1.AnalysisSummary.as_of_time:type_name -> google.protobuf.Timestamp
-	28, // 32: assay.v1.AnalysisSummary.create_time:type_name -> google.protobuf.Timestamp
-	13, // 33: assay.v1.AnalysisSummary.verdict:type_name -> assay.v1.Verdict
-	23, // 34: assay.v1.CompareSummariesRequest.arms:type_name -> assay.v1.SummaryArm
-	29, // 35: assay.v1.CompareSummariesRequest.plan:type_name -> assay.v1.Plan
-	3,  // 36: assay.v1.CompareSummariesRequest.alternative:type_name -> assay.v1.Alternative
-	21, // 37: assay.v1.CompareSummariesRequest.margin:type_name -> assay.v1.Shift
-	24, // 38: assay.v1.SummaryArm.strata:type_name -> assay.v1.SummaryStratum
-	9,  // 39: assay.v1.CompareSummariesResponse.arms:type_name -> assay.v1.ArmResult
-	11, // 40: assay.v1.CompareSummariesResponse.comparisons:type_name -> assay.v1.Comparison
-	4,  // 41: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
-	14, // 42: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
-	16, // 43: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
-	18, // 44: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
-	22, // 45: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
-	5,  // 46: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
-	15, // 47: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
-	17, // 48: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
-	19, // 49: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
-	25, // 50: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
-	46, // [46:51] is the sub-list for method output_type
-	41, // [41:46] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	13, // 0: assay.v1.AnalyzeExperimentRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	13, // 1: assay.v1.AnalyzeExperimentResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	13, // 2: assay.v1.AnalyzeExperimentResponse.create_time:type_name -> google.protobuf.Timestamp
+	14, // 3: assay.v1.AnalyzeExperimentResponse.plan:type_name -> assay.v1.Plan
+	15, // 4: assay.v1.AnalyzeExperimentResponse.sample_ratio:type_name -> assay.v1.SampleRatio
+	16, // 5: assay.v1.AnalyzeExperimentResponse.exclusions:type_name -> assay.v1.Exclusions
+	17, // 6: assay.v1.AnalyzeExperimentResponse.metrics:type_name -> assay.v1.MetricAnalysis
+	18, // 7: assay.v1.AnalyzeExperimentResponse.verdict:type_name -> assay.v1.Verdict
+	13, // 8: assay.v1.AnalyzeHoldoutRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	13, // 9: assay.v1.AnalyzeHoldoutResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	13, // 10: assay.v1.AnalyzeHoldoutResponse.create_time:type_name -> google.protobuf.Timestamp
+	15, // 11: assay.v1.AnalyzeHoldoutResponse.sample_ratio:type_name -> assay.v1.SampleRatio
+	16, // 12: assay.v1.AnalyzeHoldoutResponse.exclusions:type_name -> assay.v1.Exclusions
+	17, // 13: assay.v1.AnalyzeHoldoutResponse.metrics:type_name -> assay.v1.MetricAnalysis
+	1,  // 14: assay.v1.GetAnalysisResponse.analysis:type_name -> assay.v1.AnalyzeExperimentResponse
+	3,  // 15: assay.v1.GetAnalysisResponse.holdout_analysis:type_name -> assay.v1.AnalyzeHoldoutResponse
+	8,  // 16: assay.v1.ListAnalysesResponse.analyses:type_name -> assay.v1.AnalysisSummary
+	13, // 17: assay.v1.AnalysisSummary.as_of_time:type_name -> google.protobuf.Timestamp
+	13, // 18: assay.v1.AnalysisSummary.create_time:type_name -> google.protobuf.Timestamp
+	18, // 19: assay.v1.AnalysisSummary.verdict:type_name -> assay.v1.Verdict
+	10, // 20: assay.v1.CompareSummariesRequest.arms:type_name -> assay.v1.SummaryArm
+	14, // 21: assay.v1.CompareSummariesRequest.plan:type_name -> assay.v1.Plan
+	19, // 22: assay.v1.CompareSummariesRequest.alternative:type_name -> assay.v1.Alternative
+	20, // 23: assay.v1.CompareSummariesRequest.margin:type_name -> assay.v1.Shift
+	11, // 24: assay.v1.SummaryArm.strata:type_name -> assay.v1.SummaryStratum
+	21, // 25: assay.v1.CompareSummariesResponse.arms:type_name -> assay.v1.ArmResult
+	22, // 26: assay.v1.CompareSummariesResponse.comparisons:type_name -> assay.v1.Comparison
+	0,  // 27: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
+	2,  // 28: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
+	4,  // 29: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
+	6,  // 30: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
+	9,  // 31: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
+	1,  // 32: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
+	3,  // 33: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
+	5,  // 34: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
+	7,  // 35: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
+	12, // 36: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
+	32, // [32:37] is the sub-list for method output_type
+	27, // [27:32] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_service_proto_init() }
@@ -2428,29 +1265,21 @@ func file_assay_v1_analysis_service_proto_init() {
 	if File_assay_v1_analysis_service_proto != nil {
 		return
 	}
-	file_assay_v1_experiment_proto_init()
+	file_assay_v1_analysis_proto_init()
+	file_assay_v1_plan_proto_init()
 	file_assay_v1_analysis_service_proto_msgTypes[2].OneofWrappers = []any{}
-	file_assay_v1_analysis_service_proto_msgTypes[5].OneofWrappers = []any{}
-	file_assay_v1_analysis_service_proto_msgTypes[6].OneofWrappers = []any{}
-	file_assay_v1_analysis_service_proto_msgTypes[7].OneofWrappers = []any{}
-	file_assay_v1_analysis_service_proto_msgTypes[10].OneofWrappers = []any{}
-	file_assay_v1_analysis_service_proto_msgTypes[17].OneofWrappers = []any{
-		(*Shift_Absolute)(nil),
-		(*Shift_Relative)(nil),
-	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_analysis_service_proto_rawDesc), len(file_assay_v1_analysis_service_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   24,
+			NumEnums:      0,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_assay_v1_analysis_service_proto_goTypes,
 		DependencyIndexes: file_assay_v1_analysis_service_proto_depIdxs,
-		EnumInfos:         file_assay_v1_analysis_service_proto_enumTypes,
 		MessageInfos:      file_assay_v1_analysis_service_proto_msgTypes,
 	}.Build()
 	File_assay_v1_analysis_service_proto = out.File

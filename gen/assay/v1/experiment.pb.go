@@ -25,176 +25,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// MetricRole says what a metric decides.
-type MetricRole int32
-
-const (
-	// Not allowed.
-	MetricRole_METRIC_ROLE_UNSPECIFIED MetricRole = 0
-	// Decides. One per experiment.
-	MetricRole_METRIC_ROLE_PRIMARY MetricRole = 1
-	// Informs; its comparisons are corrected together with those of the other
-	// secondary metrics.
-	MetricRole_METRIC_ROLE_SECONDARY MetricRole = 2
-	// Must not get worse than its margin.
-	MetricRole_METRIC_ROLE_GUARDRAIL MetricRole = 3
-)
-
-// Enum value maps for MetricRole.
-var (
-	MetricRole_name = map[int32]string{
-		0: "METRIC_ROLE_UNSPECIFIED",
-		1: "METRIC_ROLE_PRIMARY",
-		2: "METRIC_ROLE_SECONDARY",
-		3: "METRIC_ROLE_GUARDRAIL",
-	}
-	MetricRole_value = map[string]int32{
-		"METRIC_ROLE_UNSPECIFIED": 0,
-		"METRIC_ROLE_PRIMARY":     1,
-		"METRIC_ROLE_SECONDARY":   2,
-		"METRIC_ROLE_GUARDRAIL":   3,
-	}
-)
-
-func (x MetricRole) Enum() *MetricRole {
-	p := new(MetricRole)
-	*p = x
-	return p
-}
-
-func (x MetricRole) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (MetricRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[0].Descriptor()
-}
-
-func (MetricRole) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[0]
-}
-
-func (x MetricRole) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use MetricRole.Descriptor instead.
-func (MetricRole) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{0}
-}
-
-// Method is how uncertainty is computed.
-type Method int32
-
-const (
-	// ALWAYS_VALID.
-	Method_METHOD_UNSPECIFIED Method = 0
-	// One analysis at the planned size: Student's t with Welch's degrees of
-	// freedom. Looking earlier and deciding on it is not protected.
-	Method_METHOD_FIXED_HORIZON Method = 1
-	// Asymptotic confidence sequence: valid however often it is looked at.
-	Method_METHOD_ALWAYS_VALID Method = 2
-)
-
-// Enum value maps for Method.
-var (
-	Method_name = map[int32]string{
-		0: "METHOD_UNSPECIFIED",
-		1: "METHOD_FIXED_HORIZON",
-		2: "METHOD_ALWAYS_VALID",
-	}
-	Method_value = map[string]int32{
-		"METHOD_UNSPECIFIED":   0,
-		"METHOD_FIXED_HORIZON": 1,
-		"METHOD_ALWAYS_VALID":  2,
-	}
-)
-
-func (x Method) Enum() *Method {
-	p := new(Method)
-	*p = x
-	return p
-}
-
-func (x Method) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Method) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[1].Descriptor()
-}
-
-func (Method) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[1]
-}
-
-func (x Method) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Method.Descriptor instead.
-func (Method) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{1}
-}
-
-// Correction adjusts p-values for the number of comparisons in a family.
-type Correction int32
-
-const (
-	// HOLM.
-	Correction_CORRECTION_UNSPECIFIED Correction = 0
-	// Holm's step-down procedure: no false discovery in the family but with
-	// probability 1 − confidence level.
-	Correction_CORRECTION_HOLM Correction = 1
-	// Bonferroni's: the same promise, simpler and weaker.
-	Correction_CORRECTION_BONFERRONI Correction = 2
-	// Benjamini and Hochberg's: bounds the expected share of false discoveries.
-	Correction_CORRECTION_BENJAMINI_HOCHBERG Correction = 3
-)
-
-// Enum value maps for Correction.
-var (
-	Correction_name = map[int32]string{
-		0: "CORRECTION_UNSPECIFIED",
-		1: "CORRECTION_HOLM",
-		2: "CORRECTION_BONFERRONI",
-		3: "CORRECTION_BENJAMINI_HOCHBERG",
-	}
-	Correction_value = map[string]int32{
-		"CORRECTION_UNSPECIFIED":        0,
-		"CORRECTION_HOLM":               1,
-		"CORRECTION_BONFERRONI":         2,
-		"CORRECTION_BENJAMINI_HOCHBERG": 3,
-	}
-)
-
-func (x Correction) Enum() *Correction {
-	p := new(Correction)
-	*p = x
-	return p
-}
-
-func (x Correction) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Correction) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[2].Descriptor()
-}
-
-func (Correction) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[2]
-}
-
-func (x Correction) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Correction.Descriptor instead.
-func (Correction) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{2}
-}
-
 // Assignment says who decides which variant a subject gets.
 type Experiment_Assignment int32
 
@@ -232,11 +62,11 @@ func (x Experiment_Assignment) String() string {
 }
 
 func (Experiment_Assignment) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_experiment_proto_enumTypes[3].Descriptor()
+	return file_assay_v1_experiment_proto_enumTypes[0].Descriptor()
 }
 
 func (Experiment_Assignment) Type() protoreflect.EnumType {
-	return &file_assay_v1_experiment_proto_enumTypes[3]
+	return &file_assay_v1_experiment_proto_enumTypes[0]
 }
 
 func (x Experiment_Assignment) Number() protoreflect.EnumNumber {
@@ -923,256 +753,11 @@ func (x *PastOutcomes) GetWindow() *durationpb.Duration {
 	return nil
 }
 
-// ExperimentMetric is a metric's place in an experiment.
-type ExperimentMetric struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The metric's key.
-	Metric string `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
-	// What it decides.
-	Role MetricRole `protobuf:"varint,2,opt,name=role,proto3,enum=assay.v1.MetricRole" json:"role,omitempty"`
-	// Names of the experiment's covariates that reduce its variance.
-	Covariates []string `protobuf:"bytes,3,rep,name=covariates,proto3" json:"covariates,omitempty"`
-	// How much worse a guardrail may get. Required for guardrails, refused for
-	// others.
-	Margin        *Magnitude `protobuf:"bytes,4,opt,name=margin,proto3" json:"margin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ExperimentMetric) Reset() {
-	*x = ExperimentMetric{}
-	mi := &file_assay_v1_experiment_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ExperimentMetric) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ExperimentMetric) ProtoMessage() {}
-
-func (x *ExperimentMetric) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ExperimentMetric.ProtoReflect.Descriptor instead.
-func (*ExperimentMetric) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ExperimentMetric) GetMetric() string {
-	if x != nil {
-		return x.Metric
-	}
-	return ""
-}
-
-func (x *ExperimentMetric) GetRole() MetricRole {
-	if x != nil {
-		return x.Role
-	}
-	return MetricRole_METRIC_ROLE_UNSPECIFIED
-}
-
-func (x *ExperimentMetric) GetCovariates() []string {
-	if x != nil {
-		return x.Covariates
-	}
-	return nil
-}
-
-func (x *ExperimentMetric) GetMargin() *Magnitude {
-	if x != nil {
-		return x.Margin
-	}
-	return nil
-}
-
-// Magnitude is the size of an effect, 0 or more, without a direction.
-type Magnitude struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its scale.
-	//
-	// Types that are valid to be assigned to Scale:
-	//
-	//	*Magnitude_Absolute
-	//	*Magnitude_Relative
-	Scale         isMagnitude_Scale `protobuf_oneof:"scale"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Magnitude) Reset() {
-	*x = Magnitude{}
-	mi := &file_assay_v1_experiment_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Magnitude) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Magnitude) ProtoMessage() {}
-
-func (x *Magnitude) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Magnitude.ProtoReflect.Descriptor instead.
-func (*Magnitude) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Magnitude) GetScale() isMagnitude_Scale {
-	if x != nil {
-		return x.Scale
-	}
-	return nil
-}
-
-func (x *Magnitude) GetAbsolute() float64 {
-	if x != nil {
-		if x, ok := x.Scale.(*Magnitude_Absolute); ok {
-			return x.Absolute
-		}
-	}
-	return 0
-}
-
-func (x *Magnitude) GetRelative() float64 {
-	if x != nil {
-		if x, ok := x.Scale.(*Magnitude_Relative); ok {
-			return x.Relative
-		}
-	}
-	return 0
-}
-
-type isMagnitude_Scale interface {
-	isMagnitude_Scale()
-}
-
-type Magnitude_Absolute struct {
-	// In the metric's own unit.
-	Absolute float64 `protobuf:"fixed64,1,opt,name=absolute,proto3,oneof"`
-}
-
-type Magnitude_Relative struct {
-	// As a share of the control's value: 0.02 is 2 %.
-	Relative float64 `protobuf:"fixed64,2,opt,name=relative,proto3,oneof"`
-}
-
-func (*Magnitude_Absolute) isMagnitude_Scale() {}
-
-func (*Magnitude_Relative) isMagnitude_Scale() {}
-
-// Plan is the analysis decided before the start.
-type Plan struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// How uncertainty is computed. Default ALWAYS_VALID.
-	Method Method `protobuf:"varint,1,opt,name=method,proto3,enum=assay.v1.Method" json:"method,omitempty"`
-	// 1 − the accepted error rate, above 0.5 and below 1. Default 0.95.
-	ConfidenceLevel *float64 `protobuf:"fixed64,2,opt,name=confidence_level,json=confidenceLevel,proto3,oneof" json:"confidence_level,omitempty"`
-	// How comparisons within a family are corrected. Default HOLM.
-	Correction Correction `protobuf:"varint,3,opt,name=correction,proto3,enum=assay.v1.Correction" json:"correction,omitempty"`
-	// The smallest effect on the primary metric that would matter.
-	MinimumEffect *Magnitude `protobuf:"bytes,4,opt,name=minimum_effect,json=minimumEffect,proto3" json:"minimum_effect,omitempty"`
-	// How many subjects the experiment is meant to have in all. ALWAYS_VALID is
-	// tightest there, and valid everywhere; FIXED_HORIZON decides only then. 0
-	// means 10,000 for ALWAYS_VALID and no such condition for FIXED_HORIZON.
-	PlannedSubjects int64 `protobuf:"varint,5,opt,name=planned_subjects,json=plannedSubjects,proto3" json:"planned_subjects,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
-}
-
-func (x *Plan) Reset() {
-	*x = Plan{}
-	mi := &file_assay_v1_experiment_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Plan) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Plan) ProtoMessage() {}
-
-func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Plan.ProtoReflect.Descriptor instead.
-func (*Plan) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *Plan) GetMethod() Method {
-	if x != nil {
-		return x.Method
-	}
-	return Method_METHOD_UNSPECIFIED
-}
-
-func (x *Plan) GetConfidenceLevel() float64 {
-	if x != nil && x.ConfidenceLevel != nil {
-		return *x.ConfidenceLevel
-	}
-	return 0
-}
-
-func (x *Plan) GetCorrection() Correction {
-	if x != nil {
-		return x.Correction
-	}
-	return Correction_CORRECTION_UNSPECIFIED
-}
-
-func (x *Plan) GetMinimumEffect() *Magnitude {
-	if x != nil {
-		return x.MinimumEffect
-	}
-	return nil
-}
-
-func (x *Plan) GetPlannedSubjects() int64 {
-	if x != nil {
-		return x.PlannedSubjects
-	}
-	return 0
-}
-
 var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\r\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x13assay/v1/plan.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\r\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -1257,44 +842,7 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x03 \x03(\v2\x13.assay.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
 	"conditions\x12H\n" +
-	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x15\xbaH\x12\xc8\x01\x01\xaa\x01\f\"\x06\b\x80\x86\xb0\x96\x012\x02\b\x01R\x06window\"\xda\x01\n" +
-	"\x10ExperimentMetric\x126\n" +
-	"\x06metric\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x06metric\x125\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x14.assay.v1.MetricRoleB\v\xbaH\b\xc8\x01\x01\x82\x01\x02\x10\x01R\x04role\x12*\n" +
-	"\n" +
-	"covariates\x18\x03 \x03(\tB\n" +
-	"\xbaH\a\x92\x01\x04\x10\x10\x18\x01R\n" +
-	"covariates\x12+\n" +
-	"\x06margin\x18\x04 \x01(\v2\x13.assay.v1.MagnitudeR\x06margin\"{\n" +
-	"\tMagnitude\x12.\n" +
-	"\babsolute\x18\x01 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\babsolute\x12.\n" +
-	"\brelative\x18\x02 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\brelativeB\x0e\n" +
-	"\x05scale\x12\x05\xbaH\x02\b\x01\"\xcf\x02\n" +
-	"\x04Plan\x122\n" +
-	"\x06method\x18\x01 \x01(\x0e2\x10.assay.v1.MethodB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06method\x12G\n" +
-	"\x10confidence_level\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?H\x00R\x0fconfidenceLevel\x88\x01\x01\x12>\n" +
-	"\n" +
-	"correction\x18\x03 \x01(\x0e2\x14.assay.v1.CorrectionB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
-	"correction\x12:\n" +
-	"\x0eminimum_effect\x18\x04 \x01(\v2\x13.assay.v1.MagnitudeR\rminimumEffect\x129\n" +
-	"\x10planned_subjects\x18\x05 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fplannedSubjectsB\x13\n" +
-	"\x11_confidence_level*x\n" +
-	"\n" +
-	"MetricRole\x12\x1b\n" +
-	"\x17METRIC_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
-	"\x13METRIC_ROLE_PRIMARY\x10\x01\x12\x19\n" +
-	"\x15METRIC_ROLE_SECONDARY\x10\x02\x12\x19\n" +
-	"\x15METRIC_ROLE_GUARDRAIL\x10\x03*S\n" +
-	"\x06Method\x12\x16\n" +
-	"\x12METHOD_UNSPECIFIED\x10\x00\x12\x18\n" +
-	"\x14METHOD_FIXED_HORIZON\x10\x01\x12\x17\n" +
-	"\x13METHOD_ALWAYS_VALID\x10\x02*{\n" +
-	"\n" +
-	"Correction\x12\x1a\n" +
-	"\x16CORRECTION_UNSPECIFIED\x10\x00\x12\x13\n" +
-	"\x0fCORRECTION_HOLM\x10\x01\x12\x19\n" +
-	"\x15CORRECTION_BONFERRONI\x10\x02\x12!\n" +
-	"\x1dCORRECTION_BENJAMINI_HOCHBERG\x10\x03B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
+	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x15\xbaH\x12\xc8\x01\x01\xaa\x01\f\"\x06\b\x80\x86\xb0\x96\x012\x02\b\x01R\x06windowB/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
 
 var (
 	file_assay_v1_experiment_proto_rawDescOnce sync.Once
@@ -1308,60 +856,51 @@ func file_assay_v1_experiment_proto_rawDescGZIP() []byte {
 	return file_assay_v1_experiment_proto_rawDescData
 }
 
-var file_assay_v1_experiment_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_assay_v1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_assay_v1_experiment_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_assay_v1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_assay_v1_experiment_proto_goTypes = []any{
-	(MetricRole)(0),               // 0: assay.v1.MetricRole
-	(Method)(0),                   // 1: assay.v1.Method
-	(Correction)(0),               // 2: assay.v1.Correction
-	(Experiment_Assignment)(0),    // 3: assay.v1.Experiment.Assignment
-	(*Experiment)(nil),            // 4: assay.v1.Experiment
-	(*Hypothesis)(nil),            // 5: assay.v1.Hypothesis
-	(*Variant)(nil),               // 6: assay.v1.Variant
-	(*Covariate)(nil),             // 7: assay.v1.Covariate
-	(*PastOutcomes)(nil),          // 8: assay.v1.PastOutcomes
-	(*ExperimentMetric)(nil),      // 9: assay.v1.ExperimentMetric
-	(*Magnitude)(nil),             // 10: assay.v1.Magnitude
-	(*Plan)(nil),                  // 11: assay.v1.Plan
-	nil,                           // 12: assay.v1.Experiment.LabelsEntry
-	(State)(0),                    // 13: assay.v1.State
-	(*BucketRange)(nil),           // 14: assay.v1.BucketRange
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 16: google.protobuf.Struct
-	(Aggregate)(0),                // 17: assay.v1.Aggregate
-	(*Condition)(nil),             // 18: assay.v1.Condition
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(Experiment_Assignment)(0),    // 0: assay.v1.Experiment.Assignment
+	(*Experiment)(nil),            // 1: assay.v1.Experiment
+	(*Hypothesis)(nil),            // 2: assay.v1.Hypothesis
+	(*Variant)(nil),               // 3: assay.v1.Variant
+	(*Covariate)(nil),             // 4: assay.v1.Covariate
+	(*PastOutcomes)(nil),          // 5: assay.v1.PastOutcomes
+	nil,                           // 6: assay.v1.Experiment.LabelsEntry
+	(*ExperimentMetric)(nil),      // 7: assay.v1.ExperimentMetric
+	(*Plan)(nil),                  // 8: assay.v1.Plan
+	(State)(0),                    // 9: assay.v1.State
+	(*BucketRange)(nil),           // 10: assay.v1.BucketRange
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 12: google.protobuf.Struct
+	(Aggregate)(0),                // 13: assay.v1.Aggregate
+	(*Condition)(nil),             // 14: assay.v1.Condition
+	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
 }
 var file_assay_v1_experiment_proto_depIdxs = []int32{
-	5,  // 0: assay.v1.Experiment.hypothesis:type_name -> assay.v1.Hypothesis
-	6,  // 1: assay.v1.Experiment.variants:type_name -> assay.v1.Variant
-	3,  // 2: assay.v1.Experiment.assignment:type_name -> assay.v1.Experiment.Assignment
-	12, // 3: assay.v1.Experiment.labels:type_name -> assay.v1.Experiment.LabelsEntry
-	7,  // 4: assay.v1.Experiment.covariates:type_name -> assay.v1.Covariate
-	9,  // 5: assay.v1.Experiment.metrics:type_name -> assay.v1.ExperimentMetric
-	11, // 6: assay.v1.Experiment.plan:type_name -> assay.v1.Plan
-	13, // 7: assay.v1.Experiment.state:type_name -> assay.v1.State
-	14, // 8: assay.v1.Experiment.allocation:type_name -> assay.v1.BucketRange
-	15, // 9: assay.v1.Experiment.create_time:type_name -> google.protobuf.Timestamp
-	15, // 10: assay.v1.Experiment.update_time:type_name -> google.protobuf.Timestamp
-	15, // 11: assay.v1.Experiment.start_time:type_name -> google.protobuf.Timestamp
-	15, // 12: assay.v1.Experiment.conclude_time:type_name -> google.protobuf.Timestamp
-	14, // 13: assay.v1.Experiment.slot:type_name -> assay.v1.BucketRange
-	16, // 14: assay.v1.Variant.payload:type_name -> google.protobuf.Struct
-	8,  // 15: assay.v1.Covariate.past_outcomes:type_name -> assay.v1.PastOutcomes
-	17, // 16: assay.v1.PastOutcomes.aggregate:type_name -> assay.v1.Aggregate
-	18, // 17: assay.v1.PastOutcomes.conditions:type_name -> assay.v1.Condition
-	19, // 18: assay.v1.PastOutcomes.window:type_name -> google.protobuf.Duration
-	0,  // 19: assay.v1.ExperimentMetric.role:type_name -> assay.v1.MetricRole
-	10, // 20: assay.v1.ExperimentMetric.margin:type_name -> assay.v1.Magnitude
-	1,  // 21: assay.v1.Plan.method:type_name -> assay.v1.Method
-	2,  // 22: assay.v1.Plan.correction:type_name -> assay.v1.Correction
-	10, // 23: assay.v1.Plan.minimum_effect:type_name -> assay.v1.Magnitude
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	2,  // 0: assay.v1.Experiment.hypothesis:type_name -> assay.v1.Hypothesis
+	3,  // 1: assay.v1.Experiment.variants:type_name -> assay.v1.Variant
+	0,  // 2: assay.v1.Experiment.assignment:type_name -> assay.v1.Experiment.Assignment
+	6,  // 3: assay.v1.Experiment.labels:type_name -> assay.v1.Experiment.LabelsEntry
+	4,  // 4: assay.v1.Experiment.covariates:type_name -> assay.v1.Covariate
+	7,  // 5: assay.v1.Experiment.metrics:type_name -> assay.v1.ExperimentMetric
+	8,  // 6: assay.v1.Experiment.plan:type_name -> assay.v1.Plan
+	9,  // 7: assay.v1.Experiment.state:type_name -> assay.v1.State
+	10, // 8: assay.v1.Experiment.allocation:type_name -> assay.v1.BucketRange
+	11, // 9: assay.v1.Experiment.create_time:type_name -> google.protobuf.Timestamp
+	11, // 10: assay.v1.Experiment.update_time:type_name -> google.protobuf.Timestamp
+	11, // 11: assay.v1.Experiment.start_time:type_name -> google.protobuf.Timestamp
+	11, // 12: assay.v1.Experiment.conclude_time:type_name -> google.protobuf.Timestamp
+	10, // 13: assay.v1.Experiment.slot:type_name -> assay.v1.BucketRange
+	12, // 14: assay.v1.Variant.payload:type_name -> google.protobuf.Struct
+	5,  // 15: assay.v1.Covariate.past_outcomes:type_name -> assay.v1.PastOutcomes
+	13, // 16: assay.v1.PastOutcomes.aggregate:type_name -> assay.v1.Aggregate
+	14, // 17: assay.v1.PastOutcomes.conditions:type_name -> assay.v1.Condition
+	15, // 18: assay.v1.PastOutcomes.window:type_name -> google.protobuf.Duration
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_experiment_proto_init() }
@@ -1371,6 +910,7 @@ func file_assay_v1_experiment_proto_init() {
 	}
 	file_assay_v1_assignment_service_proto_init()
 	file_assay_v1_metric_proto_init()
+	file_assay_v1_plan_proto_init()
 	file_assay_v1_state_proto_init()
 	file_assay_v1_experiment_proto_msgTypes[0].OneofWrappers = []any{}
 	file_assay_v1_experiment_proto_msgTypes[2].OneofWrappers = []any{}
@@ -1378,18 +918,13 @@ func file_assay_v1_experiment_proto_init() {
 		(*Covariate_Attribute)(nil),
 		(*Covariate_PastOutcomes)(nil),
 	}
-	file_assay_v1_experiment_proto_msgTypes[6].OneofWrappers = []any{
-		(*Magnitude_Absolute)(nil),
-		(*Magnitude_Relative)(nil),
-	}
-	file_assay_v1_experiment_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_experiment_proto_rawDesc), len(file_assay_v1_experiment_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   9,
+			NumEnums:      1,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
