@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -212,6 +213,9 @@ const (
 	Alternative_ALTERNATIVE_GREATER Alternative = 2
 	// The effect is less than the margin.
 	Alternative_ALTERNATIVE_LESS Alternative = 3
+	// The effect is smaller than the margin, which is greater than 0, either way:
+	// two one-sided tests.
+	Alternative_ALTERNATIVE_EQUIVALENT Alternative = 4
 )
 
 // Enum value maps for Alternative.
@@ -221,12 +225,14 @@ var (
 		1: "ALTERNATIVE_TWO_SIDED",
 		2: "ALTERNATIVE_GREATER",
 		3: "ALTERNATIVE_LESS",
+		4: "ALTERNATIVE_EQUIVALENT",
 	}
 	Alternative_value = map[string]int32{
 		"ALTERNATIVE_UNSPECIFIED": 0,
 		"ALTERNATIVE_TWO_SIDED":   1,
 		"ALTERNATIVE_GREATER":     2,
 		"ALTERNATIVE_LESS":        3,
+		"ALTERNATIVE_EQUIVALENT":  4,
 	}
 )
 
@@ -257,18 +263,26 @@ func (Alternative) EnumDescriptor() ([]byte, []int) {
 	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{3}
 }
 
-// SampleRatio is the test for a sample-ratio mismatch: a chi-square test of
-// the number of subjects per variant against the split's expectation.
+// SampleRatio tests for a sample-ratio mismatch: the number of subjects per
+// variant against the split's expectation.
 type SampleRatio struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Subjects by variant.
 	Observed map[string]int64 `protobuf:"bytes,1,rep,name=observed,proto3" json:"observed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Expected subjects by variant.
 	Expected map[string]float64 `protobuf:"bytes,2,rep,name=expected,proto3" json:"expected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
-	// The test's p-value. Absent without subjects.
+	// The p-value of the chi-square test. Absent without subjects.
 	PValue *float64 `protobuf:"fixed64,3,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
-	// What follows.
-	Verdict       SampleRatioVerdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=assay.v1.SampleRatioVerdict" json:"verdict,omitempty"`
+	// What follows from it.
+	Verdict SampleRatioVerdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=assay.v1.SampleRatioVerdict" json:"verdict,omitempty"`
+	// The smallest p-value so far, day by day, of the sequential multinomial test
+	// (Lindon and Malek 2022), which holds however often it is looked at. Absent
+	// without subjects.
+	SequentialPValue *float64 `protobuf:"fixed64,5,opt,name=sequential_p_value,json=sequentialPValue,proto3,oneof" json:"sequential_p_value,omitempty"`
+	// Where the ratio is broken: the segments and days in which the chi-square
+	// test, corrected by Holm over all that were tested, has p < 0.05. At most
+	// 100, those with the smallest p-values.
+	BrokenCells   []*SampleRatioCell `protobuf:"bytes,6,rep,name=broken_cells,json=brokenCells,proto3" json:"broken_cells,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +345,111 @@ func (x *SampleRatio) GetVerdict() SampleRatioVerdict {
 	return SampleRatioVerdict_SAMPLE_RATIO_VERDICT_UNSPECIFIED
 }
 
+func (x *SampleRatio) GetSequentialPValue() float64 {
+	if x != nil && x.SequentialPValue != nil {
+		return *x.SequentialPValue
+	}
+	return 0
+}
+
+func (x *SampleRatio) GetBrokenCells() []*SampleRatioCell {
+	if x != nil {
+		return x.BrokenCells
+	}
+	return nil
+}
+
+// SampleRatioCell is the sample ratio in a part of the subjects.
+type SampleRatioCell struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attribute of the segment. Empty for a day.
+	Attribute string `protobuf:"bytes,1,opt,name=attribute,proto3" json:"attribute,omitempty"`
+	// The segment's value, or the UTC day of first exposure, such as 2026-01-31.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Subjects by variant.
+	Observed map[string]int64 `protobuf:"bytes,3,rep,name=observed,proto3" json:"observed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Expected subjects by variant.
+	Expected map[string]float64 `protobuf:"bytes,4,rep,name=expected,proto3" json:"expected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// The p-value of the chi-square test.
+	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
+	// The same, corrected over all cells that were tested.
+	AdjustedPValue *float64 `protobuf:"fixed64,6,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SampleRatioCell) Reset() {
+	*x = SampleRatioCell{}
+	mi := &file_assay_v1_analysis_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SampleRatioCell) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SampleRatioCell) ProtoMessage() {}
+
+func (x *SampleRatioCell) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SampleRatioCell.ProtoReflect.Descriptor instead.
+func (*SampleRatioCell) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SampleRatioCell) GetAttribute() string {
+	if x != nil {
+		return x.Attribute
+	}
+	return ""
+}
+
+func (x *SampleRatioCell) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *SampleRatioCell) GetObserved() map[string]int64 {
+	if x != nil {
+		return x.Observed
+	}
+	return nil
+}
+
+func (x *SampleRatioCell) GetExpected() map[string]float64 {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+func (x *SampleRatioCell) GetPValue() float64 {
+	if x != nil && x.PValue != nil {
+		return *x.PValue
+	}
+	return 0
+}
+
+func (x *SampleRatioCell) GetAdjustedPValue() float64 {
+	if x != nil && x.AdjustedPValue != nil {
+		return *x.AdjustedPValue
+	}
+	return 0
+}
+
 // Exclusions counts the subjects that were exposed and not analysed.
 type Exclusions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -344,7 +463,7 @@ type Exclusions struct {
 
 func (x *Exclusions) Reset() {
 	*x = Exclusions{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[1]
+	mi := &file_assay_v1_analysis_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -356,7 +475,7 @@ func (x *Exclusions) String() string {
 func (*Exclusions) ProtoMessage() {}
 
 func (x *Exclusions) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[1]
+	mi := &file_assay_v1_analysis_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -369,7 +488,7 @@ func (x *Exclusions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exclusions.ProtoReflect.Descriptor instead.
 func (*Exclusions) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{1}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Exclusions) GetCrossovers() int64 {
@@ -407,14 +526,22 @@ type MetricAnalysis struct {
 	// Each variant against the control.
 	Comparisons []*Comparison `protobuf:"bytes,8,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
 	// The same by segment, always exploratory.
-	Segments      []*SegmentResult `protobuf:"bytes,9,rep,name=segments,proto3" json:"segments,omitempty"`
+	Segments []*SegmentResult `protobuf:"bytes,9,rep,name=segments,proto3" json:"segments,omitempty"`
+	// What is to be shown of it.
+	Objective Objective `protobuf:"varint,10,opt,name=objective,proto3,enum=assay.v1.Objective" json:"objective,omitempty"`
+	// The margin of the objective.
+	Margin *Magnitude `protobuf:"bytes,11,opt,name=margin,proto3" json:"margin,omitempty"`
+	// Whether the effect differs between the values of a segment.
+	Heterogeneity []*Heterogeneity `protobuf:"bytes,12,rep,name=heterogeneity,proto3" json:"heterogeneity,omitempty"`
+	// What was capped.
+	Caps          []*AppliedCap `protobuf:"bytes,13,rep,name=caps,proto3" json:"caps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MetricAnalysis) Reset() {
 	*x = MetricAnalysis{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[2]
+	mi := &file_assay_v1_analysis_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +553,7 @@ func (x *MetricAnalysis) String() string {
 func (*MetricAnalysis) ProtoMessage() {}
 
 func (x *MetricAnalysis) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[2]
+	mi := &file_assay_v1_analysis_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +566,7 @@ func (x *MetricAnalysis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricAnalysis.ProtoReflect.Descriptor instead.
 func (*MetricAnalysis) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{2}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *MetricAnalysis) GetMetric() string {
@@ -505,6 +632,227 @@ func (x *MetricAnalysis) GetSegments() []*SegmentResult {
 	return nil
 }
 
+func (x *MetricAnalysis) GetObjective() Objective {
+	if x != nil {
+		return x.Objective
+	}
+	return Objective_OBJECTIVE_UNSPECIFIED
+}
+
+func (x *MetricAnalysis) GetMargin() *Magnitude {
+	if x != nil {
+		return x.Margin
+	}
+	return nil
+}
+
+func (x *MetricAnalysis) GetHeterogeneity() []*Heterogeneity {
+	if x != nil {
+		return x.Heterogeneity
+	}
+	return nil
+}
+
+func (x *MetricAnalysis) GetCaps() []*AppliedCap {
+	if x != nil {
+		return x.Caps
+	}
+	return nil
+}
+
+// Heterogeneity is Cochran's test of whether a variant's effect differs between
+// the values of a segment. Withheld and uncomparable ones do not count.
+type Heterogeneity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attribute's name.
+	Attribute string `protobuf:"bytes,1,opt,name=attribute,proto3" json:"attribute,omitempty"`
+	// The variant's key.
+	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
+	// Cochran's Q of the differences, weighted by their inverse variances. Absent
+	// with fewer than two values.
+	Statistic *float64 `protobuf:"fixed64,3,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
+	// The number of values less one.
+	DegreesOfFreedom int32 `protobuf:"varint,4,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3" json:"degrees_of_freedom,omitempty"`
+	// The p-value of the chi-square distribution.
+	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
+	// The p-value corrected over all tests of heterogeneity of this metric.
+	AdjustedPValue *float64 `protobuf:"fixed64,6,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
+	// I²: the share of the effects' variation that is not chance.
+	Inconsistency *float64 `protobuf:"fixed64,7,opt,name=inconsistency,proto3,oneof" json:"inconsistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Heterogeneity) Reset() {
+	*x = Heterogeneity{}
+	mi := &file_assay_v1_analysis_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Heterogeneity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Heterogeneity) ProtoMessage() {}
+
+func (x *Heterogeneity) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Heterogeneity.ProtoReflect.Descriptor instead.
+func (*Heterogeneity) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Heterogeneity) GetAttribute() string {
+	if x != nil {
+		return x.Attribute
+	}
+	return ""
+}
+
+func (x *Heterogeneity) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *Heterogeneity) GetStatistic() float64 {
+	if x != nil && x.Statistic != nil {
+		return *x.Statistic
+	}
+	return 0
+}
+
+func (x *Heterogeneity) GetDegreesOfFreedom() int32 {
+	if x != nil {
+		return x.DegreesOfFreedom
+	}
+	return 0
+}
+
+func (x *Heterogeneity) GetPValue() float64 {
+	if x != nil && x.PValue != nil {
+		return *x.PValue
+	}
+	return 0
+}
+
+func (x *Heterogeneity) GetAdjustedPValue() float64 {
+	if x != nil && x.AdjustedPValue != nil {
+		return *x.AdjustedPValue
+	}
+	return 0
+}
+
+func (x *Heterogeneity) GetInconsistency() float64 {
+	if x != nil && x.Inconsistency != nil {
+		return *x.Inconsistency
+	}
+	return 0
+}
+
+// AppliedCap is what a cap did to a component.
+type AppliedCap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The component's name.
+	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
+	// Smaller numbers were raised to this. Absent without such a cap.
+	Lower *float64 `protobuf:"fixed64,2,opt,name=lower,proto3,oneof" json:"lower,omitempty"`
+	// Larger numbers were lowered to this. Absent without such a cap.
+	Upper *float64 `protobuf:"fixed64,3,opt,name=upper,proto3,oneof" json:"upper,omitempty"`
+	// Subjects of all variants whose number was raised.
+	Raised int64 `protobuf:"varint,4,opt,name=raised,proto3" json:"raised,omitempty"`
+	// Subjects of all variants whose number was lowered.
+	Lowered int64 `protobuf:"varint,5,opt,name=lowered,proto3" json:"lowered,omitempty"`
+	// What to know of it, for instance that nothing varies any more.
+	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedCap) Reset() {
+	*x = AppliedCap{}
+	mi := &file_assay_v1_analysis_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedCap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedCap) ProtoMessage() {}
+
+func (x *AppliedCap) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedCap.ProtoReflect.Descriptor instead.
+func (*AppliedCap) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AppliedCap) GetComponent() string {
+	if x != nil {
+		return x.Component
+	}
+	return ""
+}
+
+func (x *AppliedCap) GetLower() float64 {
+	if x != nil && x.Lower != nil {
+		return *x.Lower
+	}
+	return 0
+}
+
+func (x *AppliedCap) GetUpper() float64 {
+	if x != nil && x.Upper != nil {
+		return *x.Upper
+	}
+	return 0
+}
+
+func (x *AppliedCap) GetRaised() int64 {
+	if x != nil {
+		return x.Raised
+	}
+	return 0
+}
+
+func (x *AppliedCap) GetLowered() int64 {
+	if x != nil {
+		return x.Lowered
+	}
+	return 0
+}
+
+func (x *AppliedCap) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 // ArmResult is one variant's figures, unadjusted.
 type ArmResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -526,7 +874,7 @@ type ArmResult struct {
 
 func (x *ArmResult) Reset() {
 	*x = ArmResult{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[3]
+	mi := &file_assay_v1_analysis_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +886,7 @@ func (x *ArmResult) String() string {
 func (*ArmResult) ProtoMessage() {}
 
 func (x *ArmResult) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[3]
+	mi := &file_assay_v1_analysis_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +899,7 @@ func (x *ArmResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResult.ProtoReflect.Descriptor instead.
 func (*ArmResult) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{3}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ArmResult) GetVariant() string {
@@ -601,7 +949,8 @@ type Interval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The estimate.
 	Estimate *float64 `protobuf:"fixed64,1,opt,name=estimate,proto3,oneof" json:"estimate,omitempty"`
-	// The lower bound. Absent if one-sided the other way.
+	// The lower bound: of a confidence interval, or under BAYESIAN of the central
+	// credible interval. Absent if one-sided the other way.
 	Lower *float64 `protobuf:"fixed64,2,opt,name=lower,proto3,oneof" json:"lower,omitempty"`
 	// The upper bound. Absent if one-sided the other way.
 	Upper         *float64 `protobuf:"fixed64,3,opt,name=upper,proto3,oneof" json:"upper,omitempty"`
@@ -611,7 +960,7 @@ type Interval struct {
 
 func (x *Interval) Reset() {
 	*x = Interval{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[4]
+	mi := &file_assay_v1_analysis_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +972,7 @@ func (x *Interval) String() string {
 func (*Interval) ProtoMessage() {}
 
 func (x *Interval) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[4]
+	mi := &file_assay_v1_analysis_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +985,7 @@ func (x *Interval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interval.ProtoReflect.Descriptor instead.
 func (*Interval) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{4}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Interval) GetEstimate() float64 {
@@ -677,14 +1026,18 @@ type Comparison struct {
 	Statistic *float64 `protobuf:"fixed64,6,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
 	// Welch's degrees of freedom. Absent where the method has none.
 	DegreesOfFreedom *float64 `protobuf:"fixed64,7,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3,oneof" json:"degrees_of_freedom,omitempty"`
-	// How surprising the data would be without an effect.
+	// How surprising the data would be without an effect, or with one at the
+	// margin. Under ALWAYS_VALID in AnalyzeExperiment the smallest so far, day by
+	// day. Under GROUP_SEQUENTIAL the smallest error rate at which this look would
+	// be significant. Absent under BAYESIAN.
 	PValue *float64 `protobuf:"fixed64,8,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// The p-value corrected within its family: the variants of the primary
 	// metric; the secondary metrics; a metric's segments. Absent where no
 	// correction applies.
 	AdjustedPValue *float64 `protobuf:"fixed64,9,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
 	// The corrected p-value (or the p-value, where no correction applies) is at
-	// most 1 − confidence level.
+	// most 1 − confidence level. Under BAYESIAN: the credible interval excludes
+	// what the objective is tested against.
 	Significant bool `protobuf:"varint,10,opt,name=significant,proto3" json:"significant,omitempty"`
 	// The share of the difference's variance that the covariates removed.
 	// Absent without covariates.
@@ -694,14 +1047,24 @@ type Comparison struct {
 	// For guardrails: whether the variant keeps within the margin.
 	Guardrail GuardrailVerdict `protobuf:"varint,13,opt,name=guardrail,proto3,enum=assay.v1.GuardrailVerdict" json:"guardrail,omitempty"`
 	// Why a number is absent, and what else to know.
-	Notes         []string `protobuf:"bytes,14,rep,name=notes,proto3" json:"notes,omitempty"`
+	Notes []string `protobuf:"bytes,14,rep,name=notes,proto3" json:"notes,omitempty"`
+	// BAYESIAN only: the posterior probability that the variant is better than the
+	// control, or by the margin not worse.
+	ChanceToWin *float64 `protobuf:"fixed64,15,opt,name=chance_to_win,json=chanceToWin,proto3,oneof" json:"chance_to_win,omitempty"`
+	// BAYESIAN only: what is lost on average, in the metric's unit, by the variant
+	// in place of the control: the posterior mean of how much worse it is, counting
+	// 0 where it is better.
+	ExpectedLoss *float64 `protobuf:"fixed64,16,opt,name=expected_loss,json=expectedLoss,proto3,oneof" json:"expected_loss,omitempty"`
+	// GROUP_SEQUENTIAL only: the size of the statistic from which on the look is
+	// significant.
+	Boundary      *float64 `protobuf:"fixed64,17,opt,name=boundary,proto3,oneof" json:"boundary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Comparison) Reset() {
 	*x = Comparison{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[5]
+	mi := &file_assay_v1_analysis_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +1076,7 @@ func (x *Comparison) String() string {
 func (*Comparison) ProtoMessage() {}
 
 func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[5]
+	mi := &file_assay_v1_analysis_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +1089,7 @@ func (x *Comparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
 func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{5}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Comparison) GetVariant() string {
@@ -827,6 +1190,27 @@ func (x *Comparison) GetNotes() []string {
 	return nil
 }
 
+func (x *Comparison) GetChanceToWin() float64 {
+	if x != nil && x.ChanceToWin != nil {
+		return *x.ChanceToWin
+	}
+	return 0
+}
+
+func (x *Comparison) GetExpectedLoss() float64 {
+	if x != nil && x.ExpectedLoss != nil {
+		return *x.ExpectedLoss
+	}
+	return 0
+}
+
+func (x *Comparison) GetBoundary() float64 {
+	if x != nil && x.Boundary != nil {
+		return *x.Boundary
+	}
+	return 0
+}
+
 // SegmentResult is a metric among the subjects with one value of an attribute.
 type SegmentResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -837,14 +1221,17 @@ type SegmentResult struct {
 	// As in MetricAnalysis.
 	Arms []*ArmResult `protobuf:"bytes,3,rep,name=arms,proto3" json:"arms,omitempty"`
 	// As in MetricAnalysis.
-	Comparisons   []*Comparison `protobuf:"bytes,4,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
+	Comparisons []*Comparison `protobuf:"bytes,4,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
+	// Some variant has fewer subjects here than the plan's smallest cell, and the
+	// figures are absent.
+	Withheld      bool `protobuf:"varint,5,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SegmentResult) Reset() {
 	*x = SegmentResult{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[6]
+	mi := &file_assay_v1_analysis_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1243,7 @@ func (x *SegmentResult) String() string {
 func (*SegmentResult) ProtoMessage() {}
 
 func (x *SegmentResult) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[6]
+	mi := &file_assay_v1_analysis_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1256,7 @@ func (x *SegmentResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentResult.ProtoReflect.Descriptor instead.
 func (*SegmentResult) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{6}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SegmentResult) GetAttribute() string {
@@ -900,6 +1287,236 @@ func (x *SegmentResult) GetComparisons() []*Comparison {
 	return nil
 }
 
+func (x *SegmentResult) GetWithheld() bool {
+	if x != nil {
+		return x.Withheld
+	}
+	return false
+}
+
+// CovariateBalance compares a covariate, known before exposure, between a
+// variant and the control. The split should leave it balanced.
+type CovariateBalance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The covariate's name.
+	Covariate string `protobuf:"bytes,1,opt,name=covariate,proto3" json:"covariate,omitempty"`
+	// The variant's key.
+	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
+	// The standardised mean difference: variant minus control over the root of
+	// the mean of the two variances. Absent if it does not vary.
+	StandardizedDifference *float64 `protobuf:"fixed64,3,opt,name=standardized_difference,json=standardizedDifference,proto3,oneof" json:"standardized_difference,omitempty"`
+	// The p-value of Welch's test.
+	PValue *float64 `protobuf:"fixed64,4,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
+	// The p-value corrected by Holm over all covariates and variants.
+	AdjustedPValue *float64 `protobuf:"fixed64,5,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CovariateBalance) Reset() {
+	*x = CovariateBalance{}
+	mi := &file_assay_v1_analysis_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CovariateBalance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CovariateBalance) ProtoMessage() {}
+
+func (x *CovariateBalance) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CovariateBalance.ProtoReflect.Descriptor instead.
+func (*CovariateBalance) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CovariateBalance) GetCovariate() string {
+	if x != nil {
+		return x.Covariate
+	}
+	return ""
+}
+
+func (x *CovariateBalance) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *CovariateBalance) GetStandardizedDifference() float64 {
+	if x != nil && x.StandardizedDifference != nil {
+		return *x.StandardizedDifference
+	}
+	return 0
+}
+
+func (x *CovariateBalance) GetPValue() float64 {
+	if x != nil && x.PValue != nil {
+		return *x.PValue
+	}
+	return 0
+}
+
+func (x *CovariateBalance) GetAdjustedPValue() float64 {
+	if x != nil && x.AdjustedPValue != nil {
+		return *x.AdjustedPValue
+	}
+	return 0
+}
+
+// Look is one look of a group-sequential plan.
+type Look struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 for the first.
+	Number int32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Subjects of the primary metric that were analysed, over the planned
+	// subjects; at most 1.
+	Information float64 `protobuf:"fixed64,2,opt,name=information,proto3" json:"information,omitempty"`
+	// The error rate spent up to this look.
+	Spent float64 `protobuf:"fixed64,3,opt,name=spent,proto3" json:"spent,omitempty"`
+	// The analysis that it judged.
+	AnalysisId string `protobuf:"bytes,4,opt,name=analysis_id,json=analysisId,proto3" json:"analysis_id,omitempty"`
+	// When it was taken.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Look) Reset() {
+	*x = Look{}
+	mi := &file_assay_v1_analysis_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Look) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Look) ProtoMessage() {}
+
+func (x *Look) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Look.ProtoReflect.Descriptor instead.
+func (*Look) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Look) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Look) GetInformation() float64 {
+	if x != nil {
+		return x.Information
+	}
+	return 0
+}
+
+func (x *Look) GetSpent() float64 {
+	if x != nil {
+		return x.Spent
+	}
+	return 0
+}
+
+func (x *Look) GetAnalysisId() string {
+	if x != nil {
+		return x.AnalysisId
+	}
+	return ""
+}
+
+func (x *Look) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+// Deviation is a way in which an analysis or the experiment departed from the
+// plan that was sealed at the start.
+type Deviation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which one, such as "WEIGHTS_CHANGED".
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What happened, as a sentence.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deviation) Reset() {
+	*x = Deviation{}
+	mi := &file_assay_v1_analysis_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deviation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deviation) ProtoMessage() {}
+
+func (x *Deviation) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deviation.ProtoReflect.Descriptor instead.
+func (*Deviation) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Deviation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Deviation) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // Verdict is what the plan says to do, with the reasons.
 type Verdict struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -915,7 +1532,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[7]
+	mi := &file_assay_v1_analysis_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1544,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[7]
+	mi := &file_assay_v1_analysis_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1557,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{7}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Verdict) GetAction() VerdictAction {
@@ -980,7 +1597,7 @@ type Shift struct {
 
 func (x *Shift) Reset() {
 	*x = Shift{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[8]
+	mi := &file_assay_v1_analysis_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1609,7 @@ func (x *Shift) String() string {
 func (*Shift) ProtoMessage() {}
 
 func (x *Shift) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[8]
+	mi := &file_assay_v1_analysis_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1622,7 @@ func (x *Shift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shift.ProtoReflect.Descriptor instead.
 func (*Shift) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{8}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Shift) GetScale() isShift_Scale {
@@ -1055,12 +1672,14 @@ var File_assay_v1_analysis_proto protoreflect.FileDescriptor
 
 const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\n" +
-	"\x17assay/v1/analysis.proto\x12\bassay.v1\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\"\xeb\x02\n" +
+	"\x17assay/v1/analysis.proto\x12\bassay.v1\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x03\n" +
 	"\vSampleRatio\x12?\n" +
 	"\bobserved\x18\x01 \x03(\v2#.assay.v1.SampleRatio.ObservedEntryR\bobserved\x12?\n" +
 	"\bexpected\x18\x02 \x03(\v2#.assay.v1.SampleRatio.ExpectedEntryR\bexpected\x12\x1c\n" +
 	"\ap_value\x18\x03 \x01(\x01H\x00R\x06pValue\x88\x01\x01\x126\n" +
-	"\averdict\x18\x04 \x01(\x0e2\x1c.assay.v1.SampleRatioVerdictR\averdict\x1a;\n" +
+	"\averdict\x18\x04 \x01(\x0e2\x1c.assay.v1.SampleRatioVerdictR\averdict\x121\n" +
+	"\x12sequential_p_value\x18\x05 \x01(\x01H\x01R\x10sequentialPValue\x88\x01\x01\x12<\n" +
+	"\fbroken_cells\x18\x06 \x03(\v2\x19.assay.v1.SampleRatioCellR\vbrokenCells\x1a;\n" +
 	"\rObservedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
@@ -1068,7 +1687,24 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\n" +
 	"\n" +
-	"\b_p_value\"L\n" +
+	"\b_p_valueB\x15\n" +
+	"\x13_sequential_p_value\"\xb7\x03\n" +
+	"\x0fSampleRatioCell\x12\x1c\n" +
+	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12C\n" +
+	"\bobserved\x18\x03 \x03(\v2'.assay.v1.SampleRatioCell.ObservedEntryR\bobserved\x12C\n" +
+	"\bexpected\x18\x04 \x03(\v2'.assay.v1.SampleRatioCell.ExpectedEntryR\bexpected\x12\x1c\n" +
+	"\ap_value\x18\x05 \x01(\x01H\x00R\x06pValue\x88\x01\x01\x12-\n" +
+	"\x10adjusted_p_value\x18\x06 \x01(\x01H\x01R\x0eadjustedPValue\x88\x01\x01\x1a;\n" +
+	"\rObservedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
+	"\rExpectedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\n" +
+	"\n" +
+	"\b_p_valueB\x13\n" +
+	"\x11_adjusted_p_value\"L\n" +
 	"\n" +
 	"Exclusions\x12\x1e\n" +
 	"\n" +
@@ -1076,7 +1712,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"crossovers\x12\x1e\n" +
 	"\n" +
 	"overridden\x18\x02 \x01(\x03R\n" +
-	"overridden\"\x94\x03\n" +
+	"overridden\"\xdd\x04\n" +
 	"\x0eMetricAnalysis\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12'\n" +
 	"\x0fmetric_revision\x18\x02 \x01(\x05R\x0emetricRevision\x12(\n" +
@@ -1086,7 +1722,36 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x14open_window_subjects\x18\x06 \x01(\x03R\x12openWindowSubjects\x12'\n" +
 	"\x04arms\x18\a \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
 	"\vcomparisons\x18\b \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x123\n" +
-	"\bsegments\x18\t \x03(\v2\x17.assay.v1.SegmentResultR\bsegments\"\xdd\x01\n" +
+	"\bsegments\x18\t \x03(\v2\x17.assay.v1.SegmentResultR\bsegments\x121\n" +
+	"\tobjective\x18\n" +
+	" \x01(\x0e2\x13.assay.v1.ObjectiveR\tobjective\x12+\n" +
+	"\x06margin\x18\v \x01(\v2\x13.assay.v1.MagnitudeR\x06margin\x12=\n" +
+	"\rheterogeneity\x18\f \x03(\v2\x17.assay.v1.HeterogeneityR\rheterogeneity\x12(\n" +
+	"\x04caps\x18\r \x03(\v2\x14.assay.v1.AppliedCapR\x04caps\"\xd1\x02\n" +
+	"\rHeterogeneity\x12\x1c\n" +
+	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x18\n" +
+	"\avariant\x18\x02 \x01(\tR\avariant\x12!\n" +
+	"\tstatistic\x18\x03 \x01(\x01H\x00R\tstatistic\x88\x01\x01\x12,\n" +
+	"\x12degrees_of_freedom\x18\x04 \x01(\x05R\x10degreesOfFreedom\x12\x1c\n" +
+	"\ap_value\x18\x05 \x01(\x01H\x01R\x06pValue\x88\x01\x01\x12-\n" +
+	"\x10adjusted_p_value\x18\x06 \x01(\x01H\x02R\x0eadjustedPValue\x88\x01\x01\x12)\n" +
+	"\rinconsistency\x18\a \x01(\x01H\x03R\rinconsistency\x88\x01\x01B\f\n" +
+	"\n" +
+	"_statisticB\n" +
+	"\n" +
+	"\b_p_valueB\x13\n" +
+	"\x11_adjusted_p_valueB\x10\n" +
+	"\x0e_inconsistency\"\xbc\x01\n" +
+	"\n" +
+	"AppliedCap\x12\x1c\n" +
+	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x19\n" +
+	"\x05lower\x18\x02 \x01(\x01H\x00R\x05lower\x88\x01\x01\x12\x19\n" +
+	"\x05upper\x18\x03 \x01(\x01H\x01R\x05upper\x88\x01\x01\x12\x16\n" +
+	"\x06raised\x18\x04 \x01(\x03R\x06raised\x12\x18\n" +
+	"\alowered\x18\x05 \x01(\x03R\alowered\x12\x14\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notesB\b\n" +
+	"\x06_lowerB\b\n" +
+	"\x06_upper\"\xdd\x01\n" +
 	"\tArmResult\x12\x18\n" +
 	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
 	"\bsubjects\x18\x02 \x01(\x03R\bsubjects\x12\x17\n" +
@@ -1103,7 +1768,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x05upper\x18\x03 \x01(\x01H\x02R\x05upper\x88\x01\x01B\v\n" +
 	"\t_estimateB\b\n" +
 	"\x06_lowerB\b\n" +
-	"\x06_upper\"\xb9\x05\n" +
+	"\x06_upper\"\xde\x06\n" +
 	"\n" +
 	"Comparison\x12\x18\n" +
 	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
@@ -1124,7 +1789,10 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"unadjusted\x18\f \x01(\v2\x14.assay.v1.ComparisonR\n" +
 	"unadjusted\x128\n" +
 	"\tguardrail\x18\r \x01(\x0e2\x1a.assay.v1.GuardrailVerdictR\tguardrail\x12\x14\n" +
-	"\x05notes\x18\x0e \x03(\tR\x05notesB\x11\n" +
+	"\x05notes\x18\x0e \x03(\tR\x05notes\x12'\n" +
+	"\rchance_to_win\x18\x0f \x01(\x01H\x06R\vchanceToWin\x88\x01\x01\x12(\n" +
+	"\rexpected_loss\x18\x10 \x01(\x01H\aR\fexpectedLoss\x88\x01\x01\x12\x1f\n" +
+	"\bboundary\x18\x11 \x01(\x01H\bR\bboundary\x88\x01\x01B\x11\n" +
 	"\x0f_standard_errorB\f\n" +
 	"\n" +
 	"_statisticB\x15\n" +
@@ -1132,12 +1800,37 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\n" +
 	"\b_p_valueB\x13\n" +
 	"\x11_adjusted_p_valueB\x15\n" +
-	"\x13_variance_reduction\"\xa4\x01\n" +
+	"\x13_variance_reductionB\x10\n" +
+	"\x0e_chance_to_winB\x10\n" +
+	"\x0e_expected_lossB\v\n" +
+	"\t_boundary\"\xc0\x01\n" +
 	"\rSegmentResult\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12'\n" +
 	"\x04arms\x18\x03 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
-	"\vcomparisons\x18\x04 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\"n\n" +
+	"\vcomparisons\x18\x04 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x12\x1a\n" +
+	"\bwithheld\x18\x05 \x01(\bR\bwithheld\"\x92\x02\n" +
+	"\x10CovariateBalance\x12\x1c\n" +
+	"\tcovariate\x18\x01 \x01(\tR\tcovariate\x12\x18\n" +
+	"\avariant\x18\x02 \x01(\tR\avariant\x12<\n" +
+	"\x17standardized_difference\x18\x03 \x01(\x01H\x00R\x16standardizedDifference\x88\x01\x01\x12\x1c\n" +
+	"\ap_value\x18\x04 \x01(\x01H\x01R\x06pValue\x88\x01\x01\x12-\n" +
+	"\x10adjusted_p_value\x18\x05 \x01(\x01H\x02R\x0eadjustedPValue\x88\x01\x01B\x1a\n" +
+	"\x18_standardized_differenceB\n" +
+	"\n" +
+	"\b_p_valueB\x13\n" +
+	"\x11_adjusted_p_value\"\xb4\x01\n" +
+	"\x04Look\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x05R\x06number\x12 \n" +
+	"\vinformation\x18\x02 \x01(\x01R\vinformation\x12\x14\n" +
+	"\x05spent\x18\x03 \x01(\x01R\x05spent\x12\x1f\n" +
+	"\vanalysis_id\x18\x04 \x01(\tR\n" +
+	"analysisId\x12;\n" +
+	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"=\n" +
+	"\tDeviation\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"n\n" +
 	"\aVerdict\x12/\n" +
 	"\x06action\x18\x01 \x01(\x0e2\x17.assay.v1.VerdictActionR\x06action\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x18\n" +
@@ -1161,12 +1854,13 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x13VERDICT_ACTION_SHIP\x10\x01\x12\x1f\n" +
 	"\x1bVERDICT_ACTION_KEEP_RUNNING\x10\x02\x12\x1c\n" +
 	"\x18VERDICT_ACTION_ROLL_BACK\x10\x03\x12\x1f\n" +
-	"\x1bVERDICT_ACTION_INCONCLUSIVE\x10\x04*t\n" +
+	"\x1bVERDICT_ACTION_INCONCLUSIVE\x10\x04*\x90\x01\n" +
 	"\vAlternative\x12\x1b\n" +
 	"\x17ALTERNATIVE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ALTERNATIVE_TWO_SIDED\x10\x01\x12\x17\n" +
 	"\x13ALTERNATIVE_GREATER\x10\x02\x12\x14\n" +
-	"\x10ALTERNATIVE_LESS\x10\x03B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
+	"\x10ALTERNATIVE_LESS\x10\x03\x12\x1a\n" +
+	"\x16ALTERNATIVE_EQUIVALENT\x10\x04B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
 
 var (
 	file_assay_v1_analysis_proto_rawDescOnce sync.Once
@@ -1181,45 +1875,64 @@ func file_assay_v1_analysis_proto_rawDescGZIP() []byte {
 }
 
 var file_assay_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_assay_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_assay_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_assay_v1_analysis_proto_goTypes = []any{
-	(SampleRatioVerdict)(0), // 0: assay.v1.SampleRatioVerdict
-	(GuardrailVerdict)(0),   // 1: assay.v1.GuardrailVerdict
-	(VerdictAction)(0),      // 2: assay.v1.VerdictAction
-	(Alternative)(0),        // 3: assay.v1.Alternative
-	(*SampleRatio)(nil),     // 4: assay.v1.SampleRatio
-	(*Exclusions)(nil),      // 5: assay.v1.Exclusions
-	(*MetricAnalysis)(nil),  // 6: assay.v1.MetricAnalysis
-	(*ArmResult)(nil),       // 7: assay.v1.ArmResult
-	(*Interval)(nil),        // 8: assay.v1.Interval
-	(*Comparison)(nil),      // 9: assay.v1.Comparison
-	(*SegmentResult)(nil),   // 10: assay.v1.SegmentResult
-	(*Verdict)(nil),         // 11: assay.v1.Verdict
-	(*Shift)(nil),           // 12: assay.v1.Shift
-	nil,                     // 13: assay.v1.SampleRatio.ObservedEntry
-	nil,                     // 14: assay.v1.SampleRatio.ExpectedEntry
-	(MetricRole)(0),         // 15: assay.v1.MetricRole
+	(SampleRatioVerdict)(0),       // 0: assay.v1.SampleRatioVerdict
+	(GuardrailVerdict)(0),         // 1: assay.v1.GuardrailVerdict
+	(VerdictAction)(0),            // 2: assay.v1.VerdictAction
+	(Alternative)(0),              // 3: assay.v1.Alternative
+	(*SampleRatio)(nil),           // 4: assay.v1.SampleRatio
+	(*SampleRatioCell)(nil),       // 5: assay.v1.SampleRatioCell
+	(*Exclusions)(nil),            // 6: assay.v1.Exclusions
+	(*MetricAnalysis)(nil),        // 7: assay.v1.MetricAnalysis
+	(*Heterogeneity)(nil),         // 8: assay.v1.Heterogeneity
+	(*AppliedCap)(nil),            // 9: assay.v1.AppliedCap
+	(*ArmResult)(nil),             // 10: assay.v1.ArmResult
+	(*Interval)(nil),              // 11: assay.v1.Interval
+	(*Comparison)(nil),            // 12: assay.v1.Comparison
+	(*SegmentResult)(nil),         // 13: assay.v1.SegmentResult
+	(*CovariateBalance)(nil),      // 14: assay.v1.CovariateBalance
+	(*Look)(nil),                  // 15: assay.v1.Look
+	(*Deviation)(nil),             // 16: assay.v1.Deviation
+	(*Verdict)(nil),               // 17: assay.v1.Verdict
+	(*Shift)(nil),                 // 18: assay.v1.Shift
+	nil,                           // 19: assay.v1.SampleRatio.ObservedEntry
+	nil,                           // 20: assay.v1.SampleRatio.ExpectedEntry
+	nil,                           // 21: assay.v1.SampleRatioCell.ObservedEntry
+	nil,                           // 22: assay.v1.SampleRatioCell.ExpectedEntry
+	(MetricRole)(0),               // 23: assay.v1.MetricRole
+	(Objective)(0),                // 24: assay.v1.Objective
+	(*Magnitude)(nil),             // 25: assay.v1.Magnitude
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_assay_v1_analysis_proto_depIdxs = []int32{
-	13, // 0: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
-	14, // 1: assay.v1.SampleRatio.expected:type_name -> assay.v1.SampleRatio.ExpectedEntry
+	19, // 0: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
+	20, // 1: assay.v1.SampleRatio.expected:type_name -> assay.v1.SampleRatio.ExpectedEntry
 	0,  // 2: assay.v1.SampleRatio.verdict:type_name -> assay.v1.SampleRatioVerdict
-	15, // 3: assay.v1.MetricAnalysis.role:type_name -> assay.v1.MetricRole
-	7,  // 4: assay.v1.MetricAnalysis.arms:type_name -> assay.v1.ArmResult
-	9,  // 5: assay.v1.MetricAnalysis.comparisons:type_name -> assay.v1.Comparison
-	10, // 6: assay.v1.MetricAnalysis.segments:type_name -> assay.v1.SegmentResult
-	8,  // 7: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
-	8,  // 8: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
-	9,  // 9: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
-	1,  // 10: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
-	7,  // 11: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
-	9,  // 12: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
-	2,  // 13: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	5,  // 3: assay.v1.SampleRatio.broken_cells:type_name -> assay.v1.SampleRatioCell
+	21, // 4: assay.v1.SampleRatioCell.observed:type_name -> assay.v1.SampleRatioCell.ObservedEntry
+	22, // 5: assay.v1.SampleRatioCell.expected:type_name -> assay.v1.SampleRatioCell.ExpectedEntry
+	23, // 6: assay.v1.MetricAnalysis.role:type_name -> assay.v1.MetricRole
+	10, // 7: assay.v1.MetricAnalysis.arms:type_name -> assay.v1.ArmResult
+	12, // 8: assay.v1.MetricAnalysis.comparisons:type_name -> assay.v1.Comparison
+	13, // 9: assay.v1.MetricAnalysis.segments:type_name -> assay.v1.SegmentResult
+	24, // 10: assay.v1.MetricAnalysis.objective:type_name -> assay.v1.Objective
+	25, // 11: assay.v1.MetricAnalysis.margin:type_name -> assay.v1.Magnitude
+	8,  // 12: assay.v1.MetricAnalysis.heterogeneity:type_name -> assay.v1.Heterogeneity
+	9,  // 13: assay.v1.MetricAnalysis.caps:type_name -> assay.v1.AppliedCap
+	11, // 14: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
+	11, // 15: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
+	12, // 16: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
+	1,  // 17: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
+	10, // 18: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
+	12, // 19: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
+	26, // 20: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 21: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_proto_init() }
@@ -1229,10 +1942,14 @@ func file_assay_v1_analysis_proto_init() {
 	}
 	file_assay_v1_plan_proto_init()
 	file_assay_v1_analysis_proto_msgTypes[0].OneofWrappers = []any{}
-	file_assay_v1_analysis_proto_msgTypes[3].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[1].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[4].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[5].OneofWrappers = []any{}
-	file_assay_v1_analysis_proto_msgTypes[8].OneofWrappers = []any{
+	file_assay_v1_analysis_proto_msgTypes[6].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[7].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[8].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[10].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[14].OneofWrappers = []any{
 		(*Shift_Absolute)(nil),
 		(*Shift_Relative)(nil),
 	}
@@ -1242,7 +1959,7 @@ func file_assay_v1_analysis_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_analysis_proto_rawDesc), len(file_assay_v1_analysis_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   11,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

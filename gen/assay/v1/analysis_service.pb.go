@@ -35,7 +35,12 @@ type AnalyzeExperimentRequest struct {
 	Metrics []string `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	// Only what was recorded up to this moment counts. Absent: the latest moment
 	// before which no write can still commit.
-	AsOfTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
+	AsOfTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
+	// Of a group-sequential plan: take the next look, which spends a part of the
+	// error rate. FAILED_PRECONDITION if the plan is not group-sequential, if the
+	// last look was taken, or if no subject was added since the previous one. An
+	// `as_of_time` before that of the previous look is refused too.
+	TakeLook      bool `protobuf:"varint,5,opt,name=take_look,json=takeLook,proto3" json:"take_look,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -98,6 +103,13 @@ func (x *AnalyzeExperimentRequest) GetAsOfTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *AnalyzeExperimentRequest) GetTakeLook() bool {
+	if x != nil {
+		return x.TakeLook
+	}
+	return false
+}
+
 // AnalyzeExperimentResponse is an analysis.
 type AnalyzeExperimentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -128,7 +140,13 @@ type AnalyzeExperimentResponse struct {
 	// How many subjects with an exposure to the experiment were erased since the
 	// analysis was made. The figures still count those of them that were recorded
 	// by `as_of_time`.
-	ErasedSince   int64 `protobuf:"varint,13,opt,name=erased_since,json=erasedSince,proto3" json:"erased_since,omitempty"`
+	ErasedSince int64 `protobuf:"varint,13,opt,name=erased_since,json=erasedSince,proto3" json:"erased_since,omitempty"`
+	// Whether the covariates were balanced before exposure.
+	Balance []*CovariateBalance `protobuf:"bytes,14,rep,name=balance,proto3" json:"balance,omitempty"`
+	// How the analysis or the experiment departed from the sealed plan.
+	Deviations []*Deviation `protobuf:"bytes,15,rep,name=deviations,proto3" json:"deviations,omitempty"`
+	// The looks taken up to this one. Empty unless the plan is group-sequential.
+	Looks         []*Look `protobuf:"bytes,16,rep,name=looks,proto3" json:"looks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +270,27 @@ func (x *AnalyzeExperimentResponse) GetErasedSince() int64 {
 		return x.ErasedSince
 	}
 	return 0
+}
+
+func (x *AnalyzeExperimentResponse) GetBalance() []*CovariateBalance {
+	if x != nil {
+		return x.Balance
+	}
+	return nil
+}
+
+func (x *AnalyzeExperimentResponse) GetDeviations() []*Deviation {
+	if x != nil {
+		return x.Deviations
+	}
+	return nil
+}
+
+func (x *AnalyzeExperimentResponse) GetLooks() []*Look {
+	if x != nil {
+		return x.Looks
+	}
+	return nil
 }
 
 // AnalyzeHoldoutRequest asks for the analysis of a holdout.
@@ -778,8 +817,13 @@ type CompareSummariesRequest struct {
 	Plan *Plan `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"`
 	// The side on which an effect is looked for. Default TWO_SIDED.
 	Alternative Alternative `protobuf:"varint,6,opt,name=alternative,proto3,enum=assay.v1.Alternative" json:"alternative,omitempty"`
-	// The effect to test against. Default 0, absolute.
-	Margin        *Shift `protobuf:"bytes,7,opt,name=margin,proto3" json:"margin,omitempty"`
+	// The effect to test against. Default 0, absolute. Greater than 0 for
+	// EQUIVALENT.
+	Margin *Shift `protobuf:"bytes,7,opt,name=margin,proto3" json:"margin,omitempty"`
+	// Of a group-sequential plan: the information times of the looks, rising and
+	// above 0, each as a share of the planned subjects, with the present look
+	// last. From 1 on a look is the last one.
+	Looks         []float64 `protobuf:"fixed64,8,rep,packed,name=looks,proto3" json:"looks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -863,6 +907,13 @@ func (x *CompareSummariesRequest) GetMargin() *Shift {
 	return nil
 }
 
+func (x *CompareSummariesRequest) GetLooks() []float64 {
+	if x != nil {
+		return x.Looks
+	}
+	return nil
+}
+
 // SummaryArm is one variant's aggregates.
 type SummaryArm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -870,6 +921,9 @@ type SummaryArm struct {
 	Variant string `protobuf:"bytes,1,opt,name=variant,proto3" json:"variant,omitempty"`
 	// The arm that the others are compared with.
 	Control bool `protobuf:"varint,2,opt,name=control,proto3" json:"control,omitempty"`
+	// The arm's part of the split, relative to the others' weights, for the test
+	// of the sample ratio. It is tested if every arm has a weight.
+	Weight *float64 `protobuf:"fixed64,4,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	// Its strata; every arm has the same ones. One with an empty name if the
 	// data is not stratified.
 	Strata        []*SummaryStratum `protobuf:"bytes,3,rep,name=strata,proto3" json:"strata,omitempty"`
@@ -919,6 +973,13 @@ func (x *SummaryArm) GetControl() bool {
 		return x.Control
 	}
 	return false
+}
+
+func (x *SummaryArm) GetWeight() float64 {
+	if x != nil && x.Weight != nil {
+		return *x.Weight
+	}
+	return 0
 }
 
 func (x *SummaryArm) GetStrata() []*SummaryStratum {
@@ -1008,7 +1069,15 @@ type CompareSummariesResponse struct {
 	// The arms, in the order of the request.
 	Arms []*ArmResult `protobuf:"bytes,1,rep,name=arms,proto3" json:"arms,omitempty"`
 	// Each arm against the control.
-	Comparisons   []*Comparison `protobuf:"bytes,2,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
+	Comparisons []*Comparison `protobuf:"bytes,2,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
+	// Whether the arms' subjects are as many as their weights expect. Absent if
+	// some arm has no weight.
+	SampleRatio *SampleRatio `protobuf:"bytes,3,opt,name=sample_ratio,json=sampleRatio,proto3" json:"sample_ratio,omitempty"`
+	// Whether the covariates are balanced.
+	Balance []*CovariateBalance `protobuf:"bytes,4,rep,name=balance,proto3" json:"balance,omitempty"`
+	// Whether the effect differs between the strata, with an empty attribute.
+	// Empty for fewer than two.
+	Heterogeneity []*Heterogeneity `protobuf:"bytes,5,rep,name=heterogeneity,proto3" json:"heterogeneity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1057,11 +1126,1086 @@ func (x *CompareSummariesResponse) GetComparisons() []*Comparison {
 	return nil
 }
 
+func (x *CompareSummariesResponse) GetSampleRatio() *SampleRatio {
+	if x != nil {
+		return x.SampleRatio
+	}
+	return nil
+}
+
+func (x *CompareSummariesResponse) GetBalance() []*CovariateBalance {
+	if x != nil {
+		return x.Balance
+	}
+	return nil
+}
+
+func (x *CompareSummariesResponse) GetHeterogeneity() []*Heterogeneity {
+	if x != nil {
+		return x.Heterogeneity
+	}
+	return nil
+}
+
+// CompareAnalysesRequest names two stored analyses.
+type CompareAnalysesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the earlier one.
+	FromAnalysisId string `protobuf:"bytes,1,opt,name=from_analysis_id,json=fromAnalysisId,proto3" json:"from_analysis_id,omitempty"`
+	// The id of the later one.
+	ToAnalysisId  string `protobuf:"bytes,2,opt,name=to_analysis_id,json=toAnalysisId,proto3" json:"to_analysis_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareAnalysesRequest) Reset() {
+	*x = CompareAnalysesRequest{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareAnalysesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareAnalysesRequest) ProtoMessage() {}
+
+func (x *CompareAnalysesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareAnalysesRequest.ProtoReflect.Descriptor instead.
+func (*CompareAnalysesRequest) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CompareAnalysesRequest) GetFromAnalysisId() string {
+	if x != nil {
+		return x.FromAnalysisId
+	}
+	return ""
+}
+
+func (x *CompareAnalysesRequest) GetToAnalysisId() string {
+	if x != nil {
+		return x.ToAnalysisId
+	}
+	return ""
+}
+
+// CompareAnalysesResponse says what changed.
+type CompareAnalysesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What differs between the definitions and requests, one sentence each.
+	DefinitionChanges []string `protobuf:"bytes,1,rep,name=definition_changes,json=definitionChanges,proto3" json:"definition_changes,omitempty"`
+	// The change of each comparison that both analyses have.
+	Changes []*EstimateChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Metrics and variants that only one of them has, one sentence each, and why
+	// a share cannot be told.
+	Notes         []string `protobuf:"bytes,3,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareAnalysesResponse) Reset() {
+	*x = CompareAnalysesResponse{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareAnalysesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareAnalysesResponse) ProtoMessage() {}
+
+func (x *CompareAnalysesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareAnalysesResponse.ProtoReflect.Descriptor instead.
+func (*CompareAnalysesResponse) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CompareAnalysesResponse) GetDefinitionChanges() []string {
+	if x != nil {
+		return x.DefinitionChanges
+	}
+	return nil
+}
+
+func (x *CompareAnalysesResponse) GetChanges() []*EstimateChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *CompareAnalysesResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// EstimateChange is how the estimate of a difference changed, and why. The
+// shares add up to `to` − `from`.
+type EstimateChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The metric's key.
+	Metric string `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
+	// The variant's key.
+	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
+	// The difference in the earlier analysis.
+	From *float64 `protobuf:"fixed64,3,opt,name=from,proto3,oneof" json:"from,omitempty"`
+	// The difference in the later one.
+	To *float64 `protobuf:"fixed64,4,opt,name=to,proto3,oneof" json:"to,omitempty"`
+	// By subjects that were erased since the earlier analysis, of what it knew.
+	ByErasures *float64 `protobuf:"fixed64,5,opt,name=by_erasures,json=byErasures,proto3,oneof" json:"by_erasures,omitempty"`
+	// By the definition: other revisions of metrics, variants, covariates or
+	// plan.
+	ByDefinition *float64 `protobuf:"fixed64,6,opt,name=by_definition,json=byDefinition,proto3,oneof" json:"by_definition,omitempty"`
+	// By events of the same subjects that were recorded after the earlier
+	// analysis.
+	ByLateEvents *float64 `protobuf:"fixed64,7,opt,name=by_late_events,json=byLateEvents,proto3,oneof" json:"by_late_events,omitempty"`
+	// By subjects that the earlier analysis did not count.
+	ByNewSubjects *float64 `protobuf:"fixed64,8,opt,name=by_new_subjects,json=byNewSubjects,proto3,oneof" json:"by_new_subjects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EstimateChange) Reset() {
+	*x = EstimateChange{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EstimateChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EstimateChange) ProtoMessage() {}
+
+func (x *EstimateChange) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EstimateChange.ProtoReflect.Descriptor instead.
+func (*EstimateChange) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *EstimateChange) GetMetric() string {
+	if x != nil {
+		return x.Metric
+	}
+	return ""
+}
+
+func (x *EstimateChange) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *EstimateChange) GetFrom() float64 {
+	if x != nil && x.From != nil {
+		return *x.From
+	}
+	return 0
+}
+
+func (x *EstimateChange) GetTo() float64 {
+	if x != nil && x.To != nil {
+		return *x.To
+	}
+	return 0
+}
+
+func (x *EstimateChange) GetByErasures() float64 {
+	if x != nil && x.ByErasures != nil {
+		return *x.ByErasures
+	}
+	return 0
+}
+
+func (x *EstimateChange) GetByDefinition() float64 {
+	if x != nil && x.ByDefinition != nil {
+		return *x.ByDefinition
+	}
+	return 0
+}
+
+func (x *EstimateChange) GetByLateEvents() float64 {
+	if x != nil && x.ByLateEvents != nil {
+		return *x.ByLateEvents
+	}
+	return 0
+}
+
+func (x *EstimateChange) GetByNewSubjects() float64 {
+	if x != nil && x.ByNewSubjects != nil {
+		return *x.ByNewSubjects
+	}
+	return 0
+}
+
+// GetTimelineRequest asks for the timeline of one metric.
+type GetTimelineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The experiment's key.
+	Experiment string `protobuf:"bytes,1,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	// The metric's key. Empty: the primary one.
+	Metric string `protobuf:"bytes,2,opt,name=metric,proto3" json:"metric,omitempty"`
+	// Only what was recorded up to this moment counts. Absent: the latest moment
+	// before which no write can still commit.
+	AsOfTime      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTimelineRequest) Reset() {
+	*x = GetTimelineRequest{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTimelineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTimelineRequest) ProtoMessage() {}
+
+func (x *GetTimelineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTimelineRequest.ProtoReflect.Descriptor instead.
+func (*GetTimelineRequest) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetTimelineRequest) GetExperiment() string {
+	if x != nil {
+		return x.Experiment
+	}
+	return ""
+}
+
+func (x *GetTimelineRequest) GetMetric() string {
+	if x != nil {
+		return x.Metric
+	}
+	return ""
+}
+
+func (x *GetTimelineRequest) GetAsOfTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOfTime
+	}
+	return nil
+}
+
+// GetTimelineResponse is a timeline. Its intervals are always-valid, whatever
+// the plan's method, at the plan's confidence level.
+type GetTimelineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The experiment's key.
+	Experiment string `protobuf:"bytes,1,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	// The metric's key.
+	Metric string `protobuf:"bytes,2,opt,name=metric,proto3" json:"metric,omitempty"`
+	// The metric's revision.
+	MetricRevision int32 `protobuf:"varint,3,opt,name=metric_revision,json=metricRevision,proto3" json:"metric_revision,omitempty"`
+	// What was recorded up to this moment counts.
+	AsOfTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
+	// All subjects whose window had closed by the end of each UTC day. Of a metric
+	// without a window: all that were exposed by then.
+	Cumulative []*TimelinePoint `protobuf:"bytes,5,rep,name=cumulative,proto3" json:"cumulative,omitempty"`
+	// Only what happened in the first day after each subject's exposure, in the
+	// second, and so on: an effect that fades was a novelty. Subjects count whose
+	// day is over. At most 31 days, or as many weeks for a longer window. Empty
+	// for metrics whose components are not counts, sums or "any".
+	SinceExposure []*TimelinePoint `protobuf:"bytes,6,rep,name=since_exposure,json=sinceExposure,proto3" json:"since_exposure,omitempty"`
+	// The subjects first exposed on each UTC day.
+	Cohorts []*TimelinePoint `protobuf:"bytes,7,rep,name=cohorts,proto3" json:"cohorts,omitempty"`
+	// What to know of it.
+	Notes         []string `protobuf:"bytes,8,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTimelineResponse) Reset() {
+	*x = GetTimelineResponse{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTimelineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTimelineResponse) ProtoMessage() {}
+
+func (x *GetTimelineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTimelineResponse.ProtoReflect.Descriptor instead.
+func (*GetTimelineResponse) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetTimelineResponse) GetExperiment() string {
+	if x != nil {
+		return x.Experiment
+	}
+	return ""
+}
+
+func (x *GetTimelineResponse) GetMetric() string {
+	if x != nil {
+		return x.Metric
+	}
+	return ""
+}
+
+func (x *GetTimelineResponse) GetMetricRevision() int32 {
+	if x != nil {
+		return x.MetricRevision
+	}
+	return 0
+}
+
+func (x *GetTimelineResponse) GetAsOfTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOfTime
+	}
+	return nil
+}
+
+func (x *GetTimelineResponse) GetCumulative() []*TimelinePoint {
+	if x != nil {
+		return x.Cumulative
+	}
+	return nil
+}
+
+func (x *GetTimelineResponse) GetSinceExposure() []*TimelinePoint {
+	if x != nil {
+		return x.SinceExposure
+	}
+	return nil
+}
+
+func (x *GetTimelineResponse) GetCohorts() []*TimelinePoint {
+	if x != nil {
+		return x.Cohorts
+	}
+	return nil
+}
+
+func (x *GetTimelineResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// TimelinePoint is a metric at one place of a timeline.
+type TimelinePoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The UTC day, such as 2026-01-31. Empty in `since_exposure`.
+	Day string `protobuf:"bytes,1,opt,name=day,proto3" json:"day,omitempty"`
+	// In `since_exposure`: the first day after exposure that it covers, from 0.
+	DaysSinceExposure int32 `protobuf:"varint,2,opt,name=days_since_exposure,json=daysSinceExposure,proto3" json:"days_since_exposure,omitempty"`
+	// In `since_exposure`: how many days it covers.
+	Days int32 `protobuf:"varint,3,opt,name=days,proto3" json:"days,omitempty"`
+	// The variants, in their listed order.
+	Arms []*ArmResult `protobuf:"bytes,4,rep,name=arms,proto3" json:"arms,omitempty"`
+	// Each variant against the control. Cohorts and days since exposure are
+	// exploratory, and their intervals hold one by one.
+	Comparisons   []*Comparison `protobuf:"bytes,5,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TimelinePoint) Reset() {
+	*x = TimelinePoint{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TimelinePoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TimelinePoint) ProtoMessage() {}
+
+func (x *TimelinePoint) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TimelinePoint.ProtoReflect.Descriptor instead.
+func (*TimelinePoint) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TimelinePoint) GetDay() string {
+	if x != nil {
+		return x.Day
+	}
+	return ""
+}
+
+func (x *TimelinePoint) GetDaysSinceExposure() int32 {
+	if x != nil {
+		return x.DaysSinceExposure
+	}
+	return 0
+}
+
+func (x *TimelinePoint) GetDays() int32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+func (x *TimelinePoint) GetArms() []*ArmResult {
+	if x != nil {
+		return x.Arms
+	}
+	return nil
+}
+
+func (x *TimelinePoint) GetComparisons() []*Comparison {
+	if x != nil {
+		return x.Comparisons
+	}
+	return nil
+}
+
+// PlanExperimentRequest describes a planned experiment. Exactly one of
+// `subjects`, `minimum_effect` and `power` is left out, and answered.
+type PlanExperimentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The figures of the metric without treatment.
+	//
+	// Types that are valid to be assigned to Baseline:
+	//
+	//	*PlanExperimentRequest_Proportion
+	//	*PlanExperimentRequest_Mean
+	//	*PlanExperimentRequest_Ratio
+	//	*PlanExperimentRequest_Metric
+	Baseline isPlanExperimentRequest_Baseline `protobuf_oneof:"baseline"`
+	// How uncertainty will be computed. `planned_subjects` and `minimum_effect` in
+	// it are not used.
+	Plan *Plan `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"`
+	// What is to be shown. Default DIFFERENCE.
+	Objective Objective `protobuf:"varint,6,opt,name=objective,proto3,enum=assay.v1.Objective" json:"objective,omitempty"`
+	// The margin of NON_INFERIORITY and EQUIVALENCE.
+	Margin *Magnitude `protobuf:"bytes,7,opt,name=margin,proto3" json:"margin,omitempty"`
+	// The variants' weights, the control's first. Default 1 and 1.
+	Weights []float64 `protobuf:"fixed64,8,rep,packed,name=weights,proto3" json:"weights,omitempty"`
+	// The correlation of the covariates with the metric, which reduces its
+	// variance by its square. 0 to below 1. Default 0.
+	CovariateCorrelation float64 `protobuf:"fixed64,9,opt,name=covariate_correlation,json=covariateCorrelation,proto3" json:"covariate_correlation,omitempty"`
+	// Subjects of all variants. 0: to be answered.
+	Subjects int64 `protobuf:"varint,10,opt,name=subjects,proto3" json:"subjects,omitempty"`
+	// The effect to detect, better or worse. For NON_INFERIORITY and EQUIVALENCE:
+	// the true effect that is assumed, by which the variant is better; default 0,
+	// and it cannot be answered. Absent: to be answered.
+	MinimumEffect *Magnitude `protobuf:"bytes,11,opt,name=minimum_effect,json=minimumEffect,proto3" json:"minimum_effect,omitempty"`
+	// The probability of detecting it, above the error rate and below 1. Absent:
+	// to be answered.
+	Power *float64 `protobuf:"fixed64,12,opt,name=power,proto3,oneof" json:"power,omitempty"`
+	// Subjects of all variants that come in a day, for the number of days. Absent:
+	// that of the metric's experiment, or unknown.
+	SubjectsPerDay *float64 `protobuf:"fixed64,13,opt,name=subjects_per_day,json=subjectsPerDay,proto3,oneof" json:"subjects_per_day,omitempty"`
+	// Of GROUP_SEQUENTIAL: how many equally spaced looks. Default 5.
+	Looks         int32 `protobuf:"varint,14,opt,name=looks,proto3" json:"looks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanExperimentRequest) Reset() {
+	*x = PlanExperimentRequest{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanExperimentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanExperimentRequest) ProtoMessage() {}
+
+func (x *PlanExperimentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanExperimentRequest.ProtoReflect.Descriptor instead.
+func (*PlanExperimentRequest) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PlanExperimentRequest) GetBaseline() isPlanExperimentRequest_Baseline {
+	if x != nil {
+		return x.Baseline
+	}
+	return nil
+}
+
+func (x *PlanExperimentRequest) GetProportion() float64 {
+	if x != nil {
+		if x, ok := x.Baseline.(*PlanExperimentRequest_Proportion); ok {
+			return x.Proportion
+		}
+	}
+	return 0
+}
+
+func (x *PlanExperimentRequest) GetMean() *MeanBaseline {
+	if x != nil {
+		if x, ok := x.Baseline.(*PlanExperimentRequest_Mean); ok {
+			return x.Mean
+		}
+	}
+	return nil
+}
+
+func (x *PlanExperimentRequest) GetRatio() *RatioBaseline {
+	if x != nil {
+		if x, ok := x.Baseline.(*PlanExperimentRequest_Ratio); ok {
+			return x.Ratio
+		}
+	}
+	return nil
+}
+
+func (x *PlanExperimentRequest) GetMetric() *MetricBaseline {
+	if x != nil {
+		if x, ok := x.Baseline.(*PlanExperimentRequest_Metric); ok {
+			return x.Metric
+		}
+	}
+	return nil
+}
+
+func (x *PlanExperimentRequest) GetPlan() *Plan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *PlanExperimentRequest) GetObjective() Objective {
+	if x != nil {
+		return x.Objective
+	}
+	return Objective_OBJECTIVE_UNSPECIFIED
+}
+
+func (x *PlanExperimentRequest) GetMargin() *Magnitude {
+	if x != nil {
+		return x.Margin
+	}
+	return nil
+}
+
+func (x *PlanExperimentRequest) GetWeights() []float64 {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+func (x *PlanExperimentRequest) GetCovariateCorrelation() float64 {
+	if x != nil {
+		return x.CovariateCorrelation
+	}
+	return 0
+}
+
+func (x *PlanExperimentRequest) GetSubjects() int64 {
+	if x != nil {
+		return x.Subjects
+	}
+	return 0
+}
+
+func (x *PlanExperimentRequest) GetMinimumEffect() *Magnitude {
+	if x != nil {
+		return x.MinimumEffect
+	}
+	return nil
+}
+
+func (x *PlanExperimentRequest) GetPower() float64 {
+	if x != nil && x.Power != nil {
+		return *x.Power
+	}
+	return 0
+}
+
+func (x *PlanExperimentRequest) GetSubjectsPerDay() float64 {
+	if x != nil && x.SubjectsPerDay != nil {
+		return *x.SubjectsPerDay
+	}
+	return 0
+}
+
+func (x *PlanExperimentRequest) GetLooks() int32 {
+	if x != nil {
+		return x.Looks
+	}
+	return 0
+}
+
+type isPlanExperimentRequest_Baseline interface {
+	isPlanExperimentRequest_Baseline()
+}
+
+type PlanExperimentRequest_Proportion struct {
+	// A rate, above 0 and below 1.
+	Proportion float64 `protobuf:"fixed64,1,opt,name=proportion,proto3,oneof"`
+}
+
+type PlanExperimentRequest_Mean struct {
+	// A mean per subject.
+	Mean *MeanBaseline `protobuf:"bytes,2,opt,name=mean,proto3,oneof"`
+}
+
+type PlanExperimentRequest_Ratio struct {
+	// A ratio of two means per subject.
+	Ratio *RatioBaseline `protobuf:"bytes,3,opt,name=ratio,proto3,oneof"`
+}
+
+type PlanExperimentRequest_Metric struct {
+	// A metric, whose figures are taken from the recorded history.
+	Metric *MetricBaseline `protobuf:"bytes,4,opt,name=metric,proto3,oneof"`
+}
+
+func (*PlanExperimentRequest_Proportion) isPlanExperimentRequest_Baseline() {}
+
+func (*PlanExperimentRequest_Mean) isPlanExperimentRequest_Baseline() {}
+
+func (*PlanExperimentRequest_Ratio) isPlanExperimentRequest_Baseline() {}
+
+func (*PlanExperimentRequest_Metric) isPlanExperimentRequest_Baseline() {}
+
+// MeanBaseline is a mean per subject.
+type MeanBaseline struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mean.
+	Mean float64 `protobuf:"fixed64,1,opt,name=mean,proto3" json:"mean,omitempty"`
+	// The standard deviation between subjects.
+	StandardDeviation float64 `protobuf:"fixed64,2,opt,name=standard_deviation,json=standardDeviation,proto3" json:"standard_deviation,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *MeanBaseline) Reset() {
+	*x = MeanBaseline{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeanBaseline) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeanBaseline) ProtoMessage() {}
+
+func (x *MeanBaseline) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeanBaseline.ProtoReflect.Descriptor instead.
+func (*MeanBaseline) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *MeanBaseline) GetMean() float64 {
+	if x != nil {
+		return x.Mean
+	}
+	return 0
+}
+
+func (x *MeanBaseline) GetStandardDeviation() float64 {
+	if x != nil {
+		return x.StandardDeviation
+	}
+	return 0
+}
+
+// RatioBaseline is a ratio of two means per subject.
+type RatioBaseline struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mean above the line.
+	NumeratorMean float64 `protobuf:"fixed64,1,opt,name=numerator_mean,json=numeratorMean,proto3" json:"numerator_mean,omitempty"`
+	// The mean below the line, not 0.
+	DenominatorMean float64 `protobuf:"fixed64,2,opt,name=denominator_mean,json=denominatorMean,proto3" json:"denominator_mean,omitempty"`
+	// The variance above the line.
+	NumeratorVariance float64 `protobuf:"fixed64,3,opt,name=numerator_variance,json=numeratorVariance,proto3" json:"numerator_variance,omitempty"`
+	// The variance below the line.
+	DenominatorVariance float64 `protobuf:"fixed64,4,opt,name=denominator_variance,json=denominatorVariance,proto3" json:"denominator_variance,omitempty"`
+	// Their covariance.
+	Covariance    float64 `protobuf:"fixed64,5,opt,name=covariance,proto3" json:"covariance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RatioBaseline) Reset() {
+	*x = RatioBaseline{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RatioBaseline) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RatioBaseline) ProtoMessage() {}
+
+func (x *RatioBaseline) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RatioBaseline.ProtoReflect.Descriptor instead.
+func (*RatioBaseline) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RatioBaseline) GetNumeratorMean() float64 {
+	if x != nil {
+		return x.NumeratorMean
+	}
+	return 0
+}
+
+func (x *RatioBaseline) GetDenominatorMean() float64 {
+	if x != nil {
+		return x.DenominatorMean
+	}
+	return 0
+}
+
+func (x *RatioBaseline) GetNumeratorVariance() float64 {
+	if x != nil {
+		return x.NumeratorVariance
+	}
+	return 0
+}
+
+func (x *RatioBaseline) GetDenominatorVariance() float64 {
+	if x != nil {
+		return x.DenominatorVariance
+	}
+	return 0
+}
+
+func (x *RatioBaseline) GetCovariance() float64 {
+	if x != nil {
+		return x.Covariance
+	}
+	return 0
+}
+
+// MetricBaseline takes the figures from the control of an experiment.
+type MetricBaseline struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The metric's key, at its current revision.
+	Metric string `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
+	// The key of a started experiment, whose control's subjects and daily traffic
+	// are taken.
+	Experiment string `protobuf:"bytes,2,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	// Names of that experiment's covariates that would reduce the variance.
+	Covariates    []string `protobuf:"bytes,3,rep,name=covariates,proto3" json:"covariates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricBaseline) Reset() {
+	*x = MetricBaseline{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricBaseline) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricBaseline) ProtoMessage() {}
+
+func (x *MetricBaseline) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricBaseline.ProtoReflect.Descriptor instead.
+func (*MetricBaseline) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *MetricBaseline) GetMetric() string {
+	if x != nil {
+		return x.Metric
+	}
+	return ""
+}
+
+func (x *MetricBaseline) GetExperiment() string {
+	if x != nil {
+		return x.Experiment
+	}
+	return ""
+}
+
+func (x *MetricBaseline) GetCovariates() []string {
+	if x != nil {
+		return x.Covariates
+	}
+	return nil
+}
+
+// PlanExperimentResponse is the planned experiment, complete.
+type PlanExperimentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Subjects of all variants.
+	Subjects int64 `protobuf:"varint,1,opt,name=subjects,proto3" json:"subjects,omitempty"`
+	// Subjects by variant, the control first.
+	SubjectsByVariant []int64 `protobuf:"varint,2,rep,packed,name=subjects_by_variant,json=subjectsByVariant,proto3" json:"subjects_by_variant,omitempty"`
+	// The effect that is detected, in the metric's unit.
+	AbsoluteEffect float64 `protobuf:"fixed64,3,opt,name=absolute_effect,json=absoluteEffect,proto3" json:"absolute_effect,omitempty"`
+	// The same as a share of the baseline's size. Absent for a baseline of 0.
+	RelativeEffect *float64 `protobuf:"fixed64,4,opt,name=relative_effect,json=relativeEffect,proto3,oneof" json:"relative_effect,omitempty"`
+	// The probability of detecting it.
+	Power float64 `protobuf:"fixed64,5,opt,name=power,proto3" json:"power,omitempty"`
+	// How many days it takes, rounded up, and for a metric with a window with the
+	// window added. Absent if the daily traffic is unknown.
+	Days *int32 `protobuf:"varint,6,opt,name=days,proto3,oneof" json:"days,omitempty"`
+	// The baseline's value.
+	Baseline float64 `protobuf:"fixed64,7,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	// The standard deviation between subjects that was planned with, after the
+	// covariates.
+	StandardDeviation float64 `protobuf:"fixed64,8,opt,name=standard_deviation,json=standardDeviation,proto3" json:"standard_deviation,omitempty"`
+	// The subjects over those of one analysis at a fixed horizon: what repeated
+	// looks cost. 1 for FIXED_HORIZON.
+	Inflation float64 `protobuf:"fixed64,9,opt,name=inflation,proto3" json:"inflation,omitempty"`
+	// GROUP_SEQUENTIAL only: subjects on average if the effect is there, as it may
+	// end early.
+	ExpectedSubjects *float64 `protobuf:"fixed64,10,opt,name=expected_subjects,json=expectedSubjects,proto3,oneof" json:"expected_subjects,omitempty"`
+	// What to know of it.
+	Notes         []string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanExperimentResponse) Reset() {
+	*x = PlanExperimentResponse{}
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanExperimentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanExperimentResponse) ProtoMessage() {}
+
+func (x *PlanExperimentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanExperimentResponse.ProtoReflect.Descriptor instead.
+func (*PlanExperimentResponse) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PlanExperimentResponse) GetSubjects() int64 {
+	if x != nil {
+		return x.Subjects
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetSubjectsByVariant() []int64 {
+	if x != nil {
+		return x.SubjectsByVariant
+	}
+	return nil
+}
+
+func (x *PlanExperimentResponse) GetAbsoluteEffect() float64 {
+	if x != nil {
+		return x.AbsoluteEffect
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetRelativeEffect() float64 {
+	if x != nil && x.RelativeEffect != nil {
+		return *x.RelativeEffect
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetPower() float64 {
+	if x != nil {
+		return x.Power
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetDays() int32 {
+	if x != nil && x.Days != nil {
+		return *x.Days
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetBaseline() float64 {
+	if x != nil {
+		return x.Baseline
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetStandardDeviation() float64 {
+	if x != nil {
+		return x.StandardDeviation
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetInflation() float64 {
+	if x != nil {
+		return x.Inflation
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetExpectedSubjects() float64 {
+	if x != nil && x.ExpectedSubjects != nil {
+		return *x.ExpectedSubjects
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 var File_assay_v1_analysis_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fassay/v1/analysis_service.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x01\n" +
+	"\x1fassay/v1/analysis_service.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n" +
 	"\x18AnalyzeExperimentRequest\x12>\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
@@ -1070,7 +2214,8 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\x10\x10\x18\x01R\bsegments\x12A\n" +
 	"\ametrics\x18\x03 \x03(\tB'\xbaH$\x92\x01!\x10d\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\ametrics\x128\n" +
 	"\n" +
-	"as_of_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\"\xc0\x04\n" +
+	"as_of_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12\x1b\n" +
+	"\ttake_look\x18\x05 \x01(\bR\btakeLook\"\xd1\x05\n" +
 	"\x19AnalyzeExperimentResponse\x12\x1f\n" +
 	"\vanalysis_id\x18\x01 \x01(\tR\n" +
 	"analysisId\x12\x1e\n" +
@@ -1092,7 +2237,12 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	" \x03(\v2\x18.assay.v1.MetricAnalysisR\ametrics\x12+\n" +
 	"\averdict\x18\v \x01(\v2\x11.assay.v1.VerdictR\averdict\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12!\n" +
-	"\ferased_since\x18\r \x01(\x03R\verasedSince\"\xae\x02\n" +
+	"\ferased_since\x18\r \x01(\x03R\verasedSince\x124\n" +
+	"\abalance\x18\x0e \x03(\v2\x1a.assay.v1.CovariateBalanceR\abalance\x123\n" +
+	"\n" +
+	"deviations\x18\x0f \x03(\v2\x13.assay.v1.DeviationR\n" +
+	"deviations\x12$\n" +
+	"\x05looks\x18\x10 \x03(\v2\x0e.assay.v1.LookR\x05looks\"\xae\x02\n" +
 	"\x15AnalyzeHoldoutRequest\x128\n" +
 	"\aholdout\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\aholdout\x12C\n" +
 	"\ametrics\x18\x02 \x03(\tB)\xbaH&\x92\x01#\b\x01\x10d\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\ametrics\x128\n" +
@@ -1142,7 +2292,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12;\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12+\n" +
-	"\averdict\x18\x05 \x01(\v2\x11.assay.v1.VerdictR\averdict\"\xf9\x02\n" +
+	"\averdict\x18\x05 \x01(\v2\x11.assay.v1.VerdictR\averdict\"\xa8\x03\n" +
 	"\x17CompareSummariesRequest\x12H\n" +
 	"\n" +
 	"components\x18\x01 \x03(\tB(\xbaH%\x92\x01\"\b\x01\x10 \x18\x01\"\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\n" +
@@ -1156,25 +2306,141 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\b\x02\x10@R\x04arms\x12\"\n" +
 	"\x04plan\x18\x05 \x01(\v2\x0e.assay.v1.PlanR\x04plan\x12A\n" +
 	"\valternative\x18\x06 \x01(\x0e2\x15.assay.v1.AlternativeB\b\xbaH\x05\x82\x01\x02\x10\x01R\valternative\x12'\n" +
-	"\x06margin\x18\a \x01(\v2\x0f.assay.v1.ShiftR\x06margin\"\x9f\x01\n" +
+	"\x06margin\x18\a \x01(\v2\x0f.assay.v1.ShiftR\x06margin\x12-\n" +
+	"\x05looks\x18\b \x03(\x01B\x17\xbaH\x14\x92\x01\x11\x102\"\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00R\x05looks\"\xd9\x01\n" +
 	"\n" +
 	"SummaryArm\x128\n" +
 	"\avariant\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\avariant\x12\x18\n" +
-	"\acontrol\x18\x02 \x01(\bR\acontrol\x12=\n" +
-	"\x06strata\x18\x03 \x03(\v2\x18.assay.v1.SummaryStratumB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x06strata\"\xad\x01\n" +
+	"\acontrol\x18\x02 \x01(\bR\acontrol\x12-\n" +
+	"\x06weight\x18\x04 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x06weight\x88\x01\x01\x12=\n" +
+	"\x06strata\x18\x03 \x03(\v2\x18.assay.v1.SummaryStratumB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x06strataB\t\n" +
+	"\a_weight\"\xad\x01\n" +
 	"\x0eSummaryStratum\x12\"\n" +
 	"\astratum\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\astratum\x12#\n" +
 	"\bsubjects\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\bsubjects\x12\"\n" +
 	"\x05means\x18\x03 \x03(\x01B\f\xbaH\t\x92\x01\x06\"\x04\x12\x02@\x01R\x05means\x12.\n" +
-	"\vcovariances\x18\x04 \x03(\x01B\f\xbaH\t\x92\x01\x06\"\x04\x12\x02@\x01R\vcovariances\"{\n" +
+	"\vcovariances\x18\x04 \x03(\x01B\f\xbaH\t\x92\x01\x06\"\x04\x12\x02@\x01R\vcovariances\"\xaa\x02\n" +
 	"\x18CompareSummariesResponse\x12'\n" +
 	"\x04arms\x18\x01 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
-	"\vcomparisons\x18\x02 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons2\xd3\x03\n" +
+	"\vcomparisons\x18\x02 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x128\n" +
+	"\fsample_ratio\x18\x03 \x01(\v2\x15.assay.v1.SampleRatioR\vsampleRatio\x124\n" +
+	"\abalance\x18\x04 \x03(\v2\x1a.assay.v1.CovariateBalanceR\abalance\x12=\n" +
+	"\rheterogeneity\x18\x05 \x03(\v2\x17.assay.v1.HeterogeneityR\rheterogeneity\"|\n" +
+	"\x16CompareAnalysesRequest\x122\n" +
+	"\x10from_analysis_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x0efromAnalysisId\x12.\n" +
+	"\x0eto_analysis_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\ftoAnalysisId\"\x92\x01\n" +
+	"\x17CompareAnalysesResponse\x12-\n" +
+	"\x12definition_changes\x18\x01 \x03(\tR\x11definitionChanges\x122\n" +
+	"\achanges\x18\x02 \x03(\v2\x18.assay.v1.EstimateChangeR\achanges\x12\x14\n" +
+	"\x05notes\x18\x03 \x03(\tR\x05notes\"\xf1\x02\n" +
+	"\x0eEstimateChange\x12\x16\n" +
+	"\x06metric\x18\x01 \x01(\tR\x06metric\x12\x18\n" +
+	"\avariant\x18\x02 \x01(\tR\avariant\x12\x17\n" +
+	"\x04from\x18\x03 \x01(\x01H\x00R\x04from\x88\x01\x01\x12\x13\n" +
+	"\x02to\x18\x04 \x01(\x01H\x01R\x02to\x88\x01\x01\x12$\n" +
+	"\vby_erasures\x18\x05 \x01(\x01H\x02R\n" +
+	"byErasures\x88\x01\x01\x12(\n" +
+	"\rby_definition\x18\x06 \x01(\x01H\x03R\fbyDefinition\x88\x01\x01\x12)\n" +
+	"\x0eby_late_events\x18\a \x01(\x01H\x04R\fbyLateEvents\x88\x01\x01\x12+\n" +
+	"\x0fby_new_subjects\x18\b \x01(\x01H\x05R\rbyNewSubjects\x88\x01\x01B\a\n" +
+	"\x05_fromB\x05\n" +
+	"\x03_toB\x0e\n" +
+	"\f_by_erasuresB\x10\n" +
+	"\x0e_by_definitionB\x11\n" +
+	"\x0f_by_late_eventsB\x12\n" +
+	"\x10_by_new_subjects\"\xc9\x01\n" +
+	"\x12GetTimelineRequest\x12>\n" +
+	"\n" +
+	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
+	"experiment\x129\n" +
+	"\x06metric\x18\x02 \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x06metric\x128\n" +
+	"\n" +
+	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\"\xf2\x02\n" +
+	"\x13GetTimelineResponse\x12\x1e\n" +
+	"\n" +
+	"experiment\x18\x01 \x01(\tR\n" +
+	"experiment\x12\x16\n" +
+	"\x06metric\x18\x02 \x01(\tR\x06metric\x12'\n" +
+	"\x0fmetric_revision\x18\x03 \x01(\x05R\x0emetricRevision\x128\n" +
+	"\n" +
+	"as_of_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x127\n" +
+	"\n" +
+	"cumulative\x18\x05 \x03(\v2\x17.assay.v1.TimelinePointR\n" +
+	"cumulative\x12>\n" +
+	"\x0esince_exposure\x18\x06 \x03(\v2\x17.assay.v1.TimelinePointR\rsinceExposure\x121\n" +
+	"\acohorts\x18\a \x03(\v2\x17.assay.v1.TimelinePointR\acohorts\x12\x14\n" +
+	"\x05notes\x18\b \x03(\tR\x05notes\"\xc6\x01\n" +
+	"\rTimelinePoint\x12\x10\n" +
+	"\x03day\x18\x01 \x01(\tR\x03day\x12.\n" +
+	"\x13days_since_exposure\x18\x02 \x01(\x05R\x11daysSinceExposure\x12\x12\n" +
+	"\x04days\x18\x03 \x01(\x05R\x04days\x12'\n" +
+	"\x04arms\x18\x04 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
+	"\vcomparisons\x18\x05 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\"\xa4\x06\n" +
+	"\x15PlanExperimentRequest\x129\n" +
+	"\n" +
+	"proportion\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\n" +
+	"proportion\x12,\n" +
+	"\x04mean\x18\x02 \x01(\v2\x16.assay.v1.MeanBaselineH\x00R\x04mean\x12/\n" +
+	"\x05ratio\x18\x03 \x01(\v2\x17.assay.v1.RatioBaselineH\x00R\x05ratio\x122\n" +
+	"\x06metric\x18\x04 \x01(\v2\x18.assay.v1.MetricBaselineH\x00R\x06metric\x12\"\n" +
+	"\x04plan\x18\x05 \x01(\v2\x0e.assay.v1.PlanR\x04plan\x12;\n" +
+	"\tobjective\x18\x06 \x01(\x0e2\x13.assay.v1.ObjectiveB\b\xbaH\x05\x82\x01\x02\x10\x01R\tobjective\x12+\n" +
+	"\x06margin\x18\a \x01(\v2\x13.assay.v1.MagnitudeR\x06margin\x121\n" +
+	"\aweights\x18\b \x03(\x01B\x17\xbaH\x14\x92\x01\x11\x10@\"\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00R\aweights\x12L\n" +
+	"\x15covariate_correlation\x18\t \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\x14covariateCorrelation\x12*\n" +
+	"\bsubjects\x18\n" +
+	" \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\bsubjects\x12:\n" +
+	"\x0eminimum_effect\x18\v \x01(\v2\x13.assay.v1.MagnitudeR\rminimumEffect\x122\n" +
+	"\x05power\x18\f \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x05power\x88\x01\x01\x12?\n" +
+	"\x10subjects_per_day\x18\r \x01(\x01B\x10\xbaH\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x0esubjectsPerDay\x88\x01\x01\x12\x1f\n" +
+	"\x05looks\x18\x0e \x01(\x05B\t\xbaH\x06\x1a\x04\x182(\x00R\x05looksB\x11\n" +
+	"\bbaseline\x12\x05\xbaH\x02\b\x01B\b\n" +
+	"\x06_powerB\x13\n" +
+	"\x11_subjects_per_day\"l\n" +
+	"\fMeanBaseline\x12\x1b\n" +
+	"\x04mean\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\x04mean\x12?\n" +
+	"\x12standard_deviation\x18\x02 \x01(\x01B\x10\xbaH\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00R\x11standardDeviation\"\xa2\x02\n" +
+	"\rRatioBaseline\x12.\n" +
+	"\x0enumerator_mean\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\rnumeratorMean\x122\n" +
+	"\x10denominator_mean\x18\x02 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\x0fdenominatorMean\x12?\n" +
+	"\x12numerator_variance\x18\x03 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x11numeratorVariance\x12C\n" +
+	"\x14denominator_variance\x18\x04 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x13denominatorVariance\x12'\n" +
+	"\n" +
+	"covariance\x18\x05 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\n" +
+	"covariance\"\xb4\x01\n" +
+	"\x0eMetricBaseline\x126\n" +
+	"\x06metric\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x06metric\x12>\n" +
+	"\n" +
+	"experiment\x18\x02 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
+	"experiment\x12*\n" +
+	"\n" +
+	"covariates\x18\x03 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\x10\x10\x18\x01R\n" +
+	"covariates\"\xce\x03\n" +
+	"\x16PlanExperimentResponse\x12\x1a\n" +
+	"\bsubjects\x18\x01 \x01(\x03R\bsubjects\x12.\n" +
+	"\x13subjects_by_variant\x18\x02 \x03(\x03R\x11subjectsByVariant\x12'\n" +
+	"\x0fabsolute_effect\x18\x03 \x01(\x01R\x0eabsoluteEffect\x12,\n" +
+	"\x0frelative_effect\x18\x04 \x01(\x01H\x00R\x0erelativeEffect\x88\x01\x01\x12\x14\n" +
+	"\x05power\x18\x05 \x01(\x01R\x05power\x12\x17\n" +
+	"\x04days\x18\x06 \x01(\x05H\x01R\x04days\x88\x01\x01\x12\x1a\n" +
+	"\bbaseline\x18\a \x01(\x01R\bbaseline\x12-\n" +
+	"\x12standard_deviation\x18\b \x01(\x01R\x11standardDeviation\x12\x1c\n" +
+	"\tinflation\x18\t \x01(\x01R\tinflation\x120\n" +
+	"\x11expected_subjects\x18\n" +
+	" \x01(\x01H\x02R\x10expectedSubjects\x88\x01\x01\x12\x14\n" +
+	"\x05notes\x18\v \x03(\tR\x05notesB\x12\n" +
+	"\x10_relative_effectB\a\n" +
+	"\x05_daysB\x14\n" +
+	"\x12_expected_subjects2\xdb\x05\n" +
 	"\x0fAnalysisService\x12a\n" +
 	"\x11AnalyzeExperiment\x12\".assay.v1.AnalyzeExperimentRequest\x1a#.assay.v1.AnalyzeExperimentResponse\"\x03\x90\x02\x02\x12X\n" +
 	"\x0eAnalyzeHoldout\x12\x1f.assay.v1.AnalyzeHoldoutRequest\x1a .assay.v1.AnalyzeHoldoutResponse\"\x03\x90\x02\x02\x12O\n" +
 	"\vGetAnalysis\x12\x1c.assay.v1.GetAnalysisRequest\x1a\x1d.assay.v1.GetAnalysisResponse\"\x03\x90\x02\x01\x12R\n" +
-	"\fListAnalyses\x12\x1d.assay.v1.ListAnalysesRequest\x1a\x1e.assay.v1.ListAnalysesResponse\"\x03\x90\x02\x01\x12^\n" +
+	"\fListAnalyses\x12\x1d.assay.v1.ListAnalysesRequest\x1a\x1e.assay.v1.ListAnalysesResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\x0fCompareAnalyses\x12 .assay.v1.CompareAnalysesRequest\x1a!.assay.v1.CompareAnalysesResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\vGetTimeline\x12\x1c.assay.v1.GetTimelineRequest\x1a\x1d.assay.v1.GetTimelineResponse\"\x03\x90\x02\x01\x12X\n" +
+	"\x0ePlanExperiment\x12\x1f.assay.v1.PlanExperimentRequest\x1a .assay.v1.PlanExperimentResponse\"\x03\x90\x02\x01\x12^\n" +
 	"\x10CompareSummaries\x12!.assay.v1.CompareSummariesRequest\x1a\".assay.v1.CompareSummariesResponse\"\x03\x90\x02\x01B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
 
 var (
@@ -1189,7 +2455,7 @@ func file_assay_v1_analysis_service_proto_rawDescGZIP() []byte {
 	return file_assay_v1_analysis_service_proto_rawDescData
 }
 
-var file_assay_v1_analysis_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_assay_v1_analysis_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_assay_v1_analysis_service_proto_goTypes = []any{
 	(*AnalyzeExperimentRequest)(nil),  // 0: assay.v1.AnalyzeExperimentRequest
 	(*AnalyzeExperimentResponse)(nil), // 1: assay.v1.AnalyzeExperimentResponse
@@ -1204,60 +2470,104 @@ var file_assay_v1_analysis_service_proto_goTypes = []any{
 	(*SummaryArm)(nil),                // 10: assay.v1.SummaryArm
 	(*SummaryStratum)(nil),            // 11: assay.v1.SummaryStratum
 	(*CompareSummariesResponse)(nil),  // 12: assay.v1.CompareSummariesResponse
-	(*timestamppb.Timestamp)(nil),     // 13: google.protobuf.Timestamp
-	(*Plan)(nil),                      // 14: assay.v1.Plan
-	(*SampleRatio)(nil),               // 15: assay.v1.SampleRatio
-	(*Exclusions)(nil),                // 16: assay.v1.Exclusions
-	(*MetricAnalysis)(nil),            // 17: assay.v1.MetricAnalysis
-	(*Verdict)(nil),                   // 18: assay.v1.Verdict
-	(Alternative)(0),                  // 19: assay.v1.Alternative
-	(*Shift)(nil),                     // 20: assay.v1.Shift
-	(*ArmResult)(nil),                 // 21: assay.v1.ArmResult
-	(*Comparison)(nil),                // 22: assay.v1.Comparison
+	(*CompareAnalysesRequest)(nil),    // 13: assay.v1.CompareAnalysesRequest
+	(*CompareAnalysesResponse)(nil),   // 14: assay.v1.CompareAnalysesResponse
+	(*EstimateChange)(nil),            // 15: assay.v1.EstimateChange
+	(*GetTimelineRequest)(nil),        // 16: assay.v1.GetTimelineRequest
+	(*GetTimelineResponse)(nil),       // 17: assay.v1.GetTimelineResponse
+	(*TimelinePoint)(nil),             // 18: assay.v1.TimelinePoint
+	(*PlanExperimentRequest)(nil),     // 19: assay.v1.PlanExperimentRequest
+	(*MeanBaseline)(nil),              // 20: assay.v1.MeanBaseline
+	(*RatioBaseline)(nil),             // 21: assay.v1.RatioBaseline
+	(*MetricBaseline)(nil),            // 22: assay.v1.MetricBaseline
+	(*PlanExperimentResponse)(nil),    // 23: assay.v1.PlanExperimentResponse
+	(*timestamppb.Timestamp)(nil),     // 24: google.protobuf.Timestamp
+	(*Plan)(nil),                      // 25: assay.v1.Plan
+	(*SampleRatio)(nil),               // 26: assay.v1.SampleRatio
+	(*Exclusions)(nil),                // 27: assay.v1.Exclusions
+	(*MetricAnalysis)(nil),            // 28: assay.v1.MetricAnalysis
+	(*Verdict)(nil),                   // 29: assay.v1.Verdict
+	(*CovariateBalance)(nil),          // 30: assay.v1.CovariateBalance
+	(*Deviation)(nil),                 // 31: assay.v1.Deviation
+	(*Look)(nil),                      // 32: assay.v1.Look
+	(Alternative)(0),                  // 33: assay.v1.Alternative
+	(*Shift)(nil),                     // 34: assay.v1.Shift
+	(*ArmResult)(nil),                 // 35: assay.v1.ArmResult
+	(*Comparison)(nil),                // 36: assay.v1.Comparison
+	(*Heterogeneity)(nil),             // 37: assay.v1.Heterogeneity
+	(Objective)(0),                    // 38: assay.v1.Objective
+	(*Magnitude)(nil),                 // 39: assay.v1.Magnitude
 }
 var file_assay_v1_analysis_service_proto_depIdxs = []int32{
-	13, // 0: assay.v1.AnalyzeExperimentRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	13, // 1: assay.v1.AnalyzeExperimentResponse.as_of_time:type_name -> google.protobuf.Timestamp
-	13, // 2: assay.v1.AnalyzeExperimentResponse.create_time:type_name -> google.protobuf.Timestamp
-	14, // 3: assay.v1.AnalyzeExperimentResponse.plan:type_name -> assay.v1.Plan
-	15, // 4: assay.v1.AnalyzeExperimentResponse.sample_ratio:type_name -> assay.v1.SampleRatio
-	16, // 5: assay.v1.AnalyzeExperimentResponse.exclusions:type_name -> assay.v1.Exclusions
-	17, // 6: assay.v1.AnalyzeExperimentResponse.metrics:type_name -> assay.v1.MetricAnalysis
-	18, // 7: assay.v1.AnalyzeExperimentResponse.verdict:type_name -> assay.v1.Verdict
-	13, // 8: assay.v1.AnalyzeHoldoutRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	13, // 9: assay.v1.AnalyzeHoldoutResponse.as_of_time:type_name -> google.protobuf.Timestamp
-	13, // 10: assay.v1.AnalyzeHoldoutResponse.create_time:type_name -> google.protobuf.Timestamp
-	15, // 11: assay.v1.AnalyzeHoldoutResponse.sample_ratio:type_name -> assay.v1.SampleRatio
-	16, // 12: assay.v1.AnalyzeHoldoutResponse.exclusions:type_name -> assay.v1.Exclusions
-	17, // 13: assay.v1.AnalyzeHoldoutResponse.metrics:type_name -> assay.v1.MetricAnalysis
-	1,  // 14: assay.v1.GetAnalysisResponse.analysis:type_name -> assay.v1.AnalyzeExperimentResponse
-	3,  // 15: assay.v1.GetAnalysisResponse.holdout_analysis:type_name -> assay.v1.AnalyzeHoldoutResponse
-	8,  // 16: assay.v1.ListAnalysesResponse.analyses:type_name -> assay.v1.AnalysisSummary
-	13, // 17: assay.v1.AnalysisSummary.as_of_time:type_name -> google.protobuf.Timestamp
-	13, // 18: assay.v1.AnalysisSummary.create_time:type_name -> google.protobuf.Timestamp
-	18, // 19: assay.v1.AnalysisSummary.verdict:type_name -> assay.v1.Verdict
-	10, // 20: assay.v1.CompareSummariesRequest.arms:type_name -> assay.v1.SummaryArm
-	14, // 21: assay.v1.CompareSummariesRequest.plan:type_name -> assay.v1.Plan
-	19, // 22: assay.v1.CompareSummariesRequest.alternative:type_name -> assay.v1.Alternative
-	20, // 23: assay.v1.CompareSummariesRequest.margin:type_name -> assay.v1.Shift
-	11, // 24: assay.v1.SummaryArm.strata:type_name -> assay.v1.SummaryStratum
-	21, // 25: assay.v1.CompareSummariesResponse.arms:type_name -> assay.v1.ArmResult
-	22, // 26: assay.v1.CompareSummariesResponse.comparisons:type_name -> assay.v1.Comparison
-	0,  // 27: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
-	2,  // 28: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
-	4,  // 29: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
-	6,  // 30: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
-	9,  // 31: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
-	1,  // 32: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
-	3,  // 33: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
-	5,  // 34: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
-	7,  // 35: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
-	12, // 36: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
-	32, // [32:37] is the sub-list for method output_type
-	27, // [27:32] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	24, // 0: assay.v1.AnalyzeExperimentRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 1: assay.v1.AnalyzeExperimentResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 2: assay.v1.AnalyzeExperimentResponse.create_time:type_name -> google.protobuf.Timestamp
+	25, // 3: assay.v1.AnalyzeExperimentResponse.plan:type_name -> assay.v1.Plan
+	26, // 4: assay.v1.AnalyzeExperimentResponse.sample_ratio:type_name -> assay.v1.SampleRatio
+	27, // 5: assay.v1.AnalyzeExperimentResponse.exclusions:type_name -> assay.v1.Exclusions
+	28, // 6: assay.v1.AnalyzeExperimentResponse.metrics:type_name -> assay.v1.MetricAnalysis
+	29, // 7: assay.v1.AnalyzeExperimentResponse.verdict:type_name -> assay.v1.Verdict
+	30, // 8: assay.v1.AnalyzeExperimentResponse.balance:type_name -> assay.v1.CovariateBalance
+	31, // 9: assay.v1.AnalyzeExperimentResponse.deviations:type_name -> assay.v1.Deviation
+	32, // 10: assay.v1.AnalyzeExperimentResponse.looks:type_name -> assay.v1.Look
+	24, // 11: assay.v1.AnalyzeHoldoutRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 12: assay.v1.AnalyzeHoldoutResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 13: assay.v1.AnalyzeHoldoutResponse.create_time:type_name -> google.protobuf.Timestamp
+	26, // 14: assay.v1.AnalyzeHoldoutResponse.sample_ratio:type_name -> assay.v1.SampleRatio
+	27, // 15: assay.v1.AnalyzeHoldoutResponse.exclusions:type_name -> assay.v1.Exclusions
+	28, // 16: assay.v1.AnalyzeHoldoutResponse.metrics:type_name -> assay.v1.MetricAnalysis
+	1,  // 17: assay.v1.GetAnalysisResponse.analysis:type_name -> assay.v1.AnalyzeExperimentResponse
+	3,  // 18: assay.v1.GetAnalysisResponse.holdout_analysis:type_name -> assay.v1.AnalyzeHoldoutResponse
+	8,  // 19: assay.v1.ListAnalysesResponse.analyses:type_name -> assay.v1.AnalysisSummary
+	24, // 20: assay.v1.AnalysisSummary.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 21: assay.v1.AnalysisSummary.create_time:type_name -> google.protobuf.Timestamp
+	29, // 22: assay.v1.AnalysisSummary.verdict:type_name -> assay.v1.Verdict
+	10, // 23: assay.v1.CompareSummariesRequest.arms:type_name -> assay.v1.SummaryArm
+	25, // 24: assay.v1.CompareSummariesRequest.plan:type_name -> assay.v1.Plan
+	33, // 25: assay.v1.CompareSummariesRequest.alternative:type_name -> assay.v1.Alternative
+	34, // 26: assay.v1.CompareSummariesRequest.margin:type_name -> assay.v1.Shift
+	11, // 27: assay.v1.SummaryArm.strata:type_name -> assay.v1.SummaryStratum
+	35, // 28: assay.v1.CompareSummariesResponse.arms:type_name -> assay.v1.ArmResult
+	36, // 29: assay.v1.CompareSummariesResponse.comparisons:type_name -> assay.v1.Comparison
+	26, // 30: assay.v1.CompareSummariesResponse.sample_ratio:type_name -> assay.v1.SampleRatio
+	30, // 31: assay.v1.CompareSummariesResponse.balance:type_name -> assay.v1.CovariateBalance
+	37, // 32: assay.v1.CompareSummariesResponse.heterogeneity:type_name -> assay.v1.Heterogeneity
+	15, // 33: assay.v1.CompareAnalysesResponse.changes:type_name -> assay.v1.EstimateChange
+	24, // 34: assay.v1.GetTimelineRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 35: assay.v1.GetTimelineResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	18, // 36: assay.v1.GetTimelineResponse.cumulative:type_name -> assay.v1.TimelinePoint
+	18, // 37: assay.v1.GetTimelineResponse.since_exposure:type_name -> assay.v1.TimelinePoint
+	18, // 38: assay.v1.GetTimelineResponse.cohorts:type_name -> assay.v1.TimelinePoint
+	35, // 39: assay.v1.TimelinePoint.arms:type_name -> assay.v1.ArmResult
+	36, // 40: assay.v1.TimelinePoint.comparisons:type_name -> assay.v1.Comparison
+	20, // 41: assay.v1.PlanExperimentRequest.mean:type_name -> assay.v1.MeanBaseline
+	21, // 42: assay.v1.PlanExperimentRequest.ratio:type_name -> assay.v1.RatioBaseline
+	22, // 43: assay.v1.PlanExperimentRequest.metric:type_name -> assay.v1.MetricBaseline
+	25, // 44: assay.v1.PlanExperimentRequest.plan:type_name -> assay.v1.Plan
+	38, // 45: assay.v1.PlanExperimentRequest.objective:type_name -> assay.v1.Objective
+	39, // 46: assay.v1.PlanExperimentRequest.margin:type_name -> assay.v1.Magnitude
+	39, // 47: assay.v1.PlanExperimentRequest.minimum_effect:type_name -> assay.v1.Magnitude
+	0,  // 48: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
+	2,  // 49: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
+	4,  // 50: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
+	6,  // 51: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
+	13, // 52: assay.v1.AnalysisService.CompareAnalyses:input_type -> assay.v1.CompareAnalysesRequest
+	16, // 53: assay.v1.AnalysisService.GetTimeline:input_type -> assay.v1.GetTimelineRequest
+	19, // 54: assay.v1.AnalysisService.PlanExperiment:input_type -> assay.v1.PlanExperimentRequest
+	9,  // 55: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
+	1,  // 56: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
+	3,  // 57: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
+	5,  // 58: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
+	7,  // 59: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
+	14, // 60: assay.v1.AnalysisService.CompareAnalyses:output_type -> assay.v1.CompareAnalysesResponse
+	17, // 61: assay.v1.AnalysisService.GetTimeline:output_type -> assay.v1.GetTimelineResponse
+	23, // 62: assay.v1.AnalysisService.PlanExperiment:output_type -> assay.v1.PlanExperimentResponse
+	12, // 63: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
+	56, // [56:64] is the sub-list for method output_type
+	48, // [48:56] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_service_proto_init() }
@@ -1268,13 +2578,22 @@ func file_assay_v1_analysis_service_proto_init() {
 	file_assay_v1_analysis_proto_init()
 	file_assay_v1_plan_proto_init()
 	file_assay_v1_analysis_service_proto_msgTypes[2].OneofWrappers = []any{}
+	file_assay_v1_analysis_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_assay_v1_analysis_service_proto_msgTypes[15].OneofWrappers = []any{}
+	file_assay_v1_analysis_service_proto_msgTypes[19].OneofWrappers = []any{
+		(*PlanExperimentRequest_Proportion)(nil),
+		(*PlanExperimentRequest_Mean)(nil),
+		(*PlanExperimentRequest_Ratio)(nil),
+		(*PlanExperimentRequest_Metric)(nil),
+	}
+	file_assay_v1_analysis_service_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_analysis_service_proto_rawDesc), len(file_assay_v1_analysis_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,9 @@ const (
 	AnalysisService_AnalyzeHoldout_FullMethodName    = "/assay.v1.AnalysisService/AnalyzeHoldout"
 	AnalysisService_GetAnalysis_FullMethodName       = "/assay.v1.AnalysisService/GetAnalysis"
 	AnalysisService_ListAnalyses_FullMethodName      = "/assay.v1.AnalysisService/ListAnalyses"
+	AnalysisService_CompareAnalyses_FullMethodName   = "/assay.v1.AnalysisService/CompareAnalyses"
+	AnalysisService_GetTimeline_FullMethodName       = "/assay.v1.AnalysisService/GetTimeline"
+	AnalysisService_PlanExperiment_FullMethodName    = "/assay.v1.AnalysisService/PlanExperiment"
 	AnalysisService_CompareSummaries_FullMethodName  = "/assay.v1.AnalysisService/CompareSummaries"
 )
 
@@ -58,6 +61,27 @@ type AnalysisServiceClient interface {
 	GetAnalysis(ctx context.Context, in *GetAnalysisRequest, opts ...grpc.CallOption) (*GetAnalysisResponse, error)
 	// ListAnalyses lists an experiment's stored analyses, newest first.
 	ListAnalyses(ctx context.Context, in *ListAnalysesRequest, opts ...grpc.CallOption) (*ListAnalysesResponse, error)
+	// CompareAnalyses says what changed between two stored analyses of one
+	// experiment: how much of the difference in each estimate comes from subjects
+	// that were new, events that came late, the definition, and erasures.
+	//
+	// NOT_FOUND if one of them is unknown, INVALID_ARGUMENT if they are not of the
+	// same experiment.
+	CompareAnalyses(ctx context.Context, in *CompareAnalysesRequest, opts ...grpc.CallOption) (*CompareAnalysesResponse, error)
+	// GetTimeline shows how an effect came about: cumulative by day, by days since
+	// exposure (novelty), and by the day of exposure (cohorts).
+	//
+	// NOT_FOUND for an unknown experiment or metric, FAILED_PRECONDITION for a
+	// draft.
+	GetTimeline(ctx context.Context, in *GetTimelineRequest, opts ...grpc.CallOption) (*GetTimelineResponse, error)
+	// PlanExperiment answers, for a planned experiment, the one of these that is
+	// left out: the number of subjects, the smallest effect that can be detected,
+	// or the power.
+	//
+	// NOT_FOUND for an unknown metric, INVALID_ARGUMENT if the request leaves out
+	// not exactly one of the three, FAILED_PRECONDITION if a metric is named that
+	// has no history to take figures from.
+	PlanExperiment(ctx context.Context, in *PlanExperimentRequest, opts ...grpc.CallOption) (*PlanExperimentResponse, error)
 	// CompareSummaries compares arms whose means and covariances the caller
 	// brings. It is the last step of AnalyzeExperiment, without the database.
 	CompareSummaries(ctx context.Context, in *CompareSummariesRequest, opts ...grpc.CallOption) (*CompareSummariesResponse, error)
@@ -111,6 +135,36 @@ func (c *analysisServiceClient) ListAnalyses(ctx context.Context, in *ListAnalys
 	return out, nil
 }
 
+func (c *analysisServiceClient) CompareAnalyses(ctx context.Context, in *CompareAnalysesRequest, opts ...grpc.CallOption) (*CompareAnalysesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompareAnalysesResponse)
+	err := c.cc.Invoke(ctx, AnalysisService_CompareAnalyses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *analysisServiceClient) GetTimeline(ctx context.Context, in *GetTimelineRequest, opts ...grpc.CallOption) (*GetTimelineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetTimelineResponse)
+	err := c.cc.Invoke(ctx, AnalysisService_GetTimeline_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *analysisServiceClient) PlanExperiment(ctx context.Context, in *PlanExperimentRequest, opts ...grpc.CallOption) (*PlanExperimentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanExperimentResponse)
+	err := c.cc.Invoke(ctx, AnalysisService_PlanExperiment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *analysisServiceClient) CompareSummaries(ctx context.Context, in *CompareSummariesRequest, opts ...grpc.CallOption) (*CompareSummariesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CompareSummariesResponse)
@@ -153,6 +207,27 @@ type AnalysisServiceServer interface {
 	GetAnalysis(context.Context, *GetAnalysisRequest) (*GetAnalysisResponse, error)
 	// ListAnalyses lists an experiment's stored analyses, newest first.
 	ListAnalyses(context.Context, *ListAnalysesRequest) (*ListAnalysesResponse, error)
+	// CompareAnalyses says what changed between two stored analyses of one
+	// experiment: how much of the difference in each estimate comes from subjects
+	// that were new, events that came late, the definition, and erasures.
+	//
+	// NOT_FOUND if one of them is unknown, INVALID_ARGUMENT if they are not of the
+	// same experiment.
+	CompareAnalyses(context.Context, *CompareAnalysesRequest) (*CompareAnalysesResponse, error)
+	// GetTimeline shows how an effect came about: cumulative by day, by days since
+	// exposure (novelty), and by the day of exposure (cohorts).
+	//
+	// NOT_FOUND for an unknown experiment or metric, FAILED_PRECONDITION for a
+	// draft.
+	GetTimeline(context.Context, *GetTimelineRequest) (*GetTimelineResponse, error)
+	// PlanExperiment answers, for a planned experiment, the one of these that is
+	// left out: the number of subjects, the smallest effect that can be detected,
+	// or the power.
+	//
+	// NOT_FOUND for an unknown metric, INVALID_ARGUMENT if the request leaves out
+	// not exactly one of the three, FAILED_PRECONDITION if a metric is named that
+	// has no history to take figures from.
+	PlanExperiment(context.Context, *PlanExperimentRequest) (*PlanExperimentResponse, error)
 	// CompareSummaries compares arms whose means and covariances the caller
 	// brings. It is the last step of AnalyzeExperiment, without the database.
 	CompareSummaries(context.Context, *CompareSummariesRequest) (*CompareSummariesResponse, error)
@@ -177,6 +252,15 @@ func (UnimplementedAnalysisServiceServer) GetAnalysis(context.Context, *GetAnaly
 }
 func (UnimplementedAnalysisServiceServer) ListAnalyses(context.Context, *ListAnalysesRequest) (*ListAnalysesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAnalyses not implemented")
+}
+func (UnimplementedAnalysisServiceServer) CompareAnalyses(context.Context, *CompareAnalysesRequest) (*CompareAnalysesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CompareAnalyses not implemented")
+}
+func (UnimplementedAnalysisServiceServer) GetTimeline(context.Context, *GetTimelineRequest) (*GetTimelineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetTimeline not implemented")
+}
+func (UnimplementedAnalysisServiceServer) PlanExperiment(context.Context, *PlanExperimentRequest) (*PlanExperimentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanExperiment not implemented")
 }
 func (UnimplementedAnalysisServiceServer) CompareSummaries(context.Context, *CompareSummariesRequest) (*CompareSummariesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CompareSummaries not implemented")
@@ -274,6 +358,60 @@ func _AnalysisService_ListAnalyses_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AnalysisService_CompareAnalyses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompareAnalysesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AnalysisServiceServer).CompareAnalyses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AnalysisService_CompareAnalyses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AnalysisServiceServer).CompareAnalyses(ctx, req.(*CompareAnalysesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AnalysisService_GetTimeline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetTimelineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AnalysisServiceServer).GetTimeline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AnalysisService_GetTimeline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AnalysisServiceServer).GetTimeline(ctx, req.(*GetTimelineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AnalysisService_PlanExperiment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanExperimentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AnalysisServiceServer).PlanExperiment(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AnalysisService_PlanExperiment_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AnalysisServiceServer).PlanExperiment(ctx, req.(*PlanExperimentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AnalysisService_CompareSummaries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CompareSummariesRequest)
 	if err := dec(in); err != nil {
@@ -314,6 +452,18 @@ var AnalysisService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAnalyses",
 			Handler:    _AnalysisService_ListAnalyses_Handler,
+		},
+		{
+			MethodName: "CompareAnalyses",
+			Handler:    _AnalysisService_CompareAnalyses_Handler,
+		},
+		{
+			MethodName: "GetTimeline",
+			Handler:    _AnalysisService_GetTimeline_Handler,
+		},
+		{
+			MethodName: "PlanExperiment",
+			Handler:    _AnalysisService_PlanExperiment_Handler,
 		},
 		{
 			MethodName: "CompareSummaries",

@@ -172,8 +172,10 @@ type Experiment struct {
 	// weights, the control, the unit, the salt, the layer, the assignment and the
 	// traffic cannot change.
 	RosterSubjects int64 `protobuf:"varint,34,opt,name=roster_subjects,json=rosterSubjects,proto3" json:"roster_subjects,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Output only. How it ended. Absent before.
+	Conclusion    *Conclusion `protobuf:"bytes,35,opt,name=conclusion,proto3" json:"conclusion,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Experiment) Reset() {
@@ -444,6 +446,114 @@ func (x *Experiment) GetRosterSubjects() int64 {
 	return 0
 }
 
+func (x *Experiment) GetConclusion() *Conclusion {
+	if x != nil {
+		return x.Conclusion
+	}
+	return nil
+}
+
+// Conclusion is the decision that ended an experiment.
+type Conclusion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The variant that everyone eligible gets since. Empty: none.
+	ShippedVariant string `protobuf:"bytes,1,opt,name=shipped_variant,json=shippedVariant,proto3" json:"shipped_variant,omitempty"`
+	// Why.
+	Rationale string `protobuf:"bytes,2,opt,name=rationale,proto3" json:"rationale,omitempty"`
+	// Who decided, as the caller named itself in the metadata `assay-author`.
+	Author string `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"`
+	// The analysis that it rests on. Empty if there was none.
+	AnalysisId string `protobuf:"bytes,4,opt,name=analysis_id,json=analysisId,proto3" json:"analysis_id,omitempty"`
+	// What that analysis said to do.
+	Verdict VerdictAction `protobuf:"varint,5,opt,name=verdict,proto3,enum=assay.v1.VerdictAction" json:"verdict,omitempty"`
+	// The variant that it said to ship.
+	VerdictVariant string `protobuf:"bytes,6,opt,name=verdict_variant,json=verdictVariant,proto3" json:"verdict_variant,omitempty"`
+	// How the decision goes against the verdict, one sentence each. Empty if it
+	// follows it.
+	Objections    []string `protobuf:"bytes,7,rep,name=objections,proto3" json:"objections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Conclusion) Reset() {
+	*x = Conclusion{}
+	mi := &file_assay_v1_experiment_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Conclusion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Conclusion) ProtoMessage() {}
+
+func (x *Conclusion) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_experiment_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Conclusion.ProtoReflect.Descriptor instead.
+func (*Conclusion) Descriptor() ([]byte, []int) {
+	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Conclusion) GetShippedVariant() string {
+	if x != nil {
+		return x.ShippedVariant
+	}
+	return ""
+}
+
+func (x *Conclusion) GetRationale() string {
+	if x != nil {
+		return x.Rationale
+	}
+	return ""
+}
+
+func (x *Conclusion) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Conclusion) GetAnalysisId() string {
+	if x != nil {
+		return x.AnalysisId
+	}
+	return ""
+}
+
+func (x *Conclusion) GetVerdict() VerdictAction {
+	if x != nil {
+		return x.Verdict
+	}
+	return VerdictAction_VERDICT_ACTION_UNSPECIFIED
+}
+
+func (x *Conclusion) GetVerdictVariant() string {
+	if x != nil {
+		return x.VerdictVariant
+	}
+	return ""
+}
+
+func (x *Conclusion) GetObjections() []string {
+	if x != nil {
+		return x.Objections
+	}
+	return nil
+}
+
 // Hypothesis is what an experiment is meant to settle.
 type Hypothesis struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -457,7 +567,7 @@ type Hypothesis struct {
 
 func (x *Hypothesis) Reset() {
 	*x = Hypothesis{}
-	mi := &file_assay_v1_experiment_proto_msgTypes[1]
+	mi := &file_assay_v1_experiment_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +579,7 @@ func (x *Hypothesis) String() string {
 func (*Hypothesis) ProtoMessage() {}
 
 func (x *Hypothesis) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_proto_msgTypes[1]
+	mi := &file_assay_v1_experiment_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +592,7 @@ func (x *Hypothesis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hypothesis.ProtoReflect.Descriptor instead.
 func (*Hypothesis) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{1}
+	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Hypothesis) GetStatement() string {
@@ -519,7 +629,7 @@ type Variant struct {
 
 func (x *Variant) Reset() {
 	*x = Variant{}
-	mi := &file_assay_v1_experiment_proto_msgTypes[2]
+	mi := &file_assay_v1_experiment_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +641,7 @@ func (x *Variant) String() string {
 func (*Variant) ProtoMessage() {}
 
 func (x *Variant) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_proto_msgTypes[2]
+	mi := &file_assay_v1_experiment_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +654,7 @@ func (x *Variant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Variant.ProtoReflect.Descriptor instead.
 func (*Variant) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{2}
+	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Variant) GetKey() string {
@@ -600,7 +710,7 @@ type Covariate struct {
 
 func (x *Covariate) Reset() {
 	*x = Covariate{}
-	mi := &file_assay_v1_experiment_proto_msgTypes[3]
+	mi := &file_assay_v1_experiment_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +722,7 @@ func (x *Covariate) String() string {
 func (*Covariate) ProtoMessage() {}
 
 func (x *Covariate) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_proto_msgTypes[3]
+	mi := &file_assay_v1_experiment_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +735,7 @@ func (x *Covariate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Covariate.ProtoReflect.Descriptor instead.
 func (*Covariate) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{3}
+	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Covariate) GetName() string {
@@ -697,7 +807,7 @@ type PastOutcomes struct {
 
 func (x *PastOutcomes) Reset() {
 	*x = PastOutcomes{}
-	mi := &file_assay_v1_experiment_proto_msgTypes[4]
+	mi := &file_assay_v1_experiment_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +819,7 @@ func (x *PastOutcomes) String() string {
 func (*PastOutcomes) ProtoMessage() {}
 
 func (x *PastOutcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_experiment_proto_msgTypes[4]
+	mi := &file_assay_v1_experiment_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +832,7 @@ func (x *PastOutcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PastOutcomes.ProtoReflect.Descriptor instead.
 func (*PastOutcomes) Descriptor() ([]byte, []int) {
-	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{4}
+	return file_assay_v1_experiment_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PastOutcomes) GetOutcome() string {
@@ -757,7 +867,7 @@ var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x13assay/v1/plan.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\r\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x13assay/v1/plan.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x0e\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -807,7 +917,10 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"split_salt\x18\x1c \x01(\tR\tsplitSalt\x12)\n" +
 	"\x04slot\x18\x1e \x03(\v2\x15.assay.v1.BucketRangeR\x04slot\x12\x1a\n" +
 	"\bholdouts\x18! \x03(\tR\bholdouts\x12'\n" +
-	"\x0froster_subjects\x18\" \x01(\x03R\x0erosterSubjects\x1a9\n" +
+	"\x0froster_subjects\x18\" \x01(\x03R\x0erosterSubjects\x124\n" +
+	"\n" +
+	"conclusion\x18# \x01(\v2\x14.assay.v1.ConclusionR\n" +
+	"conclusion\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +
@@ -817,7 +930,19 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\x11ASSIGNMENT_NATIVE\x10\x01\x12\x17\n" +
 	"\x13ASSIGNMENT_EXTERNAL\x10\x02B\n" +
 	"\n" +
-	"\b_traffic\"g\n" +
+	"\b_traffic\"\x88\x02\n" +
+	"\n" +
+	"Conclusion\x12'\n" +
+	"\x0fshipped_variant\x18\x01 \x01(\tR\x0eshippedVariant\x12\x1c\n" +
+	"\trationale\x18\x02 \x01(\tR\trationale\x12\x16\n" +
+	"\x06author\x18\x03 \x01(\tR\x06author\x12\x1f\n" +
+	"\vanalysis_id\x18\x04 \x01(\tR\n" +
+	"analysisId\x121\n" +
+	"\averdict\x18\x05 \x01(\x0e2\x17.assay.v1.VerdictActionR\averdict\x12'\n" +
+	"\x0fverdict_variant\x18\x06 \x01(\tR\x0everdictVariant\x12\x1e\n" +
+	"\n" +
+	"objections\x18\a \x03(\tR\n" +
+	"objections\"g\n" +
 	"\n" +
 	"Hypothesis\x12&\n" +
 	"\tstatement\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tstatement\x121\n" +
@@ -857,50 +982,54 @@ func file_assay_v1_experiment_proto_rawDescGZIP() []byte {
 }
 
 var file_assay_v1_experiment_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_assay_v1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_assay_v1_experiment_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_assay_v1_experiment_proto_goTypes = []any{
 	(Experiment_Assignment)(0),    // 0: assay.v1.Experiment.Assignment
 	(*Experiment)(nil),            // 1: assay.v1.Experiment
-	(*Hypothesis)(nil),            // 2: assay.v1.Hypothesis
-	(*Variant)(nil),               // 3: assay.v1.Variant
-	(*Covariate)(nil),             // 4: assay.v1.Covariate
-	(*PastOutcomes)(nil),          // 5: assay.v1.PastOutcomes
-	nil,                           // 6: assay.v1.Experiment.LabelsEntry
-	(*ExperimentMetric)(nil),      // 7: assay.v1.ExperimentMetric
-	(*Plan)(nil),                  // 8: assay.v1.Plan
-	(State)(0),                    // 9: assay.v1.State
-	(*BucketRange)(nil),           // 10: assay.v1.BucketRange
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 12: google.protobuf.Struct
-	(Aggregate)(0),                // 13: assay.v1.Aggregate
-	(*Condition)(nil),             // 14: assay.v1.Condition
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
+	(*Conclusion)(nil),            // 2: assay.v1.Conclusion
+	(*Hypothesis)(nil),            // 3: assay.v1.Hypothesis
+	(*Variant)(nil),               // 4: assay.v1.Variant
+	(*Covariate)(nil),             // 5: assay.v1.Covariate
+	(*PastOutcomes)(nil),          // 6: assay.v1.PastOutcomes
+	nil,                           // 7: assay.v1.Experiment.LabelsEntry
+	(*ExperimentMetric)(nil),      // 8: assay.v1.ExperimentMetric
+	(*Plan)(nil),                  // 9: assay.v1.Plan
+	(State)(0),                    // 10: assay.v1.State
+	(*BucketRange)(nil),           // 11: assay.v1.BucketRange
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(VerdictAction)(0),            // 13: assay.v1.VerdictAction
+	(*structpb.Struct)(nil),       // 14: google.protobuf.Struct
+	(Aggregate)(0),                // 15: assay.v1.Aggregate
+	(*Condition)(nil),             // 16: assay.v1.Condition
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
 }
 var file_assay_v1_experiment_proto_depIdxs = []int32{
-	2,  // 0: assay.v1.Experiment.hypothesis:type_name -> assay.v1.Hypothesis
-	3,  // 1: assay.v1.Experiment.variants:type_name -> assay.v1.Variant
+	3,  // 0: assay.v1.Experiment.hypothesis:type_name -> assay.v1.Hypothesis
+	4,  // 1: assay.v1.Experiment.variants:type_name -> assay.v1.Variant
 	0,  // 2: assay.v1.Experiment.assignment:type_name -> assay.v1.Experiment.Assignment
-	6,  // 3: assay.v1.Experiment.labels:type_name -> assay.v1.Experiment.LabelsEntry
-	4,  // 4: assay.v1.Experiment.covariates:type_name -> assay.v1.Covariate
-	7,  // 5: assay.v1.Experiment.metrics:type_name -> assay.v1.ExperimentMetric
-	8,  // 6: assay.v1.Experiment.plan:type_name -> assay.v1.Plan
-	9,  // 7: assay.v1.Experiment.state:type_name -> assay.v1.State
-	10, // 8: assay.v1.Experiment.allocation:type_name -> assay.v1.BucketRange
-	11, // 9: assay.v1.Experiment.create_time:type_name -> google.protobuf.Timestamp
-	11, // 10: assay.v1.Experiment.update_time:type_name -> google.protobuf.Timestamp
-	11, // 11: assay.v1.Experiment.start_time:type_name -> google.protobuf.Timestamp
-	11, // 12: assay.v1.Experiment.conclude_time:type_name -> google.protobuf.Timestamp
-	10, // 13: assay.v1.Experiment.slot:type_name -> assay.v1.BucketRange
-	12, // 14: assay.v1.Variant.payload:type_name -> google.protobuf.Struct
-	5,  // 15: assay.v1.Covariate.past_outcomes:type_name -> assay.v1.PastOutcomes
-	13, // 16: assay.v1.PastOutcomes.aggregate:type_name -> assay.v1.Aggregate
-	14, // 17: assay.v1.PastOutcomes.conditions:type_name -> assay.v1.Condition
-	15, // 18: assay.v1.PastOutcomes.window:type_name -> google.protobuf.Duration
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	7,  // 3: assay.v1.Experiment.labels:type_name -> assay.v1.Experiment.LabelsEntry
+	5,  // 4: assay.v1.Experiment.covariates:type_name -> assay.v1.Covariate
+	8,  // 5: assay.v1.Experiment.metrics:type_name -> assay.v1.ExperimentMetric
+	9,  // 6: assay.v1.Experiment.plan:type_name -> assay.v1.Plan
+	10, // 7: assay.v1.Experiment.state:type_name -> assay.v1.State
+	11, // 8: assay.v1.Experiment.allocation:type_name -> assay.v1.BucketRange
+	12, // 9: assay.v1.Experiment.create_time:type_name -> google.protobuf.Timestamp
+	12, // 10: assay.v1.Experiment.update_time:type_name -> google.protobuf.Timestamp
+	12, // 11: assay.v1.Experiment.start_time:type_name -> google.protobuf.Timestamp
+	12, // 12: assay.v1.Experiment.conclude_time:type_name -> google.protobuf.Timestamp
+	11, // 13: assay.v1.Experiment.slot:type_name -> assay.v1.BucketRange
+	2,  // 14: assay.v1.Experiment.conclusion:type_name -> assay.v1.Conclusion
+	13, // 15: assay.v1.Conclusion.verdict:type_name -> assay.v1.VerdictAction
+	14, // 16: assay.v1.Variant.payload:type_name -> google.protobuf.Struct
+	6,  // 17: assay.v1.Covariate.past_outcomes:type_name -> assay.v1.PastOutcomes
+	15, // 18: assay.v1.PastOutcomes.aggregate:type_name -> assay.v1.Aggregate
+	16, // 19: assay.v1.PastOutcomes.conditions:type_name -> assay.v1.Condition
+	17, // 20: assay.v1.PastOutcomes.window:type_name -> google.protobuf.Duration
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_experiment_proto_init() }
@@ -908,13 +1037,14 @@ func file_assay_v1_experiment_proto_init() {
 	if File_assay_v1_experiment_proto != nil {
 		return
 	}
+	file_assay_v1_analysis_proto_init()
 	file_assay_v1_assignment_service_proto_init()
 	file_assay_v1_metric_proto_init()
 	file_assay_v1_plan_proto_init()
 	file_assay_v1_state_proto_init()
 	file_assay_v1_experiment_proto_msgTypes[0].OneofWrappers = []any{}
-	file_assay_v1_experiment_proto_msgTypes[2].OneofWrappers = []any{}
-	file_assay_v1_experiment_proto_msgTypes[3].OneofWrappers = []any{
+	file_assay_v1_experiment_proto_msgTypes[3].OneofWrappers = []any{}
+	file_assay_v1_experiment_proto_msgTypes[4].OneofWrappers = []any{
 		(*Covariate_Attribute)(nil),
 		(*Covariate_PastOutcomes)(nil),
 	}
@@ -924,7 +1054,7 @@ func file_assay_v1_experiment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_experiment_proto_rawDesc), len(file_assay_v1_experiment_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

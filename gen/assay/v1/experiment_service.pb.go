@@ -1117,7 +1117,10 @@ type ConcludeExperimentRequest struct {
 	// too. Empty: nobody gets one.
 	ShippedVariant string `protobuf:"bytes,3,opt,name=shipped_variant,json=shippedVariant,proto3" json:"shipped_variant,omitempty"`
 	// Why. At most 4,096 bytes.
-	Rationale     string `protobuf:"bytes,4,opt,name=rationale,proto3" json:"rationale,omitempty"`
+	Rationale string `protobuf:"bytes,4,opt,name=rationale,proto3" json:"rationale,omitempty"`
+	// The id of the stored analysis that the decision rests on. Empty: the newest
+	// of the experiment, if there is one.
+	AnalysisId    string `protobuf:"bytes,5,opt,name=analysis_id,json=analysisId,proto3" json:"analysis_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1176,6 +1179,13 @@ func (x *ConcludeExperimentRequest) GetShippedVariant() string {
 func (x *ConcludeExperimentRequest) GetRationale() string {
 	if x != nil {
 		return x.Rationale
+	}
+	return ""
+}
+
+func (x *ConcludeExperimentRequest) GetAnalysisId() string {
+	if x != nil {
+		return x.AnalysisId
 	}
 	return ""
 }
@@ -2051,12 +2061,14 @@ const file_assay_v1_experiment_service_proto_rawDesc = "" +
 	"\x18ResumeExperimentResponse\x124\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\v2\x14.assay.v1.ExperimentR\n" +
-	"experiment\"\xde\x01\n" +
+	"experiment\"\x8c\x02\n" +
 	"\x19ConcludeExperimentRequest\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\x12J\n" +
 	"\x0fshipped_variant\x18\x03 \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x0eshippedVariant\x12&\n" +
-	"\trationale\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80 R\trationale\"R\n" +
+	"\trationale\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80 R\trationale\x12,\n" +
+	"\vanalysis_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\n" +
+	"analysisId\"R\n" +
 	"\x1aConcludeExperimentResponse\x124\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\v2\x14.assay.v1.ExperimentR\n" +

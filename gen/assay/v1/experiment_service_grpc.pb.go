@@ -93,7 +93,8 @@ type ExperimentServiceClient interface {
 	// ResumeExperiment makes a paused experiment run again.
 	ResumeExperiment(ctx context.Context, in *ResumeExperimentRequest, opts ...grpc.CallOption) (*ResumeExperimentResponse, error)
 	// ConcludeExperiment ends a running or paused experiment, with a variant to
-	// ship or with none.
+	// ship or with none. It says when that goes against the verdict of the analysis
+	// it rests on, and does it all the same.
 	ConcludeExperiment(ctx context.Context, in *ConcludeExperimentRequest, opts ...grpc.CallOption) (*ConcludeExperimentResponse, error)
 	// ArchiveExperiment puts a draft or concluded experiment out of sight. A
 	// shipped variant is no longer given.
@@ -309,7 +310,8 @@ type ExperimentServiceServer interface {
 	// ResumeExperiment makes a paused experiment run again.
 	ResumeExperiment(context.Context, *ResumeExperimentRequest) (*ResumeExperimentResponse, error)
 	// ConcludeExperiment ends a running or paused experiment, with a variant to
-	// ship or with none.
+	// ship or with none. It says when that goes against the verdict of the analysis
+	// it rests on, and does it all the same.
 	ConcludeExperiment(context.Context, *ConcludeExperimentRequest) (*ConcludeExperimentResponse, error)
 	// ArchiveExperiment puts a draft or concluded experiment out of sight. A
 	// shipped variant is no longer given.

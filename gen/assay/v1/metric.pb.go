@@ -565,7 +565,9 @@ type Sum struct {
 	// The outcome's name.
 	Outcome string `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	// The outcome counts if it meets all of these.
-	Conditions    []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Bounds on each subject's sum.
+	Cap           *Cap `protobuf:"bytes,3,opt,name=cap,proto3" json:"cap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -610,6 +612,13 @@ func (x *Sum) GetOutcome() string {
 func (x *Sum) GetConditions() []*Condition {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Sum) GetCap() *Cap {
+	if x != nil {
+		return x.Cap
 	}
 	return nil
 }
@@ -737,7 +746,9 @@ type Component struct {
 	// How.
 	Aggregate Aggregate `protobuf:"varint,3,opt,name=aggregate,proto3,enum=assay.v1.Aggregate" json:"aggregate,omitempty"`
 	// An outcome counts if it meets all of these.
-	Conditions    []*Condition `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions []*Condition `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Bounds on each subject's number.
+	Cap           *Cap `protobuf:"bytes,5,opt,name=cap,proto3" json:"cap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -800,6 +811,162 @@ func (x *Component) GetConditions() []*Condition {
 	return nil
 }
 
+func (x *Component) GetCap() *Cap {
+	if x != nil {
+		return x.Cap
+	}
+	return nil
+}
+
+// Cap bounds a component (winsorises it), so that a few subjects do not decide
+// a mean. What it did is told with every result. At least one bound.
+type Cap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Smaller numbers are raised to the lower bound.
+	//
+	// Types that are valid to be assigned to Lower:
+	//
+	//	*Cap_LowerValue
+	//	*Cap_LowerPercentile
+	Lower isCap_Lower `protobuf_oneof:"lower"`
+	// Larger numbers are lowered to the upper bound.
+	//
+	// Types that are valid to be assigned to Upper:
+	//
+	//	*Cap_UpperValue
+	//	*Cap_UpperPercentile
+	Upper isCap_Upper `protobuf_oneof:"upper"`
+	// Percentiles are of the subjects whose number is not 0. Where most have 0,
+	// a percentile of all would be 0 too.
+	IgnoreZeros   bool `protobuf:"varint,5,opt,name=ignore_zeros,json=ignoreZeros,proto3" json:"ignore_zeros,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cap) Reset() {
+	*x = Cap{}
+	mi := &file_assay_v1_metric_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cap) ProtoMessage() {}
+
+func (x *Cap) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_metric_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cap.ProtoReflect.Descriptor instead.
+func (*Cap) Descriptor() ([]byte, []int) {
+	return file_assay_v1_metric_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Cap) GetLower() isCap_Lower {
+	if x != nil {
+		return x.Lower
+	}
+	return nil
+}
+
+func (x *Cap) GetLowerValue() float64 {
+	if x != nil {
+		if x, ok := x.Lower.(*Cap_LowerValue); ok {
+			return x.LowerValue
+		}
+	}
+	return 0
+}
+
+func (x *Cap) GetLowerPercentile() float64 {
+	if x != nil {
+		if x, ok := x.Lower.(*Cap_LowerPercentile); ok {
+			return x.LowerPercentile
+		}
+	}
+	return 0
+}
+
+func (x *Cap) GetUpper() isCap_Upper {
+	if x != nil {
+		return x.Upper
+	}
+	return nil
+}
+
+func (x *Cap) GetUpperValue() float64 {
+	if x != nil {
+		if x, ok := x.Upper.(*Cap_UpperValue); ok {
+			return x.UpperValue
+		}
+	}
+	return 0
+}
+
+func (x *Cap) GetUpperPercentile() float64 {
+	if x != nil {
+		if x, ok := x.Upper.(*Cap_UpperPercentile); ok {
+			return x.UpperPercentile
+		}
+	}
+	return 0
+}
+
+func (x *Cap) GetIgnoreZeros() bool {
+	if x != nil {
+		return x.IgnoreZeros
+	}
+	return false
+}
+
+type isCap_Lower interface {
+	isCap_Lower()
+}
+
+type Cap_LowerValue struct {
+	// A number.
+	LowerValue float64 `protobuf:"fixed64,1,opt,name=lower_value,json=lowerValue,proto3,oneof"`
+}
+
+type Cap_LowerPercentile struct {
+	// A percentile of all analysed subjects of all variants together, above 0
+	// and below 100, interpolated linearly (type 7 of Hyndman and Fan 1996).
+	LowerPercentile float64 `protobuf:"fixed64,2,opt,name=lower_percentile,json=lowerPercentile,proto3,oneof"`
+}
+
+func (*Cap_LowerValue) isCap_Lower() {}
+
+func (*Cap_LowerPercentile) isCap_Lower() {}
+
+type isCap_Upper interface {
+	isCap_Upper()
+}
+
+type Cap_UpperValue struct {
+	// A number, not below the lower bound.
+	UpperValue float64 `protobuf:"fixed64,3,opt,name=upper_value,json=upperValue,proto3,oneof"`
+}
+
+type Cap_UpperPercentile struct {
+	// A percentile, above the lower one, as there.
+	UpperPercentile float64 `protobuf:"fixed64,4,opt,name=upper_percentile,json=upperPercentile,proto3,oneof"`
+}
+
+func (*Cap_UpperValue) isCap_Upper() {}
+
+func (*Cap_UpperPercentile) isCap_Upper() {}
+
 // Condition is a test of one field of an outcome. An outcome that lacks the
 // field, or holds another type than the test needs, does not meet it.
 type Condition struct {
@@ -818,7 +985,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_assay_v1_metric_proto_msgTypes[7]
+	mi := &file_assay_v1_metric_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +997,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_metric_proto_msgTypes[7]
+	mi := &file_assay_v1_metric_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1010,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_assay_v1_metric_proto_rawDescGZIP(), []int{7}
+	return file_assay_v1_metric_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Condition) GetField() string {
@@ -906,13 +1073,14 @@ const file_assay_v1_metric_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\x80\x01R\aoutcome\x12=\n" +
 	"\n" +
 	"conditions\x18\x02 \x03(\v2\x13.assay.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
-	"conditions\"j\n" +
+	"conditions\"\x8b\x01\n" +
 	"\x03Sum\x12$\n" +
 	"\aoutcome\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x01R\aoutcome\x12=\n" +
 	"\n" +
 	"conditions\x18\x02 \x03(\v2\x13.assay.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
-	"conditions\"\x81\x01\n" +
+	"conditions\x12\x1f\n" +
+	"\x03cap\x18\x03 \x01(\v2\r.assay.v1.CapR\x03cap\"\x81\x01\n" +
 	"\x05Ratio\x129\n" +
 	"\tnumerator\x18\x01 \x01(\v2\x13.assay.v1.ComponentB\x06\xbaH\x03\xc8\x01\x01R\tnumerator\x12=\n" +
 	"\vdenominator\x18\x02 \x01(\v2\x13.assay.v1.ComponentB\x06\xbaH\x03\xc8\x01\x01R\vdenominator\"v\n" +
@@ -924,7 +1092,7 @@ const file_assay_v1_metric_proto_rawDesc = "" +
 	"\n" +
 	"components\x18\x02 \x03(\v2\x13.assay.v1.ComponentB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10\x10R\n" +
-	"components\"\xe6\x01\n" +
+	"components\"\x87\x02\n" +
 	"\tComponent\x124\n" +
 	"\x04name\x18\x01 \x01(\tB \xbaH\x1d\xd8\x01\x01r\x182\x16^[a-z][a-z0-9_]{0,62}$R\x04name\x12$\n" +
 	"\aoutcome\x18\x02 \x01(\tB\n" +
@@ -932,7 +1100,18 @@ const file_assay_v1_metric_proto_rawDesc = "" +
 	"\taggregate\x18\x03 \x01(\x0e2\x13.assay.v1.AggregateB\v\xbaH\b\xc8\x01\x01\x82\x01\x02\x10\x01R\taggregate\x12=\n" +
 	"\n" +
 	"conditions\x18\x04 \x03(\v2\x13.assay.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
-	"conditions\"\x83\x01\n" +
+	"conditions\x12\x1f\n" +
+	"\x03cap\x18\x05 \x01(\v2\r.assay.v1.CapR\x03cap\"\x9e\x02\n" +
+	"\x03Cap\x12*\n" +
+	"\vlower_value\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01H\x00R\n" +
+	"lowerValue\x12D\n" +
+	"\x10lower_percentile\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0flowerPercentile\x12*\n" +
+	"\vupper_value\x18\x03 \x01(\x01B\a\xbaH\x04\x12\x02@\x01H\x01R\n" +
+	"upperValue\x12D\n" +
+	"\x10upper_percentile\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x0fupperPercentile\x12!\n" +
+	"\fignore_zeros\x18\x05 \x01(\bR\vignoreZerosB\a\n" +
+	"\x05lowerB\a\n" +
+	"\x05upper\"\x83\x01\n" +
 	"\tCondition\x12 \n" +
 	"\x05field\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x01R\x05field\x12)\n" +
@@ -974,7 +1153,7 @@ func file_assay_v1_metric_proto_rawDescGZIP() []byte {
 }
 
 var file_assay_v1_metric_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_assay_v1_metric_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_assay_v1_metric_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_assay_v1_metric_proto_goTypes = []any{
 	(Direction)(0),                // 0: assay.v1.Direction
 	(Aggregate)(0),                // 1: assay.v1.Aggregate
@@ -986,9 +1165,10 @@ var file_assay_v1_metric_proto_goTypes = []any{
 	(*Ratio)(nil),                 // 7: assay.v1.Ratio
 	(*Formula)(nil),               // 8: assay.v1.Formula
 	(*Component)(nil),             // 9: assay.v1.Component
-	(*Condition)(nil),             // 10: assay.v1.Condition
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Cap)(nil),                   // 10: assay.v1.Cap
+	(*Condition)(nil),             // 11: assay.v1.Condition
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_assay_v1_metric_proto_depIdxs = []int32{
 	0,  // 0: assay.v1.Metric.direction:type_name -> assay.v1.Direction
@@ -997,23 +1177,25 @@ var file_assay_v1_metric_proto_depIdxs = []int32{
 	6,  // 3: assay.v1.Metric.sum:type_name -> assay.v1.Sum
 	7,  // 4: assay.v1.Metric.ratio:type_name -> assay.v1.Ratio
 	8,  // 5: assay.v1.Metric.formula:type_name -> assay.v1.Formula
-	11, // 6: assay.v1.Metric.window:type_name -> google.protobuf.Duration
-	12, // 7: assay.v1.Metric.create_time:type_name -> google.protobuf.Timestamp
-	12, // 8: assay.v1.Metric.update_time:type_name -> google.protobuf.Timestamp
-	10, // 9: assay.v1.Proportion.conditions:type_name -> assay.v1.Condition
-	10, // 10: assay.v1.Mean.conditions:type_name -> assay.v1.Condition
-	10, // 11: assay.v1.Sum.conditions:type_name -> assay.v1.Condition
-	9,  // 12: assay.v1.Ratio.numerator:type_name -> assay.v1.Component
-	9,  // 13: assay.v1.Ratio.denominator:type_name -> assay.v1.Component
-	9,  // 14: assay.v1.Formula.components:type_name -> assay.v1.Component
-	1,  // 15: assay.v1.Component.aggregate:type_name -> assay.v1.Aggregate
-	10, // 16: assay.v1.Component.conditions:type_name -> assay.v1.Condition
-	2,  // 17: assay.v1.Condition.op:type_name -> assay.v1.Op
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	12, // 6: assay.v1.Metric.window:type_name -> google.protobuf.Duration
+	13, // 7: assay.v1.Metric.create_time:type_name -> google.protobuf.Timestamp
+	13, // 8: assay.v1.Metric.update_time:type_name -> google.protobuf.Timestamp
+	11, // 9: assay.v1.Proportion.conditions:type_name -> assay.v1.Condition
+	11, // 10: assay.v1.Mean.conditions:type_name -> assay.v1.Condition
+	11, // 11: assay.v1.Sum.conditions:type_name -> assay.v1.Condition
+	10, // 12: assay.v1.Sum.cap:type_name -> assay.v1.Cap
+	9,  // 13: assay.v1.Ratio.numerator:type_name -> assay.v1.Component
+	9,  // 14: assay.v1.Ratio.denominator:type_name -> assay.v1.Component
+	9,  // 15: assay.v1.Formula.components:type_name -> assay.v1.Component
+	1,  // 16: assay.v1.Component.aggregate:type_name -> assay.v1.Aggregate
+	11, // 17: assay.v1.Component.conditions:type_name -> assay.v1.Condition
+	10, // 18: assay.v1.Component.cap:type_name -> assay.v1.Cap
+	2,  // 19: assay.v1.Condition.op:type_name -> assay.v1.Op
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_metric_proto_init() }
@@ -1028,13 +1210,19 @@ func file_assay_v1_metric_proto_init() {
 		(*Metric_Ratio)(nil),
 		(*Metric_Formula)(nil),
 	}
+	file_assay_v1_metric_proto_msgTypes[7].OneofWrappers = []any{
+		(*Cap_LowerValue)(nil),
+		(*Cap_LowerPercentile)(nil),
+		(*Cap_UpperValue)(nil),
+		(*Cap_UpperPercentile)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_metric_proto_rawDesc), len(file_assay_v1_metric_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

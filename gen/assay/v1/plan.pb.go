@@ -80,6 +80,72 @@ func (MetricRole) EnumDescriptor() ([]byte, []int) {
 	return file_assay_v1_plan_proto_rawDescGZIP(), []int{0}
 }
 
+// Objective is what a comparison is meant to show of a metric, in the direction
+// in which it gets better. It decides which p-value and interval are shown.
+type Objective int32
+
+const (
+	// DIFFERENCE; for guardrails NON_INFERIORITY.
+	Objective_OBJECTIVE_UNSPECIFIED Objective = 0
+	// That the variants differ, either way: two-sided.
+	Objective_OBJECTIVE_DIFFERENCE Objective = 1
+	// That the variant is better: one-sided. That it is worse is not asked.
+	Objective_OBJECTIVE_SUPERIORITY Objective = 2
+	// That the variant is not worse by the margin or more: one-sided. For a
+	// guardrail the interval is two-sided, and all of it must keep the margin.
+	Objective_OBJECTIVE_NON_INFERIORITY Objective = 3
+	// That the variant differs by less than the margin either way: two one-sided
+	// tests (Schuirmann 1987). Its interval has the level 1 − 2 × (1 − confidence
+	// level), which is within the margins exactly when the p-value is small
+	// enough.
+	Objective_OBJECTIVE_EQUIVALENCE Objective = 4
+)
+
+// Enum value maps for Objective.
+var (
+	Objective_name = map[int32]string{
+		0: "OBJECTIVE_UNSPECIFIED",
+		1: "OBJECTIVE_DIFFERENCE",
+		2: "OBJECTIVE_SUPERIORITY",
+		3: "OBJECTIVE_NON_INFERIORITY",
+		4: "OBJECTIVE_EQUIVALENCE",
+	}
+	Objective_value = map[string]int32{
+		"OBJECTIVE_UNSPECIFIED":     0,
+		"OBJECTIVE_DIFFERENCE":      1,
+		"OBJECTIVE_SUPERIORITY":     2,
+		"OBJECTIVE_NON_INFERIORITY": 3,
+		"OBJECTIVE_EQUIVALENCE":     4,
+	}
+)
+
+func (x Objective) Enum() *Objective {
+	p := new(Objective)
+	*p = x
+	return p
+}
+
+func (x Objective) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Objective) Descriptor() protoreflect.EnumDescriptor {
+	return file_assay_v1_plan_proto_enumTypes[1].Descriptor()
+}
+
+func (Objective) Type() protoreflect.EnumType {
+	return &file_assay_v1_plan_proto_enumTypes[1]
+}
+
+func (x Objective) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Objective.Descriptor instead.
+func (Objective) EnumDescriptor() ([]byte, []int) {
+	return file_assay_v1_plan_proto_rawDescGZIP(), []int{1}
+}
+
 // Method is how uncertainty is computed.
 type Method int32
 
@@ -91,6 +157,14 @@ const (
 	Method_METHOD_FIXED_HORIZON Method = 1
 	// Asymptotic confidence sequence: valid however often it is looked at.
 	Method_METHOD_ALWAYS_VALID Method = 2
+	// Group sequential: valid at a few looks, each taken with `take_look`, between
+	// which the error rate is spent (Lan and DeMets 1983). Between looks it judges
+	// nothing.
+	Method_METHOD_GROUP_SEQUENTIAL Method = 3
+	// Posterior of the effect, from a stated prior: chance to win, expected loss
+	// and a credible interval, without p-values. It claims no error rate, and
+	// none under repeated looks.
+	Method_METHOD_BAYESIAN Method = 4
 )
 
 // Enum value maps for Method.
@@ -99,11 +173,15 @@ var (
 		0: "METHOD_UNSPECIFIED",
 		1: "METHOD_FIXED_HORIZON",
 		2: "METHOD_ALWAYS_VALID",
+		3: "METHOD_GROUP_SEQUENTIAL",
+		4: "METHOD_BAYESIAN",
 	}
 	Method_value = map[string]int32{
-		"METHOD_UNSPECIFIED":   0,
-		"METHOD_FIXED_HORIZON": 1,
-		"METHOD_ALWAYS_VALID":  2,
+		"METHOD_UNSPECIFIED":      0,
+		"METHOD_FIXED_HORIZON":    1,
+		"METHOD_ALWAYS_VALID":     2,
+		"METHOD_GROUP_SEQUENTIAL": 3,
+		"METHOD_BAYESIAN":         4,
 	}
 )
 
@@ -118,11 +196,11 @@ func (x Method) String() string {
 }
 
 func (Method) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_plan_proto_enumTypes[1].Descriptor()
+	return file_assay_v1_plan_proto_enumTypes[2].Descriptor()
 }
 
 func (Method) Type() protoreflect.EnumType {
-	return &file_assay_v1_plan_proto_enumTypes[1]
+	return &file_assay_v1_plan_proto_enumTypes[2]
 }
 
 func (x Method) Number() protoreflect.EnumNumber {
@@ -131,7 +209,62 @@ func (x Method) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Method.Descriptor instead.
 func (Method) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_plan_proto_rawDescGZIP(), []int{1}
+	return file_assay_v1_plan_proto_rawDescGZIP(), []int{2}
+}
+
+// Spending says how a group-sequential plan spreads its error rate over the
+// looks.
+type Spending int32
+
+const (
+	// O_BRIEN_FLEMING.
+	Spending_SPENDING_UNSPECIFIED Spending = 0
+	// Little at early looks: α(t) = 2 − 2Φ(z(1 − α/2)/√t), and for one-sided tests
+	// the same with α for α/2 on one side.
+	Spending_SPENDING_O_BRIEN_FLEMING Spending = 1
+	// About alike at all looks: α(t) = α ln(1 + (e − 1)t).
+	Spending_SPENDING_POCOCK Spending = 2
+)
+
+// Enum value maps for Spending.
+var (
+	Spending_name = map[int32]string{
+		0: "SPENDING_UNSPECIFIED",
+		1: "SPENDING_O_BRIEN_FLEMING",
+		2: "SPENDING_POCOCK",
+	}
+	Spending_value = map[string]int32{
+		"SPENDING_UNSPECIFIED":     0,
+		"SPENDING_O_BRIEN_FLEMING": 1,
+		"SPENDING_POCOCK":          2,
+	}
+)
+
+func (x Spending) Enum() *Spending {
+	p := new(Spending)
+	*p = x
+	return p
+}
+
+func (x Spending) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Spending) Descriptor() protoreflect.EnumDescriptor {
+	return file_assay_v1_plan_proto_enumTypes[3].Descriptor()
+}
+
+func (Spending) Type() protoreflect.EnumType {
+	return &file_assay_v1_plan_proto_enumTypes[3]
+}
+
+func (x Spending) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Spending.Descriptor instead.
+func (Spending) EnumDescriptor() ([]byte, []int) {
+	return file_assay_v1_plan_proto_rawDescGZIP(), []int{3}
 }
 
 // Correction adjusts p-values for the number of comparisons in a family.
@@ -176,11 +309,11 @@ func (x Correction) String() string {
 }
 
 func (Correction) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_plan_proto_enumTypes[2].Descriptor()
+	return file_assay_v1_plan_proto_enumTypes[4].Descriptor()
 }
 
 func (Correction) Type() protoreflect.EnumType {
-	return &file_assay_v1_plan_proto_enumTypes[2]
+	return &file_assay_v1_plan_proto_enumTypes[4]
 }
 
 func (x Correction) Number() protoreflect.EnumNumber {
@@ -189,7 +322,7 @@ func (x Correction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Correction.Descriptor instead.
 func (Correction) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_plan_proto_rawDescGZIP(), []int{2}
+	return file_assay_v1_plan_proto_rawDescGZIP(), []int{4}
 }
 
 // ExperimentMetric is a metric's place in an experiment.
@@ -201,9 +334,13 @@ type ExperimentMetric struct {
 	Role MetricRole `protobuf:"varint,2,opt,name=role,proto3,enum=assay.v1.MetricRole" json:"role,omitempty"`
 	// Names of the experiment's covariates that reduce its variance.
 	Covariates []string `protobuf:"bytes,3,rep,name=covariates,proto3" json:"covariates,omitempty"`
-	// How much worse a guardrail may get. Required for guardrails, refused for
-	// others.
-	Margin        *Magnitude `protobuf:"bytes,4,opt,name=margin,proto3" json:"margin,omitempty"`
+	// The margin of its objective: how much worse it may get for NON_INFERIORITY,
+	// how much it may differ for EQUIVALENCE. Greater than 0 for these two, and
+	// refused for others.
+	Margin *Magnitude `protobuf:"bytes,4,opt,name=margin,proto3" json:"margin,omitempty"`
+	// What is to be shown. Default NON_INFERIORITY for guardrails, which allow no
+	// other, and DIFFERENCE for the rest.
+	Objective     Objective `protobuf:"varint,5,opt,name=objective,proto3,enum=assay.v1.Objective" json:"objective,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +401,13 @@ func (x *ExperimentMetric) GetMargin() *Magnitude {
 		return x.Margin
 	}
 	return nil
+}
+
+func (x *ExperimentMetric) GetObjective() Objective {
+	if x != nil {
+		return x.Objective
+	}
+	return Objective_OBJECTIVE_UNSPECIFIED
 }
 
 // Magnitude is the size of an effect, 0 or more, without a direction.
@@ -353,6 +497,81 @@ func (*Magnitude_Absolute) isMagnitude_Scale() {}
 
 func (*Magnitude_Relative) isMagnitude_Scale() {}
 
+// Prior is what a Bayesian plan believes before the data.
+type Prior struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a proportion without covariates, in one stratum: each variant's rate is
+	// Beta(alpha, beta). Default 1.
+	Alpha *float64 `protobuf:"fixed64,1,opt,name=alpha,proto3,oneof" json:"alpha,omitempty"`
+	// Default 1.
+	Beta *float64 `protobuf:"fixed64,2,opt,name=beta,proto3,oneof" json:"beta,omitempty"`
+	// Of every other metric: the lift is normal around this. Default 0.
+	LiftMean float64 `protobuf:"fixed64,3,opt,name=lift_mean,json=liftMean,proto3" json:"lift_mean,omitempty"`
+	// The prior standard deviation of the lift. Absent: all lifts are alike to
+	// it, and the posterior is that of the data alone.
+	LiftStandardDeviation *float64 `protobuf:"fixed64,4,opt,name=lift_standard_deviation,json=liftStandardDeviation,proto3,oneof" json:"lift_standard_deviation,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *Prior) Reset() {
+	*x = Prior{}
+	mi := &file_assay_v1_plan_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Prior) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Prior) ProtoMessage() {}
+
+func (x *Prior) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_plan_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Prior.ProtoReflect.Descriptor instead.
+func (*Prior) Descriptor() ([]byte, []int) {
+	return file_assay_v1_plan_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Prior) GetAlpha() float64 {
+	if x != nil && x.Alpha != nil {
+		return *x.Alpha
+	}
+	return 0
+}
+
+func (x *Prior) GetBeta() float64 {
+	if x != nil && x.Beta != nil {
+		return *x.Beta
+	}
+	return 0
+}
+
+func (x *Prior) GetLiftMean() float64 {
+	if x != nil {
+		return x.LiftMean
+	}
+	return 0
+}
+
+func (x *Prior) GetLiftStandardDeviation() float64 {
+	if x != nil && x.LiftStandardDeviation != nil {
+		return *x.LiftStandardDeviation
+	}
+	return 0
+}
+
 // Plan is the analysis decided before the start.
 type Plan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -365,16 +584,30 @@ type Plan struct {
 	// The smallest effect on the primary metric that would matter.
 	MinimumEffect *Magnitude `protobuf:"bytes,4,opt,name=minimum_effect,json=minimumEffect,proto3" json:"minimum_effect,omitempty"`
 	// How many subjects the experiment is meant to have in all. ALWAYS_VALID is
-	// tightest there, and valid everywhere; FIXED_HORIZON decides only then. 0
-	// means 10,000 for ALWAYS_VALID and no such condition for FIXED_HORIZON.
+	// tightest there, and valid everywhere; FIXED_HORIZON and BAYESIAN decide only
+	// then; GROUP_SEQUENTIAL has spent its whole error rate then, and requires it.
+	// 0 means 10,000 for ALWAYS_VALID and no such condition for FIXED_HORIZON and
+	// BAYESIAN.
 	PlannedSubjects int64 `protobuf:"varint,5,opt,name=planned_subjects,json=plannedSubjects,proto3" json:"planned_subjects,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// GROUP_SEQUENTIAL only: how the error rate is spread over the looks. Default
+	// O_BRIEN_FLEMING.
+	Spending Spending `protobuf:"varint,6,opt,name=spending,proto3,enum=assay.v1.Spending" json:"spending,omitempty"`
+	// BAYESIAN only: what is believed before the data.
+	Prior *Prior `protobuf:"bytes,7,opt,name=prior,proto3" json:"prior,omitempty"`
+	// An attribute that is kept with exposures, by whose values subjects are
+	// compared like with like: they are strata, weighted by their size. Empty:
+	// none.
+	StratifyBy string `protobuf:"bytes,8,opt,name=stratify_by,json=stratifyBy,proto3" json:"stratify_by,omitempty"`
+	// A segment in which some variant has fewer subjects than this is withheld:
+	// its figures are absent. Default 20.
+	SmallestCell  *int32 `protobuf:"varint,9,opt,name=smallest_cell,json=smallestCell,proto3,oneof" json:"smallest_cell,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_assay_v1_plan_proto_msgTypes[2]
+	mi := &file_assay_v1_plan_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -386,7 +619,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_plan_proto_msgTypes[2]
+	mi := &file_assay_v1_plan_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -399,7 +632,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_assay_v1_plan_proto_rawDescGZIP(), []int{2}
+	return file_assay_v1_plan_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Plan) GetMethod() Method {
@@ -437,11 +670,39 @@ func (x *Plan) GetPlannedSubjects() int64 {
 	return 0
 }
 
+func (x *Plan) GetSpending() Spending {
+	if x != nil {
+		return x.Spending
+	}
+	return Spending_SPENDING_UNSPECIFIED
+}
+
+func (x *Plan) GetPrior() *Prior {
+	if x != nil {
+		return x.Prior
+	}
+	return nil
+}
+
+func (x *Plan) GetStratifyBy() string {
+	if x != nil {
+		return x.StratifyBy
+	}
+	return ""
+}
+
+func (x *Plan) GetSmallestCell() int32 {
+	if x != nil && x.SmallestCell != nil {
+		return *x.SmallestCell
+	}
+	return 0
+}
+
 var File_assay_v1_plan_proto protoreflect.FileDescriptor
 
 const file_assay_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x13assay/v1/plan.proto\x12\bassay.v1\x1a\x1bbuf/validate/validate.proto\"\xda\x01\n" +
+	"\x13assay/v1/plan.proto\x12\bassay.v1\x1a\x1bbuf/validate/validate.proto\"\x97\x02\n" +
 	"\x10ExperimentMetric\x126\n" +
 	"\x06metric\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x06metric\x125\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x14.assay.v1.MetricRoleB\v\xbaH\b\xc8\x01\x01\x82\x01\x02\x10\x01R\x04role\x12*\n" +
@@ -449,11 +710,20 @@ const file_assay_v1_plan_proto_rawDesc = "" +
 	"covariates\x18\x03 \x03(\tB\n" +
 	"\xbaH\a\x92\x01\x04\x10\x10\x18\x01R\n" +
 	"covariates\x12+\n" +
-	"\x06margin\x18\x04 \x01(\v2\x13.assay.v1.MagnitudeR\x06margin\"{\n" +
+	"\x06margin\x18\x04 \x01(\v2\x13.assay.v1.MagnitudeR\x06margin\x12;\n" +
+	"\tobjective\x18\x05 \x01(\x0e2\x13.assay.v1.ObjectiveB\b\xbaH\x05\x82\x01\x02\x10\x01R\tobjective\"{\n" +
 	"\tMagnitude\x12.\n" +
 	"\babsolute\x18\x01 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\babsolute\x12.\n" +
 	"\brelative\x18\x02 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\brelativeB\x0e\n" +
-	"\x05scale\x12\x05\xbaH\x02\b\x01\"\xcf\x02\n" +
+	"\x05scale\x12\x05\xbaH\x02\b\x01\"\x91\x02\n" +
+	"\x05Prior\x122\n" +
+	"\x05alpha\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00e\xcd\xcdA!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x05alpha\x88\x01\x01\x120\n" +
+	"\x04beta\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00e\xcd\xcdA!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04beta\x88\x01\x01\x12$\n" +
+	"\tlift_mean\x18\x03 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\bliftMean\x12M\n" +
+	"\x17lift_standard_deviation\x18\x04 \x01(\x01B\x10\xbaH\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x15liftStandardDeviation\x88\x01\x01B\b\n" +
+	"\x06_alphaB\a\n" +
+	"\x05_betaB\x1a\n" +
+	"\x18_lift_standard_deviation\"\xa4\x04\n" +
 	"\x04Plan\x122\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x10.assay.v1.MethodB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06method\x12G\n" +
 	"\x10confidence_level\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?H\x00R\x0fconfidenceLevel\x88\x01\x01\x12>\n" +
@@ -461,18 +731,36 @@ const file_assay_v1_plan_proto_rawDesc = "" +
 	"correction\x18\x03 \x01(\x0e2\x14.assay.v1.CorrectionB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
 	"correction\x12:\n" +
 	"\x0eminimum_effect\x18\x04 \x01(\v2\x13.assay.v1.MagnitudeR\rminimumEffect\x129\n" +
-	"\x10planned_subjects\x18\x05 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fplannedSubjectsB\x13\n" +
-	"\x11_confidence_level*x\n" +
+	"\x10planned_subjects\x18\x05 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00R\x0fplannedSubjects\x128\n" +
+	"\bspending\x18\x06 \x01(\x0e2\x12.assay.v1.SpendingB\b\xbaH\x05\x82\x01\x02\x10\x01R\bspending\x12%\n" +
+	"\x05prior\x18\a \x01(\v2\x0f.assay.v1.PriorR\x05prior\x12)\n" +
+	"\vstratify_by\x18\b \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\n" +
+	"stratifyBy\x125\n" +
+	"\rsmallest_cell\x18\t \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00H\x01R\fsmallestCell\x88\x01\x01B\x13\n" +
+	"\x11_confidence_levelB\x10\n" +
+	"\x0e_smallest_cell*x\n" +
 	"\n" +
 	"MetricRole\x12\x1b\n" +
 	"\x17METRIC_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13METRIC_ROLE_PRIMARY\x10\x01\x12\x19\n" +
 	"\x15METRIC_ROLE_SECONDARY\x10\x02\x12\x19\n" +
-	"\x15METRIC_ROLE_GUARDRAIL\x10\x03*S\n" +
+	"\x15METRIC_ROLE_GUARDRAIL\x10\x03*\x95\x01\n" +
+	"\tObjective\x12\x19\n" +
+	"\x15OBJECTIVE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14OBJECTIVE_DIFFERENCE\x10\x01\x12\x19\n" +
+	"\x15OBJECTIVE_SUPERIORITY\x10\x02\x12\x1d\n" +
+	"\x19OBJECTIVE_NON_INFERIORITY\x10\x03\x12\x19\n" +
+	"\x15OBJECTIVE_EQUIVALENCE\x10\x04*\x85\x01\n" +
 	"\x06Method\x12\x16\n" +
 	"\x12METHOD_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14METHOD_FIXED_HORIZON\x10\x01\x12\x17\n" +
-	"\x13METHOD_ALWAYS_VALID\x10\x02*{\n" +
+	"\x13METHOD_ALWAYS_VALID\x10\x02\x12\x1b\n" +
+	"\x17METHOD_GROUP_SEQUENTIAL\x10\x03\x12\x13\n" +
+	"\x0fMETHOD_BAYESIAN\x10\x04*W\n" +
+	"\bSpending\x12\x18\n" +
+	"\x14SPENDING_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18SPENDING_O_BRIEN_FLEMING\x10\x01\x12\x13\n" +
+	"\x0fSPENDING_POCOCK\x10\x02*{\n" +
 	"\n" +
 	"Correction\x12\x1a\n" +
 	"\x16CORRECTION_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -492,27 +780,33 @@ func file_assay_v1_plan_proto_rawDescGZIP() []byte {
 	return file_assay_v1_plan_proto_rawDescData
 }
 
-var file_assay_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_assay_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_assay_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_assay_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_assay_v1_plan_proto_goTypes = []any{
 	(MetricRole)(0),          // 0: assay.v1.MetricRole
-	(Method)(0),              // 1: assay.v1.Method
-	(Correction)(0),          // 2: assay.v1.Correction
-	(*ExperimentMetric)(nil), // 3: assay.v1.ExperimentMetric
-	(*Magnitude)(nil),        // 4: assay.v1.Magnitude
-	(*Plan)(nil),             // 5: assay.v1.Plan
+	(Objective)(0),           // 1: assay.v1.Objective
+	(Method)(0),              // 2: assay.v1.Method
+	(Spending)(0),            // 3: assay.v1.Spending
+	(Correction)(0),          // 4: assay.v1.Correction
+	(*ExperimentMetric)(nil), // 5: assay.v1.ExperimentMetric
+	(*Magnitude)(nil),        // 6: assay.v1.Magnitude
+	(*Prior)(nil),            // 7: assay.v1.Prior
+	(*Plan)(nil),             // 8: assay.v1.Plan
 }
 var file_assay_v1_plan_proto_depIdxs = []int32{
 	0, // 0: assay.v1.ExperimentMetric.role:type_name -> assay.v1.MetricRole
-	4, // 1: assay.v1.ExperimentMetric.margin:type_name -> assay.v1.Magnitude
-	1, // 2: assay.v1.Plan.method:type_name -> assay.v1.Method
-	2, // 3: assay.v1.Plan.correction:type_name -> assay.v1.Correction
-	4, // 4: assay.v1.Plan.minimum_effect:type_name -> assay.v1.Magnitude
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6, // 1: assay.v1.ExperimentMetric.margin:type_name -> assay.v1.Magnitude
+	1, // 2: assay.v1.ExperimentMetric.objective:type_name -> assay.v1.Objective
+	2, // 3: assay.v1.Plan.method:type_name -> assay.v1.Method
+	4, // 4: assay.v1.Plan.correction:type_name -> assay.v1.Correction
+	6, // 5: assay.v1.Plan.minimum_effect:type_name -> assay.v1.Magnitude
+	3, // 6: assay.v1.Plan.spending:type_name -> assay.v1.Spending
+	7, // 7: assay.v1.Plan.prior:type_name -> assay.v1.Prior
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_plan_proto_init() }
@@ -525,13 +819,14 @@ func file_assay_v1_plan_proto_init() {
 		(*Magnitude_Relative)(nil),
 	}
 	file_assay_v1_plan_proto_msgTypes[2].OneofWrappers = []any{}
+	file_assay_v1_plan_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_plan_proto_rawDesc), len(file_assay_v1_plan_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   3,
+			NumEnums:      5,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
