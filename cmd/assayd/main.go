@@ -47,6 +47,7 @@ var commands = []command{
 	{"migrate", "bring the database's schema up to date", runMigrate},
 	{"import", "send the rows of a CSV file to a server", runImport},
 	{"demo", "serve, import 64,000 customers and print the analysis", runDemo},
+	{"calibrate", "try the statistical methods on simulated experiments", runCalibrate},
 	{"version", "print the version", runVersion},
 }
 
@@ -75,7 +76,7 @@ func printCommands(w io.Writer) {
 	fmt.Fprintln(w, "assayd COMMAND [FLAGS]")
 	fmt.Fprintln(w)
 	for _, c := range commands {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.help)
+		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.help)
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintln(w, "'assayd COMMAND --help' lists the flags of a command.")

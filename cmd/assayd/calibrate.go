@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/assayhq/assay/internal/calibration"
+)
+
+// runCalibrate simulates experiments and prints how often each method was wrong.
+// A promise that was broken beyond chance is an error, after the table.
+func runCalibrate(ctx context.Context, args []string, e env) error {
+	c := calibration.Config{Alpha: 0.05}
+	flags := flag.NewFlagSet("calibrate", flag.ContinueOnError)
+	flags.IntVar(&c.Experiments, "experiments", 10_000, "simulated experiments for each metric, half of them with an effect")
+	flags.IntVar(&c.Subjects, "subjects", 4_000, "subjects of an experiment")
+	flags.Uint64Var(&c.Seed, "seed", 1, "what the simulation starts from; the same seed gives the same table")
+	if err := parseFlags(flags, args, "assayd calibrate [FLAGS]", e); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if c.Experiments < 2 || c.Subjects < 100 {
+		return errors.New("it takes 2 experiments and 100 subjects or more")
+	}
+	rows, err := calibration.Run(ctx, c)
+	if err != nil {
+		return err
+	}
+	printCalibration(e.stdout, c, rows)
+	return brokenPromises(rows, c.Alpha)
+}
+
+func brokenPromises(rows []calibration.Row, alpha float64) error {
+	var broken []error
+	for i := range rows {
+		if how := rows[i].Broken(alpha); how != "" {
+			r := &rows[i]
+			broken = append(broken, fmt.Errorf("%s, looks %s, on the %s: %s", r.Method, r.Looks, metricName(r), how))
+		}
+	}
+	return errors.Join(broken...)
+}
+
+func metricName(r *calibration.Row) string {
+	if r.Covariates {
+		return r.Metric + " with covariates"
+	}
+	return r.Metric
+}
+
+// printCalibration writes every row, and then each method with its extremes over
+// the metrics.
+func printCalibration(w io.Writer, c calibration.Config, rows []calibration.Row) {
+	fmt.Fprintf(w, "%s simulated experiments of %s subjects for each metric, half of them with an effect; error rate %s, seed %d.\n",
+		thousands(int64(c.Experiments)), thousands(int64(c.Subjects)), percent(c.Alpha), c.Seed)
+	fmt.Fprintln(w, "Brackets are binomial intervals of 95 %.")
+	metric := ""
+	var t table
+	flush := func() {
+		if len(t.rows) > 0 {
+			fmt.Fprintf(w, "\n%s\n", metric)
+			t.print(w, "  ")
+		}
+		t = table{}
+	}
+	for i := range rows {
+		r := &rows[i]
+		if name := metricName(r); name != metric {
+			flush()
+			metric = name
+			t.row("", "looks", "false positives", "coverage", "power", "bias")
+		}
+		t.row(r.Method, string(r.Looks), rate(r.FalsePositives), rate(r.Coverage), rate(r.Power),
+			fmt.Sprintf("%+.1f ± %.1f %%", 100*r.Bias, 196*r.BiasError))
+	}
+	flush()
+}
+
+func rate(r calibration.Rate) string {
+	if r.Of == 0 {
+		return absent
+	}
+	lower, upper := r.Interval(0.95)
+	decimal := func(x float64) string { return strconv.FormatFloat(100*x, 'f', 2, 64) }
+	return fmt.Sprintf("%s %% [%s, %s]", decimal(r.Share()), decimal(lower), decimal(upper))
+}
