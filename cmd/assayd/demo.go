@@ -94,7 +94,9 @@ func demonstrate(ctx context.Context, target string, e env) error {
 	if err := importDemo(ctx, conn, e); err != nil {
 		return err
 	}
-	a, err := d.analysis.AnalyzeExperiment(ctx, &assayv1.AnalyzeExperimentRequest{Experiment: pastExperiment})
+	a, err := d.analysis.AnalyzeExperiment(ctx, &assayv1.AnalyzeExperimentRequest{
+		Experiment: pastExperiment, Segments: []string{"newbie", "zip_code", "history_segment"},
+	})
 	if err != nil {
 		return err
 	}

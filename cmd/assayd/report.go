@@ -20,6 +20,8 @@ func printAnalysis(w io.Writer, a *assayv1.AnalyzeExperimentResponse) {
 	r := report{w: w, level: a.GetPlan().GetConfidenceLevel()}
 	r.heading(a)
 	r.sampleRatio(a)
+	r.balance(a.GetBalance())
+	r.looks(a.GetLooks())
 	for _, m := range a.GetMetrics() {
 		r.metric(m)
 	}
@@ -58,15 +60,36 @@ func (r *report) sampleRatio(a *assayv1.AnalyzeExperimentResponse) {
 	if s == nil {
 		s = &assayv1.SampleRatio{}
 	}
-	r.printf("\nSample ratio: %s (p %s)", enumWords(s.GetVerdict().String(), "SAMPLE_RATIO_VERDICT_"), pValue(s.PValue))
+	r.printf("\nSample ratio: %s (p %s; however often looked at, p %s)",
+		enumWords(s.GetVerdict().String(), "SAMPLE_RATIO_VERDICT_"), pValue(s.PValue), pValue(s.SequentialPValue))
 	var t table
 	t.row("", "subjects", "expected")
 	for _, variant := range variants(a) {
 		t.row(variant, thousands(s.GetObserved()[variant]), figure(new(s.GetExpected()[variant])))
 	}
 	t.print(r.w, "  ")
+	for _, c := range s.GetBrokenCells() {
+		where := c.GetValue()
+		if c.GetAttribute() != "" {
+			where = c.GetAttribute() + " " + where
+		}
+		r.printf("  broken in %s (corrected p %s)", where, pValue(c.AdjustedPValue))
+	}
 	if e := a.GetExclusions(); e.GetCrossovers() > 0 || e.GetOverridden() > 0 {
 		r.printf("  left out: %s seen in two variants, %s overridden", thousands(e.GetCrossovers()), thousands(e.GetOverridden()))
+	}
+}
+
+func (r *report) balance(covariates []*assayv1.CovariateBalance) {
+	for _, b := range covariates {
+		r.printf("Balance of %s before exposure, %s: %s standard deviations (p %s, corrected %s)", b.GetCovariate(), b.GetVariant(),
+			figure(b.StandardizedDifference), pValue(b.PValue), pValue(b.AdjustedPValue))
+	}
+}
+
+func (r *report) looks(looks []*assayv1.Look) {
+	for _, l := range looks {
+		r.printf("Look %d at %s of the planned subjects: %s of the error rate is spent", l.GetNumber(), percent(l.GetInformation()), percent(l.GetSpent()))
 	}
 }
 
@@ -105,15 +128,76 @@ func (r *report) metric(m *assayv1.MetricAnalysis) {
 	if n := m.GetOpenWindowSubjects(); n > 0 {
 		r.printf("  %s exposed subjects do not count yet: their window is open", thousands(n))
 	}
+	r.caps(m.GetCaps())
+	r.segments(m)
+}
+
+func (r *report) caps(caps []*assayv1.AppliedCap) {
+	for _, c := range caps {
+		r.printf("  %s is capped to %s … %s: %s subjects were raised, %s lowered", c.GetComponent(),
+			figure(c.Lower), figure(c.Upper), thousands(c.GetRaised()), thousands(c.GetLowered()))
+		r.notes(c.GetComponent(), c.GetNotes(), "  ")
+	}
+}
+
+// segments writes a table for each attribute, with a line for each value and
+// comparison, and below it whether the effects differ.
+func (r *report) segments(m *assayv1.MetricAnalysis) {
+	var t table
+	var notes []func()
+	attribute := ""
+	flush := func() {
+		if len(t.rows) == 0 {
+			return
+		}
+		r.printf("\n  by %s (exploratory)", attribute)
+		t.print(r.w, "    ")
+		for _, note := range notes {
+			note()
+		}
+		for _, h := range m.GetHeterogeneity() {
+			if h.GetAttribute() == attribute {
+				r.printf("    does the effect of %s differ? p %s, corrected %s", h.GetVariant(), pValue(h.PValue), pValue(h.AdjustedPValue))
+			}
+		}
+		t, notes = table{}, nil
+	}
 	for _, s := range m.GetSegments() {
+		if s.GetAttribute() != attribute {
+			flush()
+			attribute = s.GetAttribute()
+		}
+		if len(t.rows) == 0 {
+			t.row("", "", "subjects", "difference", percent(r.level)+" from", "to", "adjusted p")
+		}
 		value := s.GetValue()
 		if value == "" {
 			value = "(none)"
 		}
-		r.printf("\n  where %s is %s (exploratory)", s.GetAttribute(), value)
-		r.arms(s.GetArms(), "    ")
-		r.comparisons(s.GetComparisons(), "    ")
+		first := value
+		if len(s.GetComparisons()) == 0 {
+			t.row(value, map[bool]string{true: "withheld: too few", false: absent}[s.GetWithheld()])
+		}
+		for _, c := range s.GetComparisons() {
+			d := c.GetDifference()
+			if d == nil {
+				d = &assayv1.Interval{}
+			}
+			t.row(first, c.GetVariant(), thousands(subjectsOf(s, c.GetVariant())), figure(d.Estimate), figure(d.Lower), figure(d.Upper), pValue(c.AdjustedPValue))
+			notes = append(notes, func() { r.notes(c.GetVariant()+" where it is "+value, c.GetNotes(), "    ") })
+			first = ""
+		}
 	}
+	flush()
+}
+
+func subjectsOf(s *assayv1.SegmentResult, variant string) int64 {
+	for _, arm := range s.GetArms() {
+		if arm.GetVariant() == variant {
+			return arm.GetSubjects()
+		}
+	}
+	return 0
 }
 
 func (r *report) arms(arms []*assayv1.ArmResult, indent string) {
@@ -176,13 +260,18 @@ func (r *report) column(name string, c *assayv1.Comparison) column {
 		{"standard error", figure(c.StandardError)},
 		{"lift", share(l.Estimate)}, {from, share(l.Lower)}, {to, share(l.Upper)},
 		{"p", pValue(c.PValue)}, {"adjusted p", ""}, {"significant", yes[c.GetSignificant()]},
-		{"variance removed", ""}, {"guardrail", guardrail(c)},
+		{"variance removed", ""}, {"guardrail", guardrail(c)}, {"chance to win", ""}, {"expected loss", ""}, {"boundary", ""},
 	}}
 	if c.AdjustedPValue != nil {
 		col.cells[8][1] = pValue(c.AdjustedPValue)
 	}
 	if c.VarianceReduction != nil {
 		col.cells[10][1] = percent(c.GetVarianceReduction())
+	}
+	for i, x := range []*float64{c.ChanceToWin, c.ExpectedLoss, c.Boundary} {
+		if x != nil {
+			col.cells[12+i][1] = figure(x)
+		}
 	}
 	return col
 }
@@ -229,6 +318,9 @@ func (r *report) verdict(a *assayv1.AnalyzeExperimentResponse) {
 	r.printf("\nVerdict: %s", strings.TrimSpace(action+" "+v.GetVariant()))
 	for _, reason := range v.GetReasons() {
 		r.printf("  %s", reason)
+	}
+	for _, d := range a.GetDeviations() {
+		r.printf("Deviation from the plan: %s", d.GetMessage())
 	}
 	for _, warning := range a.GetWarnings() {
 		r.printf("Warning: %s", warning)
