@@ -15,9 +15,11 @@ func TestRunCommands(t *testing.T) {
 	}{
 		{"nothing", nil, "", "no command given; 'assayd help' lists them"},
 		{"an unknown command", []string{"sevre"}, "", `unknown command "sevre"; 'assayd help' lists them`},
-		{"help", []string{"help"}, "  import   send the rows of a CSV file to a server\n", ""},
+		{"help", []string{"help"}, "  import    send the rows of a CSV file to a server\n", ""},
 		{"help as a flag", []string{"--help"}, "  demo ", ""},
 		{"help of a command", []string{"import", "--help"}, "-mapping", ""},
+		{"a calibration", []string{"calibrate", "--experiments", "20", "--subjects", "100"}, "heavy-tailed mean with covariates\n", ""},
+		{"too small a calibration", []string{"calibrate", "--experiments", "1"}, "", "calibrate: it takes 2 experiments and 100 subjects or more"},
 		{"version", []string{"version"}, "assayd ", ""},
 		{"an unknown flag", []string{"import", "--maping", "x"}, "", "import: flag provided but not defined: -maping"},
 		{"a missing flag", []string{"import", "x.csv"}, "", "import: needs --mapping and one CSV file; see 'assayd import --help'"},
