@@ -159,6 +159,7 @@ type Plan struct {
 	Correction      Correction `json:"correction"`
 	MinimumEffect   *Magnitude `json:"minimum_effect,omitempty"`
 	PlannedSubjects int64      `json:"planned_subjects,omitempty"` // Of all arms; 0 means none planned.
+	StratifyBy      string     `json:"stratify_by,omitempty"`      // A kept attribute; empty means none.
 }
 
 // SaltOfSplit returns what salts the split's hash.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 )
 
@@ -39,6 +40,9 @@ func (d *Definition) Validate() error {
 	d.validateMetrics(&bad)
 	if m := d.Plan.MinimumEffect; m != nil && !(m.Value > 0) {
 		bad.Add("plan.minimum_effect", "must be greater than 0")
+	}
+	if by := d.Plan.StratifyBy; by != "" && !slices.Contains(d.KeptAttributes(), by) {
+		bad.Add("plan.stratify_by", "%q is not kept with exposures: it is neither a segment nor the attribute of a covariate", by)
 	}
 	return bad.Err()
 }

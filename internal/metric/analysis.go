@@ -81,7 +81,8 @@ type Comparison struct {
 	StandardError    *float64 // Of the difference.
 	Statistic        *float64
 	DegreesOfFreedom *float64
-	PValue           *float64
+	PValue           *float64 // Of the moment, or of Earlier.
+	Earlier          *Earlier // Nil unless an earlier p-value counts, as it is smaller.
 	AdjustedPValue   *float64 // Within its family; nil where no correction applies.
 	Significant      bool
 	// VarianceReduction is the share of the difference's variance that the

@@ -69,6 +69,9 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 	if result.Arms, result.Comparisons, err = s.compare(metric, tally.Whole); err != nil {
 		return Result{}, err
 	}
+	if err := s.keepSmallest(metric, tally, result.Comparisons); err != nil {
+		return Result{}, err
+	}
 	if !result.Confirmatory {
 		for i := range result.Comparisons {
 			c := &result.Comparisons[i]
@@ -87,9 +90,9 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 	return result, nil
 }
 
-// compare compares the variants on one metric among some subjects. Phases are
-// strata, so that a change of the split in mid flight does not pass for an
-// effect.
+// compare compares the variants on one metric among some subjects. Each phase
+// is a stratum, or several, so that a change of the split in mid flight does not
+// pass for an effect.
 func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, error) {
 	test, err := test(&s.definition.Plan, s.pairShare(), stats.TwoSided)
 	if err != nil {

@@ -18,6 +18,9 @@ const (
 	// float64s, so that one analysis of many metrics cannot exhaust the server:
 	// 256 MiB.
 	maxSegmentNumbers = 1 << 25
+	// maxStratumValues is how many values the attribute may have by which
+	// subjects are stratified. With more, they are not.
+	maxStratumValues = 1000
 	// maxAttribute is the size up to which an attribute is a covariate. A
 	// larger one counts as missing, since its square could overflow a sum.
 	maxAttribute = 1e100
@@ -34,7 +37,9 @@ type Fold struct {
 	variants map[string]int
 	phases   map[int32]int // Number → index, in the order of their coming.
 	subjects [][]int64     // By phase and variant.
-	whole    group
+	whole    *calendar     // In strata of a phase.
+	strata   *calendar     // In strata of a phase and a value; nil if the plan has no such, or they are withheld.
+	values   map[string]int32
 	segments []segment
 	limit    int           // Of values of a segment.
 	before   time.Duration // How far back covariates look.
@@ -48,9 +53,9 @@ type Fold struct {
 	vectors [][]float64 // By metric: the present row's components.
 }
 
-// group is a set of subjects: all, or those with one value of a segment. Its
-// cells stand at phase × variants + variant and hold moments by metric; a cell
-// without subjects may be nil.
+// group is the subjects with one value of a segment. Its cells stand at
+// phase × variants + variant and hold moments by metric; a cell without subjects
+// may be nil.
 type group struct {
 	cells [][]stats.Moments
 }
@@ -67,10 +72,15 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		study: s, asOf: asOf,
 		variants:    map[string]int{},
 		phases:      map[int32]int{},
+		whole:       s.newCalendar(),
+		values:      map[string]int32{},
 		segments:    make([]segment, len(s.segments)),
 		limit:       s.segmentLimit(),
 		openWindows: make([]int64, len(s.metrics)),
 		closed:      make([]bool, len(s.metrics)),
+	}
+	if s.Stratum() != "" {
+		f.strata = s.newCalendar()
 	}
 	for i, v := range s.definition.Variants {
 		f.variants[v.Key] = i
@@ -90,13 +100,22 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 // segmentLimit is how many values a segment may have in this study. It depends
 // on nothing that rows bring.
 func (s *Study) segmentLimit() int {
+	return min(maxSegmentValues, maxSegmentNumbers/max(s.numbers()*len(s.segments), 1))
+}
+
+// stratumLimit is the same of the attribute by which subjects are stratified.
+func (s *Study) stratumLimit() int {
+	return min(maxStratumValues, maxCalendarNumbers/max(s.numbers(), 1))
+}
+
+// numbers is how many float64s the moments of all metrics and variants are in
+// one phase.
+func (s *Study) numbers() int {
 	numbers := 0
 	for i := range s.metrics {
-		dim := len(s.metrics[i].sources)
-		numbers += 2*dim + dim*(dim+1)/2
+		numbers += numbersOf(&s.metrics[i])
 	}
-	numbers *= len(s.definition.Variants) * len(s.segments)
-	return min(maxSegmentValues, maxSegmentNumbers/max(numbers, 1))
+	return numbers * len(s.definition.Variants)
 }
 
 // Add takes in one subject.
@@ -121,6 +140,8 @@ func (f *Fold) Add(row *Row) {
 		f.cut++
 	}
 	f.read(row)
+	f.whole.add(stratum{phase: int32(phase)}, variant, row.FirstExposure, f.closed, f.vectors)
+	f.stratify(row, phase, variant)
 	f.find(row)
 	for _, g := range f.groups {
 		cell := f.cell(g, phase*len(f.variants)+variant)
@@ -136,8 +157,8 @@ func (f *Fold) Add(row *Row) {
 func (f *Fold) read(row *Row) {
 	for m := range f.study.metrics {
 		metric := &f.study.metrics[m]
-		window := metric.Metric.Definition.Window
-		f.closed[m] = window == 0 || !row.FirstExposure.Add(window).After(f.asOf)
+		closes := metric.entry.closes
+		f.closed[m] = closes == 0 || !row.FirstExposure.Add(closes).After(f.asOf)
 		if !f.closed[m] {
 			f.openWindows[m]++
 			continue
@@ -162,9 +183,26 @@ func (f *Fold) read(row *Row) {
 	}
 }
 
-// find lists the groups that the row belongs to.
+// stratify counts the row in its stratum, unless these are withheld.
+func (f *Fold) stratify(row *Row, phase, variant int) {
+	if f.strata == nil {
+		return
+	}
+	value, ok := f.values[string(row.Stratum)]
+	if !ok {
+		if len(f.values) == f.study.stratumLimit() {
+			f.strata = nil
+			return
+		}
+		value = int32(len(f.values))
+		f.values[string(row.Stratum)] = value
+	}
+	f.strata.add(stratum{int32(phase), value}, variant, row.FirstExposure, f.closed, f.vectors)
+}
+
+// find lists the segments' groups that the row belongs to.
 func (f *Fold) find(row *Row) {
-	f.groups = append(f.groups[:0], &f.whole)
+	f.groups = f.groups[:0]
 	for i := range f.segments {
 		s := &f.segments[i]
 		if s.withheld {
@@ -215,10 +253,38 @@ func (f *Fold) Tally() *Tally {
 	for i := range f.segments {
 		t.Segments = append(t.Segments, f.segmentValues(i))
 	}
+	all, places := f.layOut(t)
 	for m := range f.study.metrics {
-		t.Metrics = append(t.Metrics, f.metricTally(m, t))
+		t.Metrics = append(t.Metrics, f.metricTally(m, t, all.days(m, places)))
 	}
 	return t
+}
+
+// layOut decides by which strata all subjects are told, and returns their
+// calendar with the place of each stratum in the tally.
+func (f *Fold) layOut(t *Tally) (all *calendar, places map[stratum]int) {
+	all = f.whole
+	values := []string{""}
+	if f.strata != nil {
+		all = f.strata
+		values = slices.Sorted(maps.Keys(f.values))
+	} else if f.study.Stratum() != "" {
+		t.StratumLimit = f.study.stratumLimit()
+	}
+	places = map[stratum]int{}
+	for _, phase := range t.Phases {
+		for _, value := range values {
+			s := stratum{int32(f.phases[phase]), f.values[value]}
+			if f.strata == nil {
+				s.value = 0
+			}
+			if all.strata[s] {
+				places[s] = len(t.Strata)
+				t.Strata = append(t.Strata, Stratum{Phase: phase, Value: value})
+			}
+		}
+	}
+	return all, places
 }
 
 func (f *Fold) segmentValues(i int) SegmentValues {
@@ -231,12 +297,18 @@ func (f *Fold) segmentValues(i int) SegmentValues {
 	return values
 }
 
-func (f *Fold) metricTally(m int, t *Tally) MetricTally {
-	use := &f.study.metrics[m].Use
+func (f *Fold) metricTally(m int, t *Tally, days []Day) MetricTally {
+	metric := &f.study.metrics[m]
 	tally := MetricTally{
-		Metric: use.Metric.Key, Revision: use.Metric.Revision,
+		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
 		OpenWindows: f.openWindows[m],
-		Whole:       f.arms(&f.whole, m, t.Phases),
+		Whole:       metric.noArms(len(t.Variants), len(t.Strata)),
+	}
+	for i := range days {
+		tally.Whole.take(&days[i])
+	}
+	if metric.entry.dated {
+		tally.Days = days
 	}
 	for i, s := range t.Segments {
 		var arms []Arms
@@ -248,17 +320,14 @@ func (f *Fold) metricTally(m int, t *Tally) MetricTally {
 	return tally
 }
 
-// arms lays out a group's moments of one metric by variant and phase.
+// arms lays out a segment's moments of one metric by variant and phase.
 func (f *Fold) arms(g *group, m int, phases []int32) Arms {
-	arms := make(Arms, len(f.variants))
+	arms := f.study.metrics[m].noArms(len(f.variants), len(phases))
 	for v := range arms {
-		arms[v] = make([]stats.Moments, len(phases))
 		for p, phase := range phases {
 			at := f.phases[phase]*len(f.variants) + v
 			if at < len(g.cells) && g.cells[at] != nil {
 				arms[v][p] = g.cells[at][m]
-			} else {
-				arms[v][p] = stats.NewMoments(len(f.study.metrics[m].sources))
 			}
 		}
 	}

@@ -53,6 +53,7 @@ func TestFoldCounts(t *testing.T) {
 	want := &Tally{
 		Variants: []string{"control", "short"}, Phases: []int32{1, 3},
 		Subjects:   [][]int64{{2, 1}, {0, 2}},
+		Strata:     []Stratum{{Phase: 1}, {Phase: 3}},
 		Crossovers: 1, UnknownVariants: 1,
 		Segments: []SegmentValues{{Attribute: "country", Values: []string{"", "DE", "PL"}}},
 		Metrics: []MetricTally{{

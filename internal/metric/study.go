@@ -51,6 +51,7 @@ type compiled struct {
 	// first, then those of the covariates.
 	sources    []source
 	covariates []covariate
+	entry      entry
 }
 
 // source says where one component of a metric comes from.
@@ -75,18 +76,18 @@ type covariate struct {
 }
 
 // NewStudy compiles an analysis of the metrics by the segments, each of them an
-// attribute that the definition names as a segment. sealed is the variants with
-// which the plan was sealed. A metric without a role
-// that is in use already is left out. A fault of the segments is an
-// InvalidError by the fields of an analysis request.
+// attribute that the definition keeps with exposures. sealed is the variants
+// with which the plan was sealed. A metric without a role that is in use already
+// is left out. A fault of the segments is an InvalidError by the fields of an
+// analysis request.
 func NewStudy(d *experiment.Definition, sealed []experiment.Variant, uses []Use, segments []string) (*Study, error) {
 	s := &Study{definition: d, sealed: sealed, control: d.Control(), segments: segments}
 	if s.control < 0 {
 		return nil, errors.New("the definition has no control")
 	}
 	for i, name := range segments {
-		if !slices.Contains(d.Segments, name) {
-			return nil, experiment.Invalid(fmt.Sprintf("segments[%d]", i), "the experiment keeps no segment %q", name)
+		if !slices.Contains(d.KeptAttributes(), name) {
+			return nil, experiment.Invalid(fmt.Sprintf("segments[%d]", i), "the experiment keeps no attribute %q with exposures", name)
 		}
 		if slices.Contains(segments[:i], name) {
 			return nil, experiment.Invalid(fmt.Sprintf("segments[%d]", i), "%q is listed twice", name)
@@ -112,6 +113,10 @@ func (s *Study) Attributes() []string { return s.attributes }
 // Segments are the names of the attributes by which results are cut, in the
 // order of Row.Segments.
 func (s *Study) Segments() []string { return s.segments }
+
+// Stratum is the name of the attribute that becomes Row.Stratum; empty for
+// none.
+func (s *Study) Stratum() string { return s.definition.Plan.StratifyBy }
 
 // inOrder sorts uses as an analysis shows them, and drops unplanned repeats.
 func inOrder(uses []Use) []Use {
@@ -142,7 +147,8 @@ func (c *compiler) add(use Use) error {
 	if err != nil {
 		return fmt.Errorf("stored expression %q%v", d.Expression, err) // Not the caller's fault, so not wrapped.
 	}
-	m := compiled{Use: use, expression: expression}
+	m := compiled{Use: use, expression: expression, entry: entry{closes: d.Window}}
+	m.entry.dated = c.definition.Plan.Method == experiment.MethodAlwaysValid && d.Window > 0
 	for _, component := range d.Components {
 		m.sources = append(m.sources, source{fromValue, c.column(Column{Component: component, Window: d.Window})})
 	}

@@ -106,7 +106,7 @@ func TestStudyRefuses(t *testing.T) {
 		segments []string
 		want     string
 	}{
-		{"segment that is not kept", definition("control", "short"), revenue, []string{"device", "age"}, `segments[1]: the experiment keeps no segment "age"`},
+		{"segment that is not kept", definition("control", "short"), revenue, []string{"device", "age"}, `segments[1]: the experiment keeps no attribute "age" with exposures`},
 		{"segment twice", definition("control", "short"), revenue, []string{"device", "device"}, `segments[1]: "device" is listed twice`},
 		{"unknown covariate", definition("control", "short"), lost, nil, `metric "revenue": the experiment has no covariate "age"`},
 		{"stored formula that does not parse", definition("control", "short"), broken, nil,

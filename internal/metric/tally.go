@@ -19,6 +19,9 @@ type Row struct {
 	// Segments holds the text of each of the study's segments at first
 	// exposure. Nil and empty are the same: the subject lacks the attribute.
 	Segments [][]byte
+	// Stratum holds the text of the study's stratum at first exposure, if it has
+	// one. Nil and empty are the same: the subject lacks the attribute.
+	Stratum []byte
 	// AttributeNumbers holds each of the study's attributes at first exposure;
 	// NaN if it is missing or no number.
 	AttributeNumbers []float64
@@ -34,6 +37,11 @@ type Tally struct {
 	// Subjects counts by phase and variant those that were analysed, whatever
 	// their windows.
 	Subjects [][]int64 `json:"subjects"`
+	// Strata are what all subjects are cut into.
+	Strata []Stratum `json:"strata"`
+	// StratumLimit is positive if the plan's attribute has more values than this
+	// many, so that strata are phases alone.
+	StratumLimit int `json:"stratum_limit,omitempty"`
 	// Crossovers counts the subjects that were left out because they were seen
 	// in two variants of one phase.
 	Crossovers int64 `json:"crossovers,omitempty"`
@@ -54,11 +62,36 @@ type MetricTally struct {
 	Revision int32  `json:"revision"`
 	// OpenWindows counts the subjects whose window was still open.
 	OpenWindows int64 `json:"open_windows,omitempty"`
-	// Whole holds the moments of all subjects.
+	// Whole holds the moments of all subjects, by variant and stratum.
 	Whole Arms `json:"whole"`
+	// Days holds the same by the day on which the subjects entered, rising, for
+	// metrics of which that is asked. It is not stored: it is many times the
+	// rest.
+	Days []Day `json:"-"`
 	// Segments holds the moments of each value of each segment, in the order
-	// of Tally.Segments.
+	// of Tally.Segments, by variant and phase.
 	Segments [][]Arms `json:"segments,omitempty"`
+}
+
+// Stratum is a part of the subjects in which variants are compared like with
+// like: a phase, and a value of the attribute that the plan stratifies by.
+type Stratum struct {
+	Phase int32  `json:"phase"`
+	Value string `json:"value,omitempty"` // Empty text: lacks it, or no attribute.
+}
+
+// Day is the subjects that entered on one UTC day, or if there are too many
+// days, in a period of them.
+type Day struct {
+	Last  int32  // The last day, counted from 1970.
+	Days  int    // How many days: a power of 2.
+	Cells []Cell // By variant and stratum; those without subjects are absent.
+}
+
+// Cell is the moments of one variant in one stratum.
+type Cell struct {
+	Variant, Stratum int
+	Moments          stats.Moments
 }
 
 // SegmentValues are the values of a segment that were met.
@@ -70,5 +103,25 @@ type SegmentValues struct {
 	Limit int `json:"limit,omitempty"`
 }
 
-// Arms holds moments by variant and phase.
+// Arms holds moments by variant, and by stratum or phase.
 type Arms [][]stats.Moments
+
+// noArms is the moments of a metric without subjects.
+func (m *compiled) noArms(variants, strata int) Arms {
+	arms := make(Arms, variants)
+	for v := range arms {
+		arms[v] = make([]stats.Moments, strata)
+		for s := range arms[v] {
+			arms[v][s] = stats.NewMoments(len(m.sources))
+		}
+	}
+	return arms
+}
+
+// take adds the subjects of a day.
+func (a Arms) take(d *Day) {
+	for i := range d.Cells {
+		c := &d.Cells[i]
+		a[c.Variant][c.Stratum].Merge(c.Moments)
+	}
+}

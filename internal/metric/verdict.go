@@ -83,8 +83,7 @@ func (s *Study) standings(a *Analysis) []standing {
 		c := &primary.Comparisons[i]
 		st := standing{primary: c, safe: true, negligible: within(c, s.definition.Plan.MinimumEffect)}
 		if c.Significant {
-			st.wins = sign**c.Difference.Estimate > 0
-			st.loses = !st.wins
+			st.wins, st.loses = sides(c, sign)
 		}
 		for m := range a.Metrics {
 			if a.Metrics[m].Role != experiment.RoleGuardrail {
@@ -98,6 +97,21 @@ func (s *Study) standings(a *Analysis) []standing {
 		standings[i] = st
 	}
 	return standings
+}
+
+// sides tells on which side of no effect a significant comparison lies; sign is
+// −1 if less is better. If its p-value is an earlier one, from when the effect
+// was on the other side, it lies on neither.
+func sides(c *Comparison, sign float64) (better, worse bool) {
+	if c.Difference.Estimate == nil {
+		return false, false
+	}
+	now := sign * *c.Difference.Estimate
+	then := now
+	if c.Earlier != nil && c.Earlier.Difference != nil {
+		then = sign * *c.Earlier.Difference
+	}
+	return now > 0 && then > 0, now <= 0 && then <= 0
 }
 
 // winner is the treatment to ship: of those that win and are safe the one with

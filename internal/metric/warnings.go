@@ -46,6 +46,9 @@ func (s *Study) warnings(t *Tally, a *Analysis, shares map[int32][]float64) []st
 			warn("The primary metric has no window, so the always-valid method does not protect it against peeking: a subject's number still changes after it was counted.")
 		}
 	}
+	if t.StratumLimit > 0 {
+		warn("Subjects are not stratified by %q: it has more than %d values.", s.Stratum(), t.StratumLimit)
+	}
 	for _, segment := range t.Segments {
 		if segment.Limit > 0 {
 			warn("Segment %q is withheld: it has more than %d values.", segment.Attribute, segment.Limit)

@@ -96,6 +96,10 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, ove
 			text, _ := textOf(first.Attributes[name])
 			row.Segments = append(row.Segments, []byte(text))
 		}
+		if name := study.Stratum(); name != "" {
+			text, _ := textOf(first.Attributes[name])
+			row.Stratum = []byte(text)
+		}
 		for _, name := range study.Attributes() {
 			number, ok := first.Attributes[name].(float64)
 			if !ok {
@@ -112,8 +116,8 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, ove
 }
 
 func textOfRow(r *metric.Row) string {
-	return fmt.Sprintf("%s phase %d at %s crossover %t segments %q attributes %v values %v",
-		r.Variant, r.Phase, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Segments, r.AttributeNumbers, r.Values)
+	return fmt.Sprintf("%s phase %d at %s crossover %t segments %q stratum %q attributes %v values %v",
+		r.Variant, r.Phase, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Segments, r.Stratum, r.AttributeNumbers, r.Values)
 }
 
 func (w world) total(subject [16]byte, first, asOf time.Time, c metric.Column) float64 {

@@ -122,6 +122,9 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx, study *metric.Study
 	for _, name := range study.Segments() {
 		fmt.Fprintf(&b, ", e.attributes->>%s::text", q.arg(name))
 	}
+	if name := study.Stratum(); name != "" {
+		fmt.Fprintf(&b, ", e.attributes->>%s::text", q.arg(name))
+	}
 	for _, name := range study.Attributes() {
 		p := q.arg(name)
 		fmt.Fprintf(&b, ", CASE jsonb_typeof(e.attributes->%[1]s::text) WHEN 'number' THEN (e.attributes->>%[1]s::text)::float8 END", p)
@@ -283,6 +286,9 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 	targets := []any{(*pgtype.DriverBytes)(&row.Variant), &row.Phase, &row.FirstExposure, &row.Crossover}
 	for i := range row.Segments {
 		targets = append(targets, (*pgtype.DriverBytes)(&row.Segments[i]))
+	}
+	if study.Stratum() != "" {
+		targets = append(targets, (*pgtype.DriverBytes)(&row.Stratum))
 	}
 	for i := range numbers {
 		targets = append(targets, &numbers[i])

@@ -23,11 +23,14 @@ const hour = time.Hour
 var forever = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // studyOf is a study of the columns, the attributes as numbers, and the
-// segments.
+// segments, of which the first is its stratum too.
 func studyOf(t *testing.T, columns []metric.Column, attributes, segments []string) *metric.Study {
 	t.Helper()
 	def := definition()
 	def.Segments = segments
+	if len(segments) > 0 {
+		def.Plan.StratifyBy = segments[0]
+	}
 	var names []string
 	covariate := func(c experiment.Covariate) {
 		c.Name = fmt.Sprint("x", len(names))
@@ -66,7 +69,7 @@ func (d *database) subjects(t *testing.T, id int32, asOf time.Time, study *metri
 	t.Helper()
 	overridden, err := d.Subjects(t.Context(), id, asOf, study, func(r *metric.Row) error {
 		row := *r
-		row.Variant = slices.Clone(r.Variant)
+		row.Variant, row.Stratum = slices.Clone(r.Variant), slices.Clone(r.Stratum)
 		row.AttributeNumbers, row.Values, row.Segments = slices.Clone(r.AttributeNumbers), slices.Clone(r.Values), nil
 		for _, s := range r.Segments {
 			row.Segments = append(row.Segments, slices.Clone(s))

@@ -84,6 +84,7 @@ func fromPlan(p *assayv1.Plan) experiment.Plan {
 		Correction:      corrections.from(p.GetCorrection()),
 		MinimumEffect:   fromMagnitude(p.GetMinimumEffect()),
 		PlannedSubjects: p.GetPlannedSubjects(),
+		StratifyBy:      p.GetStratifyBy(),
 	}
 	if p.GetConfidenceLevel() != 0 {
 		plan.ConfidenceLevel = p.GetConfidenceLevel()
@@ -179,6 +180,7 @@ func toPlan(plan *experiment.Plan) *assayv1.Plan {
 		Correction:      corrections.to(plan.Correction),
 		MinimumEffect:   toMagnitude(plan.MinimumEffect),
 		PlannedSubjects: plan.PlannedSubjects,
+		StratifyBy:      plan.StratifyBy,
 	}
 }
 

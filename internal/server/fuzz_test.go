@@ -54,6 +54,7 @@ var requests = []struct{ method, request string }{
 	{"AssignmentService/BatchAssign", `{"subjects":[{"key":"u-1"},{"key":"u-2"}],"experiments":["sticky","layered"]}`},
 	{"ExperimentService/CreateExperiment", checkoutCopy},
 	{"ExperimentService/CreateExperiment", `{"request_id":"s","experiment":{"key":"draft","variants":[{"key":"a","control":true},{"key":"b","weight":2}],
+		"segments":["band"],"plan":{"stratify_by":"band"},
 		"covariates":[{"name":"past","past_outcomes":{"outcome":"purchase","aggregate":"AGGREGATE_SUM","window":"86400s","conditions":[{"field":"value","op":"OP_LESS","values":["5"]}]}}],
 		"metrics":[{"metric":"order_value","role":"METRIC_ROLE_PRIMARY","covariates":["past"]}]}}`},
 	{"ExperimentService/UpdateExperiment", `{"experiment":{"key":"draft","owner":"x","variants":[{"key":"a","control":true,"payload":{"x":[1]}},{"key":"b"}],"labels":{"team":"x"}},"update_mask":"owner,variants,labels"}`},

@@ -177,6 +177,7 @@ func TestInvalidExperiments(t *testing.T) {
 		invalid("confidence 0", `"plan":{"confidence_level":0}`, "", "plan.confidence_level"),
 		invalid("no minimum effect", `"plan":{"minimum_effect":{"relative":0}}`, "greater than 0", "plan.minimum_effect"),
 		invalid("infinite minimum effect", `"plan":{"minimum_effect":{"relative":"Infinity"}}`, "", "plan.minimum_effect.relative"),
+		invalid("stratum that is not kept", `"segments":["country"],"covariates":[{"name":"age","attribute":"years"}],"plan":{"stratify_by":"age"}`, `"age" is not kept`, "plan.stratify_by"),
 		invalid("negative plan", `"plan":{"planned_subjects":"-1"}`, "", "plan.planned_subjects"),
 		invalid("predicate that does not parse", `"eligibility":"attributes.country = 'PL'"`, "does not parse", "eligibility"),
 		invalid("predicate that is no bool", `"eligibility":"unit + 'x'"`, "must be a bool", "eligibility"),

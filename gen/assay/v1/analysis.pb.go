@@ -1027,8 +1027,11 @@ type Comparison struct {
 	// Welch's degrees of freedom. Absent where the method has none.
 	DegreesOfFreedom *float64 `protobuf:"fixed64,7,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3,oneof" json:"degrees_of_freedom,omitempty"`
 	// How surprising the data would be without an effect, or with one at the
-	// margin. Under ALWAYS_VALID in AnalyzeExperiment the smallest so far, day by
-	// day. Under GROUP_SEQUENTIAL the smallest error rate at which this look would
+	// margin. Under ALWAYS_VALID in AnalyzeExperiment, for metrics with a window,
+	// the smallest that was reached at the end of any UTC day or at the moment, so
+	// that it does not rise from day to day unless events from before are recorded
+	// late; a note names the day. Of a segment it is that of the moment. Under
+	// GROUP_SEQUENTIAL the smallest error rate at which this look would
 	// be significant. Absent under BAYESIAN.
 	PValue *float64 `protobuf:"fixed64,8,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// The p-value corrected within its family: the variants of the primary

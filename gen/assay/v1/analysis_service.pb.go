@@ -28,8 +28,8 @@ type AnalyzeExperimentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The experiment's key.
 	Experiment string `protobuf:"bytes,1,opt,name=experiment,proto3" json:"experiment,omitempty"`
-	// The segments to cut every metric by; each is one that the experiment
-	// keeps. Their comparisons are corrected and exploratory.
+	// The segments to cut every metric by; each is an attribute that the
+	// experiment keeps with exposures. Their comparisons are corrected and exploratory.
 	Segments []string `protobuf:"bytes,2,rep,name=segments,proto3" json:"segments,omitempty"`
 	// Keys of metrics to show beside the planned ones; they are exploratory.
 	Metrics []string `protobuf:"bytes,3,rep,name=metrics,proto3" json:"metrics,omitempty"`
@@ -813,7 +813,8 @@ type CompareSummariesRequest struct {
 	Covariates []string `protobuf:"bytes,3,rep,name=covariates,proto3" json:"covariates,omitempty"`
 	// The arms, exactly one of them the control.
 	Arms []*SummaryArm `protobuf:"bytes,4,rep,name=arms,proto3" json:"arms,omitempty"`
-	// How uncertainty is computed.
+	// How uncertainty is computed. `stratify_by` says nothing here, as the arms
+	// bring their strata.
 	Plan *Plan `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"`
 	// The side on which an effect is looked for. Default TWO_SIDED.
 	Alternative Alternative `protobuf:"varint,6,opt,name=alternative,proto3,enum=assay.v1.Alternative" json:"alternative,omitempty"`

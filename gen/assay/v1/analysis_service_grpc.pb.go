@@ -44,7 +44,7 @@ type AnalysisServiceClient interface {
 	//
 	// The same request with the same explicit `as_of_time` returns the stored
 	// result. NOT_FOUND for an unknown experiment or metric, INVALID_ARGUMENT
-	// for a segment that the experiment does not keep or an `as_of_time` in the
+	// for a segment that is not kept with exposures or an `as_of_time` in the
 	// future, FAILED_PRECONDITION for a draft.
 	AnalyzeExperiment(ctx context.Context, in *AnalyzeExperimentRequest, opts ...grpc.CallOption) (*AnalyzeExperimentResponse, error)
 	// AnalyzeHoldout compares the subjects that a holdout leaves open with those
@@ -190,7 +190,7 @@ type AnalysisServiceServer interface {
 	//
 	// The same request with the same explicit `as_of_time` returns the stored
 	// result. NOT_FOUND for an unknown experiment or metric, INVALID_ARGUMENT
-	// for a segment that the experiment does not keep or an `as_of_time` in the
+	// for a segment that is not kept with exposures or an `as_of_time` in the
 	// future, FAILED_PRECONDITION for a draft.
 	AnalyzeExperiment(context.Context, *AnalyzeExperimentRequest) (*AnalyzeExperimentResponse, error)
 	// AnalyzeHoldout compares the subjects that a holdout leaves open with those

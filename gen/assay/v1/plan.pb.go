@@ -594,9 +594,11 @@ type Plan struct {
 	Spending Spending `protobuf:"varint,6,opt,name=spending,proto3,enum=assay.v1.Spending" json:"spending,omitempty"`
 	// BAYESIAN only: what is believed before the data.
 	Prior *Prior `protobuf:"bytes,7,opt,name=prior,proto3" json:"prior,omitempty"`
-	// An attribute that is kept with exposures, by whose values subjects are
-	// compared like with like: they are strata, weighted by their size. Empty:
-	// none.
+	// An attribute that is kept with exposures (a segment, or that of a covariate),
+	// by whose values subjects are compared like with like: with the phases they
+	// are strata, weighted by their size. Subjects that lack it are a stratum. An
+	// attribute with more than 1,000 values is not used, and the analysis warns of
+	// it. Segments are compared within phases alone. Empty: none.
 	StratifyBy string `protobuf:"bytes,8,opt,name=stratify_by,json=stratifyBy,proto3" json:"stratify_by,omitempty"`
 	// A segment in which some variant has fewer subjects than this is withheld:
 	// its figures are absent. Default 20.
