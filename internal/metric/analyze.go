@@ -66,10 +66,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 		OpenWindows:      tally.OpenWindows,
 	}
 	var err error
-	if result.Arms, result.Comparisons, err = s.compare(metric, tally.Whole); err != nil {
-		return Result{}, err
-	}
-	if err := s.keepSmallest(metric, tally, result.Comparisons); err != nil {
+	if result.Arms, result.Comparisons, err = s.now(metric, tally); err != nil {
 		return Result{}, err
 	}
 	if !result.Confirmatory {

@@ -13,74 +13,68 @@ type Earlier struct {
 	Difference *float64
 }
 
+// now compares the variants by all subjects.
+func (s *Study) now(metric *compiled, tally *MetricTally) (arms []Arm, comparisons []Comparison, err error) {
+	if len(tally.Days) == 0 {
+		return s.compare(metric, tally.Whole)
+	}
+	err = s.cumulate(metric, tally, func(_ *Day, a []Arm, c []Comparison) { arms, comparisons = a, c })
+	return arms, comparisons, err
+}
+
 // cumulate compares the variants at the end of every day, each time by all
 // subjects that had entered by then, as the analysis of that day would have: with
-// the strata's weights and the covariates' coefficients of those subjects.
-func (s *Study) cumulate(metric *compiled, tally *MetricTally, visit func(day *Day, arms []Arm, comparisons []Comparison)) error {
-	if len(tally.Days) == 0 {
-		return nil
-	}
+// the strata's weights and the covariates' coefficients of those subjects. The
+// last day is that of the analysis, and has all subjects.
+//
+// The p-values are the smallest so far. An always-valid p-value bounds the
+// chance that it is ever so small, so what it once said still holds, and it never
+// rises from the end of one day to that of another. Only events from before that
+// are recorded late change what it said. Without a window the numbers of
+// subjects that have entered still change; then p-values are of the moment.
+func (s *Study) cumulate(metric *compiled, tally *MetricTally, visit func(*Day, []Arm, []Comparison)) error {
 	subjects := metric.noArms(len(tally.Whole), len(tally.Whole[0]))
+	var before []Comparison
 	for i := range tally.Days {
-		day := &tally.Days[i]
-		subjects.take(day)
+		subjects.take(&tally.Days[i])
 		arms, comparisons, err := s.compare(metric, subjects)
 		if err != nil {
 			return err
 		}
-		visit(day, arms, comparisons)
-	}
-	return nil
-}
-
-// keepSmallest puts the smallest p-values of all days in place of the
-// moment's. An always-valid p-value bounds the chance that it is ever so small,
-// so what it once said still holds, and it never rises from the end of one day to
-// that of another. Only events from before that are recorded late change what it
-// said.
-func (s *Study) keepSmallest(metric *compiled, tally *MetricTally, comparisons []Comparison) error {
-	if err := s.cumulate(metric, tally, func(day *Day, _ []Arm, then []Comparison) {
-		for i := range comparisons {
-			comparisons[i].remember(&then[i], day)
-			if plain := comparisons[i].Unadjusted; plain != nil {
-				plain.remember(then[i].Unadjusted, day)
+		if before != nil && metric.entry.closes > 0 {
+			for k := range comparisons {
+				s.keepSmaller(&before[k], &comparisons[k], tally.Days[i-1].date())
 			}
 		}
-	}); err != nil {
-		return err
-	}
-	for i := range comparisons {
-		s.judgeBySmallest(&comparisons[i])
-		if plain := comparisons[i].Unadjusted; plain != nil {
-			s.judgeBySmallest(plain)
-		}
+		visit(&tally.Days[i], arms, comparisons)
+		before = comparisons
 	}
 	return nil
 }
 
-// remember keeps an earlier p-value that is the smallest so far.
-func (c *Comparison) remember(then *Comparison, day *Day) {
-	smallest := c.PValue
-	if c.Earlier != nil {
-		smallest = &c.Earlier.PValue
+// keepSmaller lets the p-value of before, which was reached on a day or earlier,
+// count for now if it is smaller.
+func (s *Study) keepSmaller(before, now *Comparison, day time.Time) {
+	if now.Unadjusted != nil {
+		plain := before // That day may have had no covariate to adjust by.
+		if before.Unadjusted != nil {
+			plain = before.Unadjusted
+		}
+		s.keepSmaller(plain, now.Unadjusted, day)
 	}
-	if then.PValue != nil && (smallest == nil || *then.PValue < *smallest) {
-		c.Earlier = &Earlier{Day: day.date(), PValue: *then.PValue, Difference: then.Difference.Estimate}
-	}
-}
-
-// judgeBySmallest makes the smallest p-value the one that counts.
-func (s *Study) judgeBySmallest(c *Comparison) {
-	if c.Earlier == nil {
+	if before.PValue == nil || now.PValue != nil && *now.PValue <= *before.PValue {
 		return
 	}
-	now := "there is none"
-	if c.PValue != nil {
-		now = fmt.Sprintf("it is %.3g", *c.PValue)
+	moment := "there is none"
+	if now.PValue != nil {
+		moment = fmt.Sprintf("it is %.3g", *now.PValue)
 	}
-	c.Notes = append(c.Notes, fmt.Sprintf("The p-value is that of %s, the smallest of all days; at the moment %s.", c.Earlier.Day.Format(time.DateOnly), now))
-	c.PValue = &c.Earlier.PValue
-	c.Significant = *c.PValue <= 1-s.definition.Plan.ConfidenceLevel
+	if now.Earlier = before.Earlier; now.Earlier == nil {
+		now.Earlier = &Earlier{Day: day, PValue: *before.PValue, Difference: before.Difference.Estimate}
+	}
+	now.Notes = append(now.Notes, fmt.Sprintf("The p-value is that of %s, the smallest of all days; at the moment %s.", now.Earlier.Day.Format(time.DateOnly), moment))
+	now.PValue = before.PValue
+	now.Significant = *now.PValue <= 1-s.definition.Plan.ConfidenceLevel
 }
 
 // date is the last day as a time.

@@ -13,11 +13,11 @@
 //     which columns, attributes and segments a query must fetch, each once,
 //     however many metrics share it.
 //   - A [Fold] takes in one [Row] per subject, in any order, for all metrics,
-//     segments, variants and phases together, and ends as a [Tally], which can
-//     be stored and analysed again.
+//     segments, variants, strata and days together, and ends as a [Tally], which
+//     can be stored and, but for its days, analysed again.
 //   - [Study.Analyze] compares the variants of a tally by the experiment's plan
-//     and draws the verdict. [Summaries] enters at this step with aggregates
-//     that a caller brings.
+//     and draws the verdict. [Study.Timeline] compares them day by day.
+//     [Summaries] enters at this step with aggregates that a caller brings.
 //
 // What it promises:
 //

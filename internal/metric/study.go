@@ -26,6 +26,9 @@ type Column struct {
 	// exposure (inclusive) to first exposure + Window (exclusive). 0 means
 	// without an end.
 	Window time.Duration
+	// Start moves the start of the window, and not its end: from first exposure +
+	// Start (inclusive).
+	Start time.Duration
 	// Before, if positive, moves the window ahead of the exposure: from first
 	// exposure − Before (inclusive) to the first exposure (exclusive).
 	Before time.Duration
@@ -95,12 +98,18 @@ func NewStudy(d *experiment.Definition, sealed []experiment.Variant, uses []Use,
 	}
 	c := compiler{Study: s, seen: map[string]int{}}
 	for _, use := range inOrder(uses) {
-		if err := c.add(use); err != nil {
-			return nil, fmt.Errorf("metric %q: %w", use.Metric.Key, err)
+		window := use.Metric.Definition.Window
+		dated := d.Plan.Method == experiment.MethodAlwaysValid && window > 0
+		if err := c.add(use, span{end: window}, entry{closes: window, dated: dated}); err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
 }
+
+// span is a stretch of time after first exposure: from start, inclusive, to
+// end, exclusive. An end of 0 means none.
+type span struct{ start, end time.Duration }
 
 // Columns are the numbers to fetch for each subject, in the order of
 // Row.Values.
@@ -141,21 +150,22 @@ type compiler struct {
 	seen map[string]int
 }
 
-func (c *compiler) add(use Use) error {
+// add adds a metric of the outcomes in a span.
+func (c *compiler) add(use Use, counted span, entry entry) error {
 	d := &use.Metric.Definition
 	expression, err := d.Parse()
 	if err != nil {
-		return fmt.Errorf("stored expression %q%v", d.Expression, err) // Not the caller's fault, so not wrapped.
+		return fmt.Errorf("metric %q: stored expression %q%v", use.Metric.Key, d.Expression, err) // Not the caller's fault, so not wrapped.
 	}
-	m := compiled{Use: use, expression: expression, entry: entry{closes: d.Window}}
-	m.entry.dated = c.definition.Plan.Method == experiment.MethodAlwaysValid && d.Window > 0
+	m := compiled{Use: use, expression: expression, entry: entry}
 	for _, component := range d.Components {
-		m.sources = append(m.sources, source{fromValue, c.column(Column{Component: component, Window: d.Window})})
+		column := c.column(Column{Component: component, Start: counted.start, Window: counted.end})
+		m.sources = append(m.sources, source{fromValue, column})
 	}
 	for _, name := range use.Covariates {
 		i := slices.IndexFunc(c.definition.Covariates, func(v experiment.Covariate) bool { return v.Name == name })
 		if i < 0 {
-			return fmt.Errorf("the experiment has no covariate %q", name)
+			return fmt.Errorf("metric %q: the experiment has no covariate %q", use.Metric.Key, name)
 		}
 		c.covariate(&m, &c.definition.Covariates[i])
 	}

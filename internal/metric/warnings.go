@@ -34,8 +34,7 @@ func (s *Study) warnings(t *Tally, a *Analysis, shares map[int32][]float64) []st
 		warn("%s seen in a variant that the experiment does not have, and left out.", subjects(t.UnknownVariants))
 	}
 	if t.Cut > 0 {
-		warn("%s exposed before %s, or have covariates from before it: outcomes from then are no longer kept, and their lack counts as none.",
-			subjects(t.Cut), t.KeptFrom.UTC().Format(time.DateOnly))
+		warn("%s", cut(t))
 	}
 	for i := range a.Metrics {
 		result := &a.Metrics[i]
@@ -47,7 +46,7 @@ func (s *Study) warnings(t *Tally, a *Analysis, shares map[int32][]float64) []st
 		}
 	}
 	if t.StratumLimit > 0 {
-		warn("Subjects are not stratified by %q: it has more than %d values.", s.Stratum(), t.StratumLimit)
+		warn("%s", s.unstratified(t))
 	}
 	for _, segment := range t.Segments {
 		if segment.Limit > 0 {
@@ -55,6 +54,17 @@ func (s *Study) warnings(t *Tally, a *Analysis, shares map[int32][]float64) []st
 		}
 	}
 	return out
+}
+
+// cut says that outcomes are missing which have been dropped.
+func cut(t *Tally) string {
+	return fmt.Sprintf("%s exposed before %s, or have covariates from before it: outcomes from then are no longer kept, and their lack counts as none.",
+		subjects(t.Cut), t.KeptFrom.UTC().Format(time.DateOnly))
+}
+
+// unstratified says that the plan's strata are withheld.
+func (s *Study) unstratified(t *Tally) string {
+	return fmt.Sprintf("Subjects are not stratified by %q: it has more than %d values.", s.Stratum(), t.StratumLimit)
 }
 
 // splitChanged says whether the phases differ in the variants' shares.

@@ -121,7 +121,7 @@ func textOfRow(r *metric.Row) string {
 }
 
 func (w world) total(subject [16]byte, first, asOf time.Time, c metric.Column) float64 {
-	from, to := first, first.Add(c.Window)
+	from, to := first.Add(c.Start), first.Add(c.Window)
 	if c.Before > 0 {
 		from, to = first.Add(-c.Before), first
 	}

@@ -201,7 +201,7 @@ func (q *subjectQuery) filter(name int32, c metric.Column) string {
 	case c.Before > 0:
 		parts = append(parts, "o.occurred_time >= e.first_time - "+q.arg(c.Before)+"::interval", "o.occurred_time < e.first_time")
 	case c.Window > 0:
-		parts = append(parts, "o.occurred_time >= e.first_time", "o.occurred_time < e.first_time + "+q.arg(c.Window)+"::interval")
+		parts = append(parts, "o.occurred_time >= e.first_time + "+q.arg(c.Start)+"::interval", "o.occurred_time < e.first_time + "+q.arg(c.Window)+"::interval")
 	default:
 		parts = append(parts, "o.occurred_time >= e.first_time")
 	}

@@ -448,8 +448,11 @@ func TestSubjectsAgainstReference(t *testing.T) {
 		randomWorld(t, d, e.ID, seed)
 		w := readWorld(t, d.raw, e.ID)
 		r := seeded(100 + seed)
-		for range 8 {
+		for i := range 10 {
 			study := randomStudy(t, r.IntN)
+			if i < 2 {
+				study = randomTimeline(t, r.IntN)
+			}
 			asOf := day(1).Add(time.Duration(r.IntN(40)) * hour)
 			want, wantOverridden := w.subjects(asOf, study)
 			rows, overridden := d.subjects(t, e.ID, asOf, study)
@@ -565,4 +568,21 @@ func randomStudy(t *testing.T, intN func(int) int) *metric.Study {
 		columns = append(columns, c)
 	}
 	return studyOf(t, columns, []string{"age", "country"}[:intN(3)], []string{"country", "age"}[:intN(3)])
+}
+
+// randomTimeline is a study with columns that start some time after exposure.
+func randomTimeline(t *testing.T, intN func(int) int) *metric.Study {
+	t.Helper()
+	def := definition()
+	def.Plan.Method = experiment.MethodFixedHorizon
+	aggregates := []experiment.Aggregate{experiment.AggregateCount, experiment.AggregateSum, experiment.AggregateAny}
+	m := metric.Metric{Key: "m", Revision: 1, Definition: metric.Formula("c", []experiment.Component{
+		{Name: "c", Outcome: []string{"purchase", "refund"}[intN(2)], Aggregate: aggregates[intN(3)]},
+	})}
+	m.Definition.Window = []time.Duration{0, 36 * hour, 31 * 24 * hour, 100 * 24 * hour}[intN(4)]
+	study, err := metric.NewTimeline(&def, def.Variants, metric.Use{Metric: m, Role: experiment.RolePrimary})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return study
 }

@@ -25,12 +25,9 @@ type analysisService struct {
 }
 
 func (s *analysisService) AnalyzeExperiment(ctx context.Context, req *assayv1.AnalyzeExperimentRequest) (*assayv1.AnalyzeExperimentResponse, error) {
-	e, err := s.DB.Experiment(ctx, req.Experiment)
+	e, err := s.started(ctx, req.Experiment)
 	if err != nil {
 		return nil, err
-	}
-	if e.StartTime.IsZero() {
-		return nil, experiment.Errorf(experiment.ErrPrecondition, "EXPERIMENT_NOT_STARTED", "the experiment %q has never started", req.Experiment)
 	}
 	stored, err := s.storedOr(ctx, req, e.ID, func(asOf time.Time) (*postgres.Analysis, error) {
 		return s.analyze(ctx, e, req, asOf)
@@ -39,6 +36,15 @@ func (s *analysisService) AnalyzeExperiment(ctx context.Context, req *assayv1.An
 		return nil, err
 	}
 	return decodeAnalysis(stored)
+}
+
+// started returns an experiment that has ever run.
+func (s *analysisService) started(ctx context.Context, key string) (*experiment.Experiment, error) {
+	e, err := s.DB.Experiment(ctx, key)
+	if err == nil && e.StartTime.IsZero() {
+		err = experiment.Errorf(experiment.ErrPrecondition, "EXPERIMENT_NOT_STARTED", "the experiment %q has never started", key)
+	}
+	return e, err
 }
 
 // analysisRequest is what the requests for analyses have in common.
@@ -150,24 +156,34 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 	if err != nil {
 		return nil, nil, err
 	}
-	fold := study.NewFold(asOf)
-	if fold.KeptFrom, err = s.DB.KeptFrom(ctx); err != nil {
-		return nil, nil, err
-	}
-	overridden, err := s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
-		fold.Add(row)
-		return nil
-	})
+	tally, overridden, err := s.tally(ctx, id, study, asOf)
 	if err != nil {
 		return nil, nil, err
 	}
-	tally := fold.Tally()
 	analysis, err := study.Analyze(tally, shares, overridden)
 	if err != nil {
 		return nil, nil, err
 	}
 	moments, err := json.Marshal(tally)
 	return analysis, s.newAnalysis(id, asOf, moments, erased), err
+}
+
+// tally folds what was recorded of an experiment or a holdout, and counts the
+// subjects that were ever pinned.
+func (s *analysisService) tally(ctx context.Context, id int32, study *metric.Study, asOf time.Time) (*metric.Tally, int64, error) {
+	fold := study.NewFold(asOf)
+	var err error
+	if fold.KeptFrom, err = s.DB.KeptFrom(ctx); err != nil {
+		return nil, 0, err
+	}
+	overridden, err := s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
+		fold.Add(row)
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return fold.Tally(), overridden, nil
 }
 
 // newAnalysis returns the record of an analysis that is made now, under an id
@@ -187,14 +203,23 @@ func (s *analysisService) newAnalysis(id int32, asOf time.Time, moments []byte, 
 func (s *analysisService) metricUses(ctx context.Context, e *experiment.Experiment, extra []string) ([]metric.Use, error) {
 	var uses []metric.Use
 	for _, use := range e.Current.Definition.Metrics {
-		m, err := s.DB.Metric(ctx, use.Metric, e.Pins[use.Metric])
+		planned, err := s.plannedUse(ctx, e, use)
 		if err != nil {
 			return nil, err
 		}
-		uses = append(uses, metric.Use{Metric: *m, Role: use.Role, Covariates: use.Covariates, Margin: use.Margin})
+		uses = append(uses, planned)
 	}
 	unplanned, err := s.currentUses(ctx, extra)
 	return append(uses, unplanned...), err
+}
+
+// plannedUse returns a metric of the experiment at its pinned revision.
+func (s *analysisService) plannedUse(ctx context.Context, e *experiment.Experiment, use experiment.MetricUse) (metric.Use, error) {
+	m, err := s.DB.Metric(ctx, use.Metric, e.Pins[use.Metric])
+	if err != nil {
+		return metric.Use{}, err
+	}
+	return metric.Use{Metric: *m, Role: use.Role, Covariates: use.Covariates, Margin: use.Margin}, nil
 }
 
 // currentUses returns metrics that no plan names, at their current revisions.

@@ -79,6 +79,8 @@ var requests = []struct{ method, request string }{
 	{"AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy","segments":["country"]}`},
 	{"AnalysisService/AnalyzeHoldout", `{"holdout":"global","metrics":["revenue","purchase_rate"],"as_of_time":"2026-01-20T00:00:00Z","confidence_level":0.9}`},
 	{"AnalysisService/AnalyzeHoldout", `{"holdout":"global","metrics":["order_value"]}`},
+	{"AnalysisService/GetTimeline", `{"experiment":"checkout-copy","metric":"revenue","as_of_time":"2026-01-20T00:00:00Z"}`},
+	{"AnalysisService/GetTimeline", `{"experiment":"checkout-copy"}`},
 	{"AnalysisService/GetAnalysis", `{"analysis_id":"00000000-0000-4000-8000-000000000000"}`},
 	{"AnalysisService/ListAnalyses", `{"experiment":"checkout-copy","page_size":1,"page_token":"MSAwMDAwMDAwMDAwMDA0MDAwODAwMDAwMDAwMDAwMDAwMA"}`},
 	{"AnalysisService/CompareSummaries", compareSummaries},

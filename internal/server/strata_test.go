@@ -25,32 +25,37 @@ type customer struct {
 	buys    []time.Duration
 }
 
-// sell records customers of an experiment.
+// sell exposes customers to an experiment, and records what they bought.
 func (a *api) sell(tb testing.TB, experiment string, customers []customer) {
 	tb.Helper()
-	for start := 0; start < len(customers); start += 1000 {
-		exposures, outcomes := &assayv1.RecordExposuresRequest{}, &assayv1.RecordOutcomesRequest{}
-		for i, v := range customers[start:min(start+1000, len(customers))] {
-			subject := &assayv1.Subject{Key: fmt.Sprint(experiment, "-", start+i)}
-			for j, after := range v.buys {
-				outcomes.Outcomes = append(outcomes.Outcomes, &assayv1.Outcome{
-					EventId: fmt.Sprint("order-", j), Subject: &assayv1.Subject{Key: subject.Key}, Name: "purchase", OccurredTime: timestamppb.New(v.exposed.Add(after)),
-				})
-			}
-			if v.band != "" {
-				subject.Attributes = &structpb.Struct{Fields: map[string]*structpb.Value{"band": structpb.NewStringValue(v.band)}}
-			}
-			exposures.Exposures = append(exposures.Exposures, &assayv1.Exposure{Experiment: experiment, Variant: v.variant, Subject: subject, ExposedTime: timestamppb.New(v.exposed)})
+	exposures := &assayv1.RecordExposuresRequest{}
+	for i, c := range customers {
+		subject := &assayv1.Subject{Key: fmt.Sprint(experiment, "-", i)}
+		if c.band != "" {
+			subject.Attributes = &structpb.Struct{Fields: map[string]*structpb.Value{"band": structpb.NewStringValue(c.band)}}
 		}
-		if got, err := a.events.RecordExposures(tb.Context(), exposures); err != nil || int(got.Recorded) != len(exposures.Exposures) {
-			tb.Fatal(got, err)
+		exposures.Exposures = append(exposures.Exposures, &assayv1.Exposure{Experiment: experiment, Variant: c.variant, Subject: subject, ExposedTime: timestamppb.New(c.exposed)})
+	}
+	if got, err := a.events.RecordExposures(tb.Context(), exposures); err != nil || int(got.Recorded) != len(customers) {
+		tb.Fatal(got, err)
+	}
+	a.buy(tb, experiment, "order", customers)
+}
+
+// buy records what customers bought, with event ids of a name.
+func (a *api) buy(tb testing.TB, experiment, name string, customers []customer) {
+	tb.Helper()
+	outcomes := &assayv1.RecordOutcomesRequest{}
+	for i, c := range customers {
+		for j, after := range c.buys {
+			outcomes.Outcomes = append(outcomes.Outcomes, &assayv1.Outcome{
+				EventId: fmt.Sprint(name, "-", j), Subject: &assayv1.Subject{Key: fmt.Sprint(experiment, "-", i)},
+				Name: "purchase", OccurredTime: timestamppb.New(c.exposed.Add(after)),
+			})
 		}
-		if len(outcomes.Outcomes) == 0 {
-			continue
-		}
-		if got, err := a.events.RecordOutcomes(tb.Context(), outcomes); err != nil || int(got.Recorded) != len(outcomes.Outcomes) {
-			tb.Fatal(got, err)
-		}
+	}
+	if got, err := a.events.RecordOutcomes(tb.Context(), outcomes); err != nil || int(got.Recorded) != len(outcomes.Outcomes) {
+		tb.Fatal(got, err)
 	}
 }
 

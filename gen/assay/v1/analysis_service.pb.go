@@ -1458,14 +1458,20 @@ type GetTimelineResponse struct {
 	// What was recorded up to this moment counts.
 	AsOfTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
 	// All subjects whose window had closed by the end of each UTC day. Of a metric
-	// without a window: all that were exposed by then.
+	// without a window: all that were exposed by then. A day on which none came has
+	// no point. At most 400 points: if there are more days, a point stands for the
+	// last of 2, 4, 8 … days, and a note says so. The last point of an ALWAYS_VALID
+	// plan is what AnalyzeExperiment says.
 	Cumulative []*TimelinePoint `protobuf:"bytes,5,rep,name=cumulative,proto3" json:"cumulative,omitempty"`
 	// Only what happened in the first day after each subject's exposure, in the
 	// second, and so on: an effect that fades was a novelty. Subjects count whose
-	// day is over. At most 31 days, or as many weeks for a longer window. Empty
-	// for metrics whose components are not counts, sums or "any".
+	// day is over. At most 31 points: the days of the window, the last cut short by
+	// its end; equal whole weeks of a window of more than 31 days; the first 31 days
+	// without a window. Empty for metrics whose components are not counts, sums or
+	// "any".
 	SinceExposure []*TimelinePoint `protobuf:"bytes,6,rep,name=since_exposure,json=sinceExposure,proto3" json:"since_exposure,omitempty"`
-	// The subjects first exposed on each UTC day.
+	// The subjects first exposed on each UTC day, as far as they count. At most 400
+	// points, as in `cumulative`.
 	Cohorts []*TimelinePoint `protobuf:"bytes,7,rep,name=cohorts,proto3" json:"cohorts,omitempty"`
 	// What to know of it.
 	Notes         []string `protobuf:"bytes,8,rep,name=notes,proto3" json:"notes,omitempty"`

@@ -71,8 +71,9 @@ type AnalysisServiceClient interface {
 	// GetTimeline shows how an effect came about: cumulative by day, by days since
 	// exposure (novelty), and by the day of exposure (cohorts).
 	//
-	// NOT_FOUND for an unknown experiment or metric, FAILED_PRECONDITION for a
-	// draft.
+	// It is computed anew with every call, and not stored. NOT_FOUND for an unknown
+	// experiment or metric, INVALID_ARGUMENT for an `as_of_time` in the future or if
+	// no metric is named and none is primary, FAILED_PRECONDITION for a draft.
 	GetTimeline(ctx context.Context, in *GetTimelineRequest, opts ...grpc.CallOption) (*GetTimelineResponse, error)
 	// PlanExperiment answers, for a planned experiment, the one of these that is
 	// left out: the number of subjects, the smallest effect that can be detected,
@@ -217,8 +218,9 @@ type AnalysisServiceServer interface {
 	// GetTimeline shows how an effect came about: cumulative by day, by days since
 	// exposure (novelty), and by the day of exposure (cohorts).
 	//
-	// NOT_FOUND for an unknown experiment or metric, FAILED_PRECONDITION for a
-	// draft.
+	// It is computed anew with every call, and not stored. NOT_FOUND for an unknown
+	// experiment or metric, INVALID_ARGUMENT for an `as_of_time` in the future or if
+	// no metric is named and none is primary, FAILED_PRECONDITION for a draft.
 	GetTimeline(context.Context, *GetTimelineRequest) (*GetTimelineResponse, error)
 	// PlanExperiment answers, for a planned experiment, the one of these that is
 	// left out: the number of subjects, the smallest effect that can be detected,
