@@ -22,7 +22,9 @@ import "math"
 // 100 subjects, 3.5 % for 1,000 and 1 % for 10,000 (testdata/peeking.py).
 //
 // A one-sided test uses the two-sided boundary and drops a bound. It is valid
-// and conservative: its error rate is about half of the α it is given.
+// and conservative: its error rate is about half of the α it is given. So do
+// the two one-sided tests of equivalence, whose interval therefore has the level
+// 1 − α and not 1 − 2α.
 
 // intrinsicTime is Nρ², the time of the boundary. ρ is fixed by the plan, so
 // that it cannot follow the data: it makes the boundary tightest at the

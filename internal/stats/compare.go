@@ -25,7 +25,8 @@ const (
 
 // Margin is the effect under the null hypothesis, signed. The zero value tests
 // for any difference; Greater with −0.01 is non-inferiority of a metric that
-// should rise, Less with 0.01 of one that should fall.
+// should rise, Less with 0.01 of one that should fall. Equivalent has 0.01 for
+// ±0.01.
 type Margin struct {
 	Scale Scale
 	Value float64
@@ -94,7 +95,9 @@ type Comparison struct {
 	// Statistic and PValue are on the margin's scale: they belong to
 	// Difference for an absolute margin, to Lift for a relative one.
 	Statistic, PValue *float64
-	Notes             []string
+	// Opposite is the p-value of the opposite, as in Inference.
+	Opposite *float64
+	Notes    []string
 }
 
 // Effect is an estimate on one scale. A one-sided test leaves one bound nil;

@@ -308,7 +308,11 @@ func TestRequestRefused(t *testing.T) {
 		{"method: method 0 is not known", func(r *Request) { r.Test.Method = 0 }},
 		{"confidence_level: it lies above 0.5 and below 1, and 0.5 does not", func(r *Request) { r.Test.ConfidenceLevel = 0.5 }},
 		{"planned_subjects: it is not negative, and -5 is", func(r *Request) { r.Test.PlannedSubjects = -5 }},
-		{"alternative: alternative 3 is not known", func(r *Request) { r.Test.Alternative = 3 }},
+		{"alternative: alternative 4 is not known", func(r *Request) { r.Test.Alternative = 4 }},
+		{"margin: equivalence needs one greater than 0, and it is 0", func(r *Request) { r.Test.Alternative = Equivalent }},
+		{"margin: equivalence needs one greater than 0, and it is -0.1", func(r *Request) {
+			r.Test.Alternative, r.Margin.Value = Equivalent, -0.1
+		}},
 		{"margin: it is not a finite number", func(r *Request) { r.Margin.Value = math.NaN() }},
 		{"margin: scale 2 is not known", func(r *Request) { r.Margin.Scale = 2 }},
 		{"method: method 7 is not known\nmargin: it is not a finite number\ncontrol: arm -1 is not one of the 2 arms", func(r *Request) {

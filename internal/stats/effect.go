@@ -64,6 +64,6 @@ func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value float64,
 		out.DegreesOfFreedom = present(degrees)
 	}
 	if r.Margin.Scale == scale {
-		c.Statistic, c.PValue = inference.Statistic, inference.PValue
+		c.Statistic, c.PValue, c.Opposite = inference.Statistic, inference.PValue, inference.Opposite
 	}
 }

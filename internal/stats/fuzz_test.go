@@ -11,7 +11,7 @@ import (
 // numbers.
 func arbitrary(shape uint8, test Test, margin float64, count func() int64, number func() float64) Request {
 	const dim = 3
-	test.Method, test.Alternative = FixedHorizon+Method(shape>>5&1), Alternative(shape>>6%3)
+	test.Method, test.Alternative = FixedHorizon+Method(shape>>5&1), Alternative(shape>>6)
 	r := Request{
 		Formula:    []Formula{ComponentMean(0), ComponentRatio(0, 1)}[shape&1],
 		Covariates: [][]int{nil, {2}, {1, 2}, {2, 1}}[shape>>1&3],

@@ -25,6 +25,9 @@ const (
 	Greater
 	// Less asks whether the effect is below the margin.
 	Less
+	// Equivalent asks whether the effect is closer to zero than the margin, on
+	// both sides.
+	Equivalent
 )
 
 // DefaultPlannedSubjects stands for the planned subjects of a plan that names
@@ -61,12 +64,24 @@ type Inference struct {
 	// Statistic is the distance from the null value in standard errors.
 	Statistic *float64
 	PValue    *float64
-	Note      string
+	// Opposite is the p-value of the same test of the opposite: that the effect
+	// is on the other side of the null value, or beyond the margins of
+	// Equivalent on the estimate's side. It is nil for TwoSided, which asks for
+	// both sides.
+	Opposite *float64
+	Note     string
 }
 
 // Infer judges an estimate against the null value. The interval and the
 // p-value agree: a bound lies on the null value exactly when the p-value is
 // 1 − ConfidenceLevel. It expects a test that [Compare] would accept.
+//
+// Equivalent is two one-sided tests, against −null and against null, of which
+// the larger p-value counts (Schuirmann 1987, A comparison of the two one-sided
+// tests procedure and the power approach for assessing the equivalence of
+// average bioavailability). Both bounds are those of one-sided tests, so the
+// interval has the level 1 − 2(1 − ConfidenceLevel), and it lies within the
+// margins exactly when the p-value is at most 1 − ConfidenceLevel.
 func (t Test) Infer(e Evidence, null float64) Inference {
 	switch {
 	case !finite(e.Estimate) || !finite(e.StandardError) || e.StandardError < 0 || !finite(null):
@@ -77,14 +92,26 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 		t.Method == AlwaysValid && e.Subjects < 1:
 		return Inference{Note: "There are too few subjects for a variance: no interval and no p-value."}
 	}
+	side := t.Alternative
+	if side == Equivalent {
+		// The test against the nearer margin has the larger p-value.
+		side = Less
+		if e.Estimate < 0 {
+			side, null = Greater, -null
+		}
+	}
 	half := t.critical(1-t.ConfidenceLevel, e) * e.StandardError
 	lower, upper := e.Estimate-half, e.Estimate+half
 	statistic := (e.Estimate - null) / e.StandardError
 	if !finite(lower) || !finite(upper) || !finite(statistic) {
 		return Inference{Note: "The numbers are too large to compute with: no interval and no p-value."}
 	}
-	p := t.pValue(statistic, e)
+	p := t.pValue(side, statistic, e)
 	inference := Inference{Statistic: &statistic, PValue: &p}
+	if side != TwoSided {
+		opposite := t.pValue(Greater+Less-side, statistic, e) // On the other side.
+		inference.Opposite = &opposite
+	}
 	if t.Alternative != Less {
 		inference.Lower = &lower
 	}
@@ -107,15 +134,16 @@ func (t Test) critical(alpha float64, e Evidence) float64 {
 	return studentUpperQuantile(alpha, e.DegreesOfFreedom)
 }
 
-// pValue is the p-value of a distance from the null value, in standard errors.
-func (t Test) pValue(statistic float64, e Evidence) float64 {
+// pValue is the p-value of a distance from the null value, in standard errors,
+// on one side or both.
+func (t Test) pValue(side Alternative, statistic float64, e Evidence) float64 {
 	if t.Method == AlwaysValid {
-		if t.Alternative == Greater && statistic <= 0 || t.Alternative == Less && statistic >= 0 {
+		if side == Greater && statistic <= 0 || side == Less && statistic >= 0 {
 			return 1
 		}
 		return mixturePValue(statistic, t.intrinsicTime(e.Subjects))
 	}
-	switch t.Alternative {
+	switch side {
 	case Greater:
 		return studentUpperTail(statistic, e.DegreesOfFreedom)
 	case Less:

@@ -48,6 +48,9 @@ func (r *Request) check() error {
 	if !finite(r.Margin.Value) {
 		f.add("margin", "it is not a finite number")
 	}
+	if r.Test.Alternative == Equivalent && r.Margin.Value <= 0 {
+		f.add("margin", "equivalence needs one greater than 0, and it is %v", r.Margin.Value)
+	}
 	if r.Margin.Scale != Absolute && r.Margin.Scale != Relative {
 		f.add("margin", "scale %d is not known", r.Margin.Scale)
 	}
@@ -107,7 +110,7 @@ func (t Test) check(f *faults) {
 	if t.PlannedSubjects < 0 {
 		f.add("planned_subjects", "it is not negative, and %d is", t.PlannedSubjects)
 	}
-	if t.Alternative < TwoSided || t.Alternative > Less {
+	if t.Alternative < TwoSided || t.Alternative > Equivalent {
 		f.add("alternative", "alternative %d is not known", t.Alternative)
 	}
 }
