@@ -115,12 +115,39 @@ const (
 	RoleGuardrail Role = "guardrail"
 )
 
+// DefaultObjective is what is to be shown of a metric in the role if nothing
+// else is said.
+func (r Role) DefaultObjective() Objective {
+	if r == RoleGuardrail {
+		return ObjectiveNonInferiority
+	}
+	return ObjectiveDifference
+}
+
+// Objective is what a comparison is meant to show of a metric, in the direction
+// in which it gets better.
+type Objective string
+
+// The objectives.
+const (
+	ObjectiveDifference     Objective = "difference"
+	ObjectiveSuperiority    Objective = "superiority"
+	ObjectiveNonInferiority Objective = "non_inferiority"
+	ObjectiveEquivalence    Objective = "equivalence"
+)
+
+// HasMargin says whether the objective is to be shown against a margin.
+func (o Objective) HasMargin() bool {
+	return o == ObjectiveNonInferiority || o == ObjectiveEquivalence
+}
+
 // MetricUse is a metric's place in an experiment.
 type MetricUse struct {
 	Metric     string     `json:"metric"`
 	Role       Role       `json:"role"`
+	Objective  Objective  `json:"objective,omitempty"` // Empty means the role's default, and only that.
 	Covariates []string   `json:"covariates,omitempty"`
-	Margin     *Magnitude `json:"margin,omitempty"` // Guardrails only.
+	Margin     *Magnitude `json:"margin,omitempty"` // Of objectives that have one.
 }
 
 // Magnitude is the size of an effect, without direction: in the metric's unit,

@@ -105,17 +105,32 @@ func (d *Definition) validateMetrics(bad *InvalidError) {
 				bad.Add(field+".role", "only one metric can be the primary one")
 			}
 		}
-		switch {
-		case m.Role == RoleGuardrail && m.Margin == nil:
-			bad.Add(field+".margin", "a guardrail needs a margin")
-		case m.Role != RoleGuardrail && m.Margin != nil:
-			bad.Add(field+".margin", "only guardrails have a margin")
-		}
+		m.validateObjective(bad, field)
 		for j, name := range m.Covariates {
 			if !names[name] {
 				bad.Add(fmt.Sprintf("%s.covariates[%d]", field, j), "the experiment has no covariate %q", name)
 			}
 		}
+	}
+}
+
+// validateObjective checks the objective and its margin. A guardrail's margin
+// may be 0: it must not get worse at all.
+func (m *MetricUse) validateObjective(bad *InvalidError, field string) {
+	if m.Role == RoleGuardrail {
+		if m.Objective != "" {
+			bad.Add(field+".objective", "a guardrail is for non-inferiority")
+		}
+		if m.Margin == nil {
+			bad.Add(field+".margin", "a guardrail needs a margin")
+		}
+		return
+	}
+	switch hasMargin := m.Objective.HasMargin(); {
+	case hasMargin && (m.Margin == nil || !(m.Margin.Value > 0)):
+		bad.Add(field+".margin", "this objective needs a margin greater than 0")
+	case !hasMargin && m.Margin != nil:
+		bad.Add(field+".margin", "only guardrails, non-inferiority and equivalence have a margin")
 	}
 }
 

@@ -41,6 +41,8 @@ type Result struct {
 	Metric           string
 	Revision         int32
 	Role             experiment.Role // Empty if it was not planned.
+	Objective        experiment.Objective
+	Margin           *experiment.Magnitude // Of the objective; nil if it has none.
 	Confirmatory     bool
 	PeekingProtected bool
 	OpenWindows      int64 // Subjects whose window is still open; not counted yet.
@@ -85,6 +87,9 @@ type Comparison struct {
 	Earlier          *Earlier // Nil unless an earlier p-value counts, as it is smaller.
 	AdjustedPValue   *float64 // Within its family; nil where no correction applies.
 	Significant      bool
+	// Opposed says that the opposite of a one-sided objective was shown, at the
+	// plan's level and not corrected: see verdict.
+	Opposed bool
 	// VarianceReduction is the share of the difference's variance that the
 	// covariates removed.
 	VarianceReduction *float64

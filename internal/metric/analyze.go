@@ -61,7 +61,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 	metric, tally := &s.metrics[m], &t.Metrics[m]
 	result := Result{
 		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
-		Role: metric.Role, Confirmatory: metric.Role != "",
+		Role: metric.Role, Objective: metric.Objective, Margin: metric.Margin, Confirmatory: metric.Role != "",
 		PeekingProtected: s.definition.Plan.Method == experiment.MethodAlwaysValid && metric.Metric.Definition.Window > 0,
 		OpenWindows:      tally.OpenWindows,
 	}
@@ -91,12 +91,13 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 // is a stratum, or several, so that a change of the split in mid flight does not
 // pass for an effect.
 func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, error) {
-	test, err := test(&s.definition.Plan, s.pairShare(), stats.TwoSided)
+	alternative, margin := metric.question()
+	test, err := test(&s.definition.Plan, s.pairShare(), alternative)
 	if err != nil {
 		return nil, nil, err
 	}
 	c := contest{
-		expression: metric.expression, control: s.control, test: test, margin: metric.margin(),
+		expression: metric.expression, control: s.control, test: test, margin: margin,
 		names: make([]string, len(metric.sources)),
 	}
 	for v := range moments {
@@ -117,7 +118,9 @@ func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, er
 		comparison.Notes = append(comparison.Notes, notes...)
 		if metric.Role == experiment.RoleGuardrail {
 			comparison.Guardrail = guardrail(comparison, metric.Metric.Definition.Direction, metric.Margin)
-			comparison.Notes = append(comparison.Notes, marginNote(c.margin))
+		}
+		if metric.Margin != nil {
+			comparison.Notes = append(comparison.Notes, marginNote(metric.Objective, margin))
 		}
 	}
 	return arms, comparisons, nil

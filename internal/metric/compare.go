@@ -77,7 +77,7 @@ func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
 	for _, note := range from.Notes {
 		out.Notes = append(out.Notes, c.rename(note))
 	}
-	out.Significant = c.significant(out.PValue)
+	out.Significant, out.Opposed = c.significant(from.PValue), c.significant(from.Opposite)
 	return out
 }
 

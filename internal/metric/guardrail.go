@@ -1,25 +1,6 @@
 package metric
 
-import (
-	"fmt"
-
-	"github.com/assayhq/assay/internal/experiment"
-	"github.com/assayhq/assay/internal/stats"
-)
-
-// margin is the effect that a metric is tested against: none, or for a
-// guardrail its margin in the bad direction. So a guardrail's p-value and its
-// interval say the same about the margin.
-func (m *compiled) margin() stats.Margin {
-	if m.Role != experiment.RoleGuardrail || m.Margin == nil {
-		return stats.Margin{}
-	}
-	margin := stats.Margin{Value: -m.Metric.Definition.Direction.sign() * m.Margin.Value}
-	if m.Margin.Relative {
-		margin.Scale = stats.Relative
-	}
-	return margin
-}
+import "github.com/assayhq/assay/internal/experiment"
 
 // guardrail judges a comparison by its whole interval: the estimate alone
 // never passes.
@@ -45,12 +26,4 @@ func guardrail(c *Comparison, direction Direction, margin *experiment.Magnitude)
 		return GuardrailFailed
 	}
 	return GuardrailUndecided
-}
-
-// marginNote says what a guardrail's p-value is of.
-func marginNote(margin stats.Margin) string {
-	if margin.Scale == stats.Relative {
-		return fmt.Sprintf("The p-value is of a test against the margin, a lift of %+.6g.", margin.Value)
-	}
-	return fmt.Sprintf("The p-value is of a test against the margin, a difference of %+.6g.", margin.Value)
 }

@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,8 +16,9 @@ import (
 type Use struct {
 	Metric     Metric // At the revision to be used: the pinned one if there is one.
 	Role       experiment.Role
+	Objective  experiment.Objective  // Empty means the role's default.
 	Covariates []string              // Names of the experiment's covariates.
-	Margin     *experiment.Magnitude // Guardrails only.
+	Margin     *experiment.Magnitude // Of objectives that have one.
 }
 
 // Column is one number per subject that a query must fetch.
@@ -157,6 +159,7 @@ func (c *compiler) add(use Use, counted span, entry entry) error {
 	if err != nil {
 		return fmt.Errorf("metric %q: stored expression %q%v", use.Metric.Key, d.Expression, err) // Not the caller's fault, so not wrapped.
 	}
+	use.Objective = cmp.Or(use.Objective, use.Role.DefaultObjective())
 	m := compiled{Use: use, expression: expression, entry: entry}
 	for _, component := range d.Components {
 		column := c.column(Column{Component: component, Start: counted.start, Window: counted.end})

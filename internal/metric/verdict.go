@@ -11,12 +11,32 @@ type standing struct {
 	primary    *Comparison
 	guardrails []*Comparison
 	metrics    []string // Of the guardrails.
-	wins       bool     // Significantly better on the primary metric.
-	loses      bool     // Significantly worse on it.
+	wins       bool     // The primary metric's objective is shown.
+	loses      bool     // Its opposite is.
 	safe       bool     // Within every guardrail's margin.
 	harms      bool     // Beyond some guardrail's margin.
 	negligible bool     // Any effect on the primary metric is too small to matter.
 }
+
+// wording is how a verdict speaks of an objective.
+type wording struct {
+	wins    string // Of a treatment on a metric.
+	allLose string // Of a metric.
+	better  string
+	worse   string
+}
+
+var (
+	ofDifference = wording{"%s wins on %s", "Every treatment loses on %s", "better", "worse"}
+	wordings     = map[experiment.Objective]wording{
+		experiment.ObjectiveDifference:  ofDifference,
+		experiment.ObjectiveSuperiority: ofDifference,
+		experiment.ObjectiveNonInferiority: {
+			"%s is not worse by the margin on %s", "Every treatment is worse by the margin on %s", "not worse by the margin", "worse by the margin"},
+		experiment.ObjectiveEquivalence: {
+			"%s is equivalent on %s", "Every treatment differs by more than the margin on %s", "within the margin", "beyond the margin"},
+	}
+)
 
 // verdict applies the plan. Rules are tried in the order of what they trust
 // the figures with: first whether they can be trusted at all, then whether it
@@ -26,14 +46,14 @@ func (s *Study) verdict(a *Analysis) Verdict {
 		return Verdict{Action: ActionInconclusive, Reasons: []string{"The plan has no primary metric to decide by."}}
 	}
 	plan, primary := &s.definition.Plan, &a.Metrics[0]
-	standings := s.standings(a)
+	standings, words := s.standings(a), wordings[s.metrics[0].Objective]
 	subjects := int64(0)
 	for i := range primary.Arms {
 		subjects += primary.Arms[i].Subjects
 	}
 	complete := plan.PlannedSubjects > 0 && subjects >= plan.PlannedSubjects
 	decide := func(action Action, format string, args ...any) Verdict {
-		reasons := append([]string{fmt.Sprintf(format, args...)}, s.reasons(primary.Metric, standings)...)
+		reasons := append([]string{fmt.Sprintf(format, args...)}, s.reasons(primary.Metric, words, standings)...)
 		return Verdict{Action: action, Reasons: reasons}
 	}
 	switch {
@@ -49,7 +69,7 @@ func (s *Study) verdict(a *Analysis) Verdict {
 		if len(winner.guardrails) > 0 {
 			safely = " and keeps within every guardrail"
 		}
-		v := decide(ActionShip, "%s wins on %s%s.", winner.primary.Variant, primary.Metric, safely)
+		v := decide(ActionShip, words.wins+"%s.", winner.primary.Variant, primary.Metric, safely)
 		v.Variant = winner.primary.Variant
 		return v
 	}
@@ -65,7 +85,7 @@ func (s *Study) verdict(a *Analysis) Verdict {
 	}
 	switch {
 	case lost == len(standings):
-		return decide(ActionRollBack, "Every treatment loses on %s or breaks a guardrail.", primary.Metric)
+		return decide(ActionRollBack, words.allLose+" or breaks a guardrail.", primary.Metric)
 	case hopeless == len(standings):
 		return decide(ActionInconclusive, "No treatment that does no harm can have an effect on %s beyond the smallest one of interest, %s.", primary.Metric, magnitude(plan.MinimumEffect))
 	case complete:
@@ -74,16 +94,25 @@ func (s *Study) verdict(a *Analysis) Verdict {
 	return decide(ActionKeepRunning, "Nothing is decided yet, with %d subjects analysed.", subjects)
 }
 
-// standings judges every treatment, in listed order.
+// standings judges every treatment, in listed order. What is to be shown was
+// corrected for the number of treatments. Its opposite need not be: a roll-back
+// asks that every treatment loses, and a rule that asks for all of several
+// tests keeps the error rate of each, as in correct. An effect that is too small
+// to matter speaks against a difference, not against being no worse.
 func (s *Study) standings(a *Analysis) []standing {
-	primary := &a.Metrics[0]
-	sign := s.metrics[0].Metric.Definition.Direction.sign()
+	primary, metric := &a.Metrics[0], &s.metrics[0]
 	standings := make([]standing, len(primary.Comparisons))
 	for i := range standings {
 		c := &primary.Comparisons[i]
-		st := standing{primary: c, safe: true, negligible: within(c, s.definition.Plan.MinimumEffect)}
-		if c.Significant {
-			st.wins, st.loses = sides(c, sign)
+		st := standing{primary: c, safe: true}
+		switch {
+		case metric.Objective != experiment.ObjectiveDifference:
+			st.wins, st.loses = c.Significant && metric.meets(c), c.Opposed && !c.Significant
+		case c.Significant:
+			st.wins, st.loses = sides(c, metric.Metric.Definition.Direction.sign())
+		}
+		if !metric.Objective.HasMargin() {
+			st.negligible = within(c, s.definition.Plan.MinimumEffect)
 		}
 		for m := range a.Metrics {
 			if a.Metrics[m].Role != experiment.RoleGuardrail {
@@ -144,16 +173,16 @@ func within(c *Comparison, m *experiment.Magnitude) bool {
 }
 
 // reasons are the figures behind a verdict, treatment by treatment.
-func (s *Study) reasons(primary string, standings []standing) []string {
+func (s *Study) reasons(primary string, words wording, standings []standing) []string {
 	var reasons []string
 	for i := range standings {
 		st := &standings[i]
 		outcome := "not decided"
 		switch {
 		case st.wins:
-			outcome = "better"
+			outcome = words.better
 		case st.loses:
-			outcome = "worse"
+			outcome = words.worse
 		case st.negligible:
 			outcome = "too small to matter"
 		}
@@ -178,8 +207,13 @@ func sentence(c *Comparison, metric, outcome string) string {
 	text += fmt.Sprintf("; difference %+.6g", *c.Difference.Estimate)
 	// The interval that decided, which is that of the difference: the lift's is
 	// wider, as the baseline is uncertain too.
-	if c.Difference.Lower != nil && c.Difference.Upper != nil {
-		text += fmt.Sprintf(" (%+.6g to %+.6g)", *c.Difference.Lower, *c.Difference.Upper)
+	switch lower, upper := c.Difference.Lower, c.Difference.Upper; {
+	case lower != nil && upper != nil:
+		text += fmt.Sprintf(" (%+.6g to %+.6g)", *lower, *upper)
+	case lower != nil:
+		text += fmt.Sprintf(" (%+.6g or more)", *lower)
+	case upper != nil:
+		text += fmt.Sprintf(" (%+.6g or less)", *upper)
 	}
 	if c.Lift.Estimate != nil {
 		text += fmt.Sprintf(", lift %+.2f%%", 100**c.Lift.Estimate)

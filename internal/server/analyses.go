@@ -219,7 +219,7 @@ func (s *analysisService) plannedUse(ctx context.Context, e *experiment.Experime
 	if err != nil {
 		return metric.Use{}, err
 	}
-	return metric.Use{Metric: *m, Role: use.Role, Covariates: use.Covariates, Margin: use.Margin}, nil
+	return metric.Use{Metric: *m, Role: use.Role, Objective: use.Objective, Covariates: use.Covariates, Margin: use.Margin}, nil
 }
 
 // currentUses returns metrics that no plan names, at their current revisions.

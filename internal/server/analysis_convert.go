@@ -36,6 +36,7 @@ var alternatives = map[assayv1.Alternative]stats.Alternative{
 	assayv1.Alternative_ALTERNATIVE_TWO_SIDED:   stats.TwoSided,
 	assayv1.Alternative_ALTERNATIVE_GREATER:     stats.Greater,
 	assayv1.Alternative_ALTERNATIVE_LESS:        stats.Less,
+	assayv1.Alternative_ALTERNATIVE_EQUIVALENT:  stats.Equivalent,
 }
 
 func fromShift(shift *assayv1.Shift) stats.Margin {
@@ -60,7 +61,7 @@ func toAnalysis(a *metric.Analysis) *assayv1.AnalyzeExperimentResponse {
 
 func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 	return &assayv1.MetricAnalysis{
-		Metric: r.Metric, MetricRevision: r.Revision, Role: roles.to(r.Role),
+		Metric: r.Metric, MetricRevision: r.Revision, Role: roles.to(r.Role), Objective: objectives.to(r.Objective), Margin: toMagnitude(r.Margin),
 		Confirmatory: r.Confirmatory, PeekingProtected: r.PeekingProtected, OpenWindowSubjects: r.OpenWindows,
 		Arms:        convert(r.Arms, toArm),
 		Comparisons: convert(r.Comparisons, toComparison),

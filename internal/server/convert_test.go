@@ -32,7 +32,9 @@ func FuzzExperimentRoundTrip(f *testing.F) {
 		  "eligibility":"attributes.country == 'PL'","traffic":0,"salt":"s","assignment":"ASSIGNMENT_EXTERNAL","labels":{"a":"<&>","b":""},"segments":["country"],
 		  "covariates":[{"name":"x","attribute":"spend"},{"name":"y","past_outcomes":{"outcome":"o","aggregate":"AGGREGATE_DISTINCT_DAYS","window":"86400.000000001s",
 		    "conditions":[{"field":"value","op":"OP_NOT_EQUAL","values":["1","1e-400"]}]}}],
-		  "metrics":[{"metric":"m","role":"METRIC_ROLE_GUARDRAIL","covariates":["x","y"],"margin":{"relative":0}},{"metric":"n","role":"METRIC_ROLE_SECONDARY"}],
+		  "metrics":[{"metric":"m","role":"METRIC_ROLE_GUARDRAIL","objective":"OBJECTIVE_NON_INFERIORITY","covariates":["x","y"],"margin":{"relative":0}},
+		    {"metric":"n","role":"METRIC_ROLE_SECONDARY"},{"metric":"o","role":"METRIC_ROLE_PRIMARY","objective":"OBJECTIVE_EQUIVALENCE","margin":{"absolute":1}},
+		    {"metric":"q","role":"METRIC_ROLE_SECONDARY","objective":"OBJECTIVE_DIFFERENCE"}],
 		  "plan":{"method":"METHOD_FIXED_HORIZON","confidence_level":0.5000000000000001,"correction":"CORRECTION_BENJAMINI_HOCHBERG","minimum_effect":{"absolute":5e-324},"planned_subjects":"1000000000000"}}`,
 	} {
 		f.Add(encode(f, new(assayv1.Experiment), seed))
@@ -167,7 +169,8 @@ func TestDefinitionOf(t *testing.T) {
 		"variants":[{"key":"a","control":true,"weight":3,"description":"x"},{"key":"b","payload":{"y":[1],"x":"<"}}],
 		"eligibility":"unit == 'account'","traffic":0.25,"salt":"z","assignment":"ASSIGNMENT_EXTERNAL","labels":{"k":"v"},"segments":["country"],
 		"covariates":[{"name":"x","attribute":"spend"},{"name":"y","past_outcomes":{"outcome":"o","aggregate":"AGGREGATE_MAX","window":"60s","conditions":[{"field":"f","op":"OP_EQUAL","values":["v"]}]}}],
-		"metrics":[{"metric":"m","role":"METRIC_ROLE_GUARDRAIL","covariates":["y"],"margin":{"relative":0.1}}],
+		"metrics":[{"metric":"m","role":"METRIC_ROLE_GUARDRAIL","objective":"OBJECTIVE_NON_INFERIORITY","covariates":["y"],"margin":{"relative":0.1}},
+			{"metric":"n","role":"METRIC_ROLE_SECONDARY","objective":"OBJECTIVE_SUPERIORITY"},{"metric":"o","role":"METRIC_ROLE_SECONDARY","objective":"OBJECTIVE_DIFFERENCE"}],
 		"plan":{"method":"METHOD_FIXED_HORIZON","confidence_level":0.9,"correction":"CORRECTION_BONFERRONI","minimum_effect":{"absolute":2},"planned_subjects":"5"}}`)
 	got, err := definitionOf(&message)
 	if err != nil {
@@ -185,7 +188,11 @@ func TestDefinitionOf(t *testing.T) {
 			Component: experiment.Component{Outcome: "o", Aggregate: experiment.AggregateMax, Conditions: []experiment.Condition{{Field: "f", Op: experiment.OpEqual, Values: []string{"v"}}}},
 			Window:    time.Minute,
 		}}},
-		Metrics: []experiment.MetricUse{{Metric: "m", Role: experiment.RoleGuardrail, Covariates: []string{"y"}, Margin: &experiment.Magnitude{Value: 0.1, Relative: true}}},
+		Metrics: []experiment.MetricUse{
+			{Metric: "m", Role: experiment.RoleGuardrail, Covariates: []string{"y"}, Margin: &experiment.Magnitude{Value: 0.1, Relative: true}},
+			{Metric: "n", Role: experiment.RoleSecondary, Objective: experiment.ObjectiveSuperiority},
+			{Metric: "o", Role: experiment.RoleSecondary},
+		},
 		Plan: experiment.Plan{Method: experiment.MethodFixedHorizon, ConfidenceLevel: 0.9, Correction: experiment.CorrectionBonferroni,
 			MinimumEffect: &experiment.Magnitude{Value: 2}, PlannedSubjects: 5},
 	}
@@ -233,7 +240,7 @@ func TestToAnalysis(t *testing.T) {
 		SampleRatio: metric.SampleRatio{Observed: map[string]int64{"a": 1}, Expected: map[string]float64{"a": 2}, PValue: next(), Verdict: metric.SampleRatioMismatch},
 		Exclusions:  metric.Exclusions{Crossovers: 3, Overridden: 4},
 		Metrics: []metric.Result{{
-			Metric: "m", Revision: 5, Role: experiment.RoleSecondary, Confirmatory: true, PeekingProtected: true, OpenWindows: 6,
+			Metric: "m", Revision: 5, Role: experiment.RoleSecondary, Objective: experiment.ObjectiveEquivalence, Margin: &experiment.Magnitude{Value: 7, Relative: true}, Confirmatory: true, PeekingProtected: true, OpenWindows: 6,
 			Arms:        []metric.Arm{{Variant: "a", Subjects: 7, Mean: next(), StandardError: next(), Total: next(), Notes: []string{"o"}}},
 			Comparisons: []metric.Comparison{whole},
 			Segments:    []metric.Segment{{Attribute: "country", Value: "PL", Arms: []metric.Arm{{Variant: "b"}}, Comparisons: []metric.Comparison{{Variant: "c"}}}},
@@ -245,7 +252,7 @@ func TestToAnalysis(t *testing.T) {
 	encode(t, &want, `{
 		"sampleRatio":{"observed":{"a":"1"},"expected":{"a":2},"pValue":25,"verdict":"SAMPLE_RATIO_VERDICT_MISMATCH"},
 		"exclusions":{"crossovers":"3","overridden":"4"},
-		"metrics":[{"metric":"m","metricRevision":5,"role":"METRIC_ROLE_SECONDARY","confirmatory":true,"peekingProtected":true,"openWindowSubjects":"6",
+		"metrics":[{"metric":"m","metricRevision":5,"role":"METRIC_ROLE_SECONDARY","objective":"OBJECTIVE_EQUIVALENCE","margin":{"relative":7},"confirmatory":true,"peekingProtected":true,"openWindowSubjects":"6",
 			"arms":[{"variant":"a","subjects":"7","mean":26,"standardError":27,"total":28,"notes":["o"]}],
 			"comparisons":[{"variant":"b","baseline":"a","difference":{"estimate":1,"lower":2,"upper":3},"lift":{"estimate":4,"lower":5,"upper":6},
 				"standardError":7,"statistic":8,"degreesOfFreedom":9,"pValue":10,"adjustedPValue":11,"significant":true,"varianceReduction":12,

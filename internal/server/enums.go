@@ -103,6 +103,13 @@ var roles = enum[assayv1.MetricRole, experiment.Role]{
 	{assayv1.MetricRole_METRIC_ROLE_GUARDRAIL, experiment.RoleGuardrail},
 }
 
+var objectives = enum[assayv1.Objective, experiment.Objective]{
+	{assayv1.Objective_OBJECTIVE_DIFFERENCE, experiment.ObjectiveDifference},
+	{assayv1.Objective_OBJECTIVE_SUPERIORITY, experiment.ObjectiveSuperiority},
+	{assayv1.Objective_OBJECTIVE_NON_INFERIORITY, experiment.ObjectiveNonInferiority},
+	{assayv1.Objective_OBJECTIVE_EQUIVALENCE, experiment.ObjectiveEquivalence},
+}
+
 // An unspecified method or correction is the default one.
 
 var methods = enum[assayv1.Method, experiment.Method]{

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -59,9 +60,14 @@ func fromExperiment(p *assayv1.Experiment) (*experiment.Definition, error) {
 		def.Covariates = append(def.Covariates, fromCovariate(c))
 	}
 	for _, m := range p.Metrics {
-		def.Metrics = append(def.Metrics, experiment.MetricUse{
-			Metric: m.Metric, Role: roles.from(m.Role), Covariates: m.Covariates, Margin: fromMagnitude(m.Margin),
-		})
+		use := experiment.MetricUse{
+			Metric: m.Metric, Role: roles.from(m.Role), Objective: objectives.from(m.Objective),
+			Covariates: m.Covariates, Margin: fromMagnitude(m.Margin),
+		}
+		if use.Objective == use.Role.DefaultObjective() {
+			use.Objective = ""
+		}
+		def.Metrics = append(def.Metrics, use)
 	}
 	return def, bad.Err()
 }
@@ -150,7 +156,8 @@ func toExperiment(e *experiment.Experiment) *assayv1.Experiment {
 	}
 	for _, m := range def.Metrics {
 		p.Metrics = append(p.Metrics, &assayv1.ExperimentMetric{
-			Metric: m.Metric, Role: roles.to(m.Role), Covariates: m.Covariates, Margin: toMagnitude(m.Margin),
+			Metric: m.Metric, Role: roles.to(m.Role), Objective: objectives.to(cmp.Or(m.Objective, m.Role.DefaultObjective())),
+			Covariates: m.Covariates, Margin: toMagnitude(m.Margin),
 		})
 	}
 	p.Allocation = toRanges(e.Current.Allocation)

@@ -39,7 +39,7 @@ func TestRevisionChanges(t *testing.T) {
 			`{"path":"covariates[\"past_spend\"].attribute","before":"past_spend"},
 			{"path":"covariates[\"past_spend\"].past_outcomes","after":{"outcome":"purchase","aggregate":"AGGREGATE_SUM","window":"60s"}},
 			{"path":"metrics[\"refund_rate\"].margin.absolute","before":0.01,"after":0.02},
-			{"path":"metrics[\"revenue\"]","before":{"metric":"revenue","role":"METRIC_ROLE_SECONDARY","covariates":["past_spend"]}}`},
+			{"path":"metrics[\"revenue\"]","before":{"metric":"revenue","role":"METRIC_ROLE_SECONDARY","objective":"OBJECTIVE_DIFFERENCE","covariates":["past_spend"]}}`},
 		{`{"experiment":{"key":"checkout-copy","unit":"account","salt":"s","assignment":"ASSIGNMENT_NATIVE"}}`,
 			`{"path":"unit","before":"user","after":"account"},{"path":"salt","before":"checkout-copy","after":"s"}`},
 	}

@@ -144,12 +144,14 @@ type VerdictAction int32
 const (
 	// Never sent.
 	VerdictAction_VERDICT_ACTION_UNSPECIFIED VerdictAction = 0
-	// Ship the named variant: it wins on the primary metric by the plan's rule,
-	// keeps within every guardrail, and the sample ratio holds.
+	// Ship the named variant: the primary metric's objective is shown by the
+	// plan's rule, it keeps within every guardrail, and the sample ratio holds.
 	VerdictAction_VERDICT_ACTION_SHIP VerdictAction = 1
 	// Not decided yet.
 	VerdictAction_VERDICT_ACTION_KEEP_RUNNING VerdictAction = 2
-	// Every variant loses on the primary metric or breaks a guardrail.
+	// Every variant breaks a guardrail or loses on the primary metric: it is
+	// significantly worse, or the opposite of a one-sided objective or of
+	// equivalence is shown at the plan's level, for each variant by itself.
 	VerdictAction_VERDICT_ACTION_ROLL_BACK VerdictAction = 3
 	// The data cannot decide: the sample ratio is broken, the planned size is
 	// reached without a winner, or there is no primary metric.
@@ -529,7 +531,7 @@ type MetricAnalysis struct {
 	Segments []*SegmentResult `protobuf:"bytes,9,rep,name=segments,proto3" json:"segments,omitempty"`
 	// What is to be shown of it.
 	Objective Objective `protobuf:"varint,10,opt,name=objective,proto3,enum=assay.v1.Objective" json:"objective,omitempty"`
-	// The margin of the objective.
+	// The margin of the objective. Absent if it has none.
 	Margin *Magnitude `protobuf:"bytes,11,opt,name=margin,proto3" json:"margin,omitempty"`
 	// Whether the effect differs between the values of a segment.
 	Heterogeneity []*Heterogeneity `protobuf:"bytes,12,rep,name=heterogeneity,proto3" json:"heterogeneity,omitempty"`

@@ -89,15 +89,17 @@ const (
 	Objective_OBJECTIVE_UNSPECIFIED Objective = 0
 	// That the variants differ, either way: two-sided.
 	Objective_OBJECTIVE_DIFFERENCE Objective = 1
-	// That the variant is better: one-sided. That it is worse is not asked.
+	// That the variant is better: one-sided.
 	Objective_OBJECTIVE_SUPERIORITY Objective = 2
 	// That the variant is not worse by the margin or more: one-sided. For a
 	// guardrail the interval is two-sided, and all of it must keep the margin.
 	Objective_OBJECTIVE_NON_INFERIORITY Objective = 3
 	// That the variant differs by less than the margin either way: two one-sided
-	// tests (Schuirmann 1987). Its interval has the level 1 − 2 × (1 − confidence
-	// level), which is within the margins exactly when the p-value is small
-	// enough.
+	// tests (Schuirmann 1987), of which the larger p-value counts. Both bounds are
+	// those of one-sided tests, so the interval has the level 1 − 2 × (1 −
+	// confidence level); under ALWAYS_VALID, whose one-sided tests use the
+	// two-sided boundary, the confidence level itself. It is within the margins
+	// exactly when the p-value is at most 1 − confidence level.
 	Objective_OBJECTIVE_EQUIVALENCE Objective = 4
 )
 
@@ -335,8 +337,9 @@ type ExperimentMetric struct {
 	// Names of the experiment's covariates that reduce its variance.
 	Covariates []string `protobuf:"bytes,3,rep,name=covariates,proto3" json:"covariates,omitempty"`
 	// The margin of its objective: how much worse it may get for NON_INFERIORITY,
-	// how much it may differ for EQUIVALENCE. Greater than 0 for these two, and
-	// refused for others.
+	// how much it may differ for EQUIVALENCE. Required for these two, greater than
+	// 0 (or 0 for a guardrail, which then must not get worse at all), and refused
+	// for others.
 	Margin *Magnitude `protobuf:"bytes,4,opt,name=margin,proto3" json:"margin,omitempty"`
 	// What is to be shown. Default NON_INFERIORITY for guardrails, which allow no
 	// other, and DIFFERENCE for the rest.
