@@ -10,6 +10,7 @@ type Analysis struct {
 	Metrics     []Result // Primary, secondary, guardrails, then exploratory ones.
 	Verdict     Verdict
 	Warnings    []string // What a reader must know before trusting the figures.
+	Deviations  []experiment.Deviation
 }
 
 // SampleRatio is the test for a sample-ratio mismatch.

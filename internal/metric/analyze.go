@@ -34,7 +34,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 		return nil, err
 	}
 	a.Verdict = s.verdict(a)
-	a.Warnings = s.warnings(t, a, shares)
+	a.Warnings = s.warnings(t, a)
 	return a, nil
 }
 

@@ -2,14 +2,13 @@ package metric
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
 
 // warnings say what a reader must know before trusting the figures.
-func (s *Study) warnings(t *Tally, a *Analysis, shares map[int32][]float64) []string {
+func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	var out []string
 	warn := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if len(t.Phases) == 0 {
@@ -21,14 +20,8 @@ func (s *Study) warnings(t *Tally, a *Analysis, shares map[int32][]float64) []st
 	if s.definition.External {
 		warn("The variants were assigned elsewhere: exposures were not checked against the split.")
 	}
-	if splitChanged(shares) {
-		warn("The variants or their weights have changed since the plan was sealed: subjects count in the phase and variant of their first exposure, and each phase is compared within itself.")
-	}
 	if n := a.Exclusions.Crossovers; n > 0 {
 		warn("%s seen in more than one variant of a phase, and left out.", subjects(n))
-	}
-	if n := a.Exclusions.Overridden; n > 0 {
-		warn("%s pinned to a variant at some time, and left out.", subjects(n))
 	}
 	if t.UnknownVariants > 0 {
 		warn("%s seen in a variant that the experiment does not have, and left out.", subjects(t.UnknownVariants))
@@ -65,20 +58,6 @@ func cut(t *Tally) string {
 // unstratified says that the plan's strata are withheld.
 func (s *Study) unstratified(t *Tally) string {
 	return fmt.Sprintf("Subjects are not stratified by %q: it has more than %d values.", s.Stratum(), t.StratumLimit)
-}
-
-// splitChanged says whether the phases differ in the variants' shares.
-func splitChanged(shares map[int32][]float64) bool {
-	var first []float64
-	for _, of := range shares {
-		if first == nil {
-			first = of
-		}
-		if !slices.Equal(of, first) {
-			return true
-		}
-	}
-	return false
 }
 
 // subjects begins a sentence about n subjects.

@@ -20,6 +20,7 @@ type Analysis struct {
 	RequestHash  []byte    // Of the request with its resolved moment.
 	Result       []byte
 	Moments      []byte // JSON.
+	Analysed     int64  // How many subjects of the primary metric; set to save it.
 	Erased       int64  // How many of its exposed subjects were erased before; set to save it.
 	ErasedSince  int64  // And since; set where it is read.
 }
@@ -31,9 +32,9 @@ const analysisColumns = `id, experiment_id, revision, as_of_time, create_time, r
 // SaveAnalysis stores an analysis and returns what is stored for its request:
 // another server may have stored its own first.
 func (db *DB) SaveAnalysis(ctx context.Context, a *Analysis) (*Analysis, error) {
-	if _, err := db.definitions.Exec(ctx, `INSERT INTO analyses (id, experiment_id, revision, as_of_time, request_hash, create_time, result, moments, erased)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-		a.ID, a.ExperimentID, a.Revision, a.AsOfTime, a.RequestHash, a.CreateTime, a.Result, string(a.Moments), a.Erased); err != nil {
+	if _, err := db.definitions.Exec(ctx, `INSERT INTO analyses (id, experiment_id, revision, as_of_time, request_hash, create_time, result, moments, erased, analysed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
+		a.ID, a.ExperimentID, a.Revision, a.AsOfTime, a.RequestHash, a.CreateTime, a.Result, string(a.Moments), a.Erased, a.Analysed); err != nil {
 		return nil, interpret(err)
 	}
 	return db.FindAnalysis(ctx, a.ExperimentID, a.RequestHash)
@@ -78,6 +79,15 @@ func (db *DB) Analyses(ctx context.Context, experimentID int32, created time.Tim
 	}
 	list, err := pgx.CollectRows(rows, scanAnalysis)
 	return list, interpret(err)
+}
+
+// EarlyLooks counts the moments that an experiment's analyses looked at before
+// any had as many subjects of the primary metric as planned.
+func (db *DB) EarlyLooks(ctx context.Context, experimentID int32, planned int64) (n int64, err error) {
+	err = db.definitions.QueryRow(ctx, `SELECT count(DISTINCT as_of_time) FROM analyses WHERE experiment_id = $1 AND analysed < $2
+		AND create_time < coalesce((SELECT min(create_time) FROM analyses WHERE experiment_id = $1 AND analysed >= $2), 'infinity')`,
+		experimentID, planned).Scan(&n)
+	return n, interpret(err)
 }
 
 func scanAnalysis(row pgx.CollectableRow) (*Analysis, error) {

@@ -466,3 +466,15 @@ func (db *DB) Phases(ctx context.Context, id int32) ([]experiment.Revision, erro
 	phases, err := pgx.CollectRows(rows, scanRevision)
 	return phases, interpret(err)
 }
+
+// PhaseStarts returns the first revision of every phase of an experiment, by
+// phase.
+func (db *DB) PhaseStarts(ctx context.Context, id int32) ([]experiment.Revision, error) {
+	rows, err := db.definitions.Query(ctx, `SELECT DISTINCT ON (phase) revision, phase, definition, allocation, create_time, author
+		FROM experiment_revisions WHERE experiment_id = $1 ORDER BY phase, revision`, id)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	starts, err := pgx.CollectRows(rows, scanRevision)
+	return starts, interpret(err)
+}

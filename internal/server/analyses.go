@@ -134,7 +134,12 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	record.Revision = e.Current.Number
+	course, err := s.course(ctx, e, phases, asOf)
+	if err != nil {
+		return nil, err
+	}
+	analysis.Deviations = study.Deviations(analysis, course)
+	record.Revision, record.Analysed = e.Current.Number, analysis.Analysed()
 	resp := toAnalysis(analysis)
 	resp.AnalysisId = formatUUID(record.ID)
 	resp.Experiment = e.Key

@@ -56,6 +56,7 @@ func toAnalysis(a *metric.Analysis) *assayv1.AnalyzeExperimentResponse {
 		Metrics:    convert(a.Metrics, toMetricAnalysis),
 		Verdict:    &assayv1.Verdict{Action: actions.to(a.Verdict.Action), Variant: a.Verdict.Variant, Reasons: a.Verdict.Reasons},
 		Warnings:   a.Warnings,
+		Deviations: convert(a.Deviations, toDeviation),
 	}
 }
 

@@ -245,8 +245,9 @@ func TestToAnalysis(t *testing.T) {
 			Comparisons: []metric.Comparison{whole},
 			Segments:    []metric.Segment{{Attribute: "country", Value: "PL", Arms: []metric.Arm{{Variant: "b"}}, Comparisons: []metric.Comparison{{Variant: "c"}}}},
 		}},
-		Verdict:  metric.Verdict{Action: metric.ActionShip, Variant: "b", Reasons: []string{"r"}},
-		Warnings: []string{"w"},
+		Verdict:    metric.Verdict{Action: metric.ActionShip, Variant: "b", Reasons: []string{"r"}},
+		Warnings:   []string{"w"},
+		Deviations: []experiment.Deviation{{Reason: "D", Message: "d"}},
 	})
 	var want assayv1.AnalyzeExperimentResponse
 	encode(t, &want, `{
@@ -261,7 +262,7 @@ func TestToAnalysis(t *testing.T) {
 					"standardError":19,"statistic":20,"degreesOfFreedom":21,"pValue":22,"adjustedPValue":23,"significant":true,"varianceReduction":24,
 					"guardrail":"GUARDRAIL_VERDICT_FAILED","notes":["n"]}}],
 			"segments":[{"attribute":"country","value":"PL","arms":[{"variant":"b"}],"comparisons":[{"variant":"c","difference":{},"lift":{}}]}]}],
-		"verdict":{"action":"VERDICT_ACTION_SHIP","variant":"b","reasons":["r"]},"warnings":["w"]}`)
+		"verdict":{"action":"VERDICT_ACTION_SHIP","variant":"b","reasons":["r"]},"warnings":["w"],"deviations":[{"reason":"D","message":"d"}]}`)
 	if diff := cmp.Diff(&want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("analysis (-want +got):\n%s", diff)
 	}

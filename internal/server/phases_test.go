@@ -83,8 +83,8 @@ func TestPhasesAreStrata(t *testing.T) {
 	if ratio.Verdict != assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_OK || ratio.Expected["a"] != 4000 || ratio.Expected["b"] != 4000 {
 		t.Errorf("sample ratio %v: each phase has the split that it was given", ratio)
 	}
-	if !slices.ContainsFunc(got.Warnings, func(w string) bool { return strings.Contains(w, "have changed since the plan was sealed") }) {
-		t.Errorf("no warning that the split has changed: %q", got.Warnings)
+	if d := got.Deviations; len(d) != 1 || d[0].Reason != "WEIGHTS_CHANGED" || d[0].Message != "Revision 2 changed the weights, and began phase 2." {
+		t.Errorf("deviations %v: the weights have changed", d)
 	}
 }
 

@@ -1467,10 +1467,22 @@ func (x *Look) GetCreateTime() *timestamppb.Timestamp {
 }
 
 // Deviation is a way in which an analysis or the experiment departed from the
-// plan that was sealed at the start.
+// plan that was sealed at the start. Once it has started, everything that decides
+// an analysis is sealed but for the variants and their weights.
 type Deviation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which one, such as "WEIGHTS_CHANGED".
+	// Which one.
+	//
+	// What began a new phase: WEIGHTS_CHANGED, VARIANTS_CHANGED, RESHUFFLED,
+	// ELIGIBILITY_CHANGED, TRAFFIC_LOWERED, HOLDOUT_ADDED.
+	//
+	// FIXED_HORIZON only: LOOKS_BEFORE_HORIZON, analyses were stored before the
+	// planned subjects had been analysed; PLANNED_SUBJECTS_EXCEEDED, by more than a
+	// tenth.
+	//
+	// ENDED_EARLY: it was concluded with fewer subjects than planned, while the
+	// verdict is to keep running. OVERRIDES: pinned subjects were left out.
+	// METRIC_NOT_PLANNED: a metric was only asked for.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened, as a sentence.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`

@@ -1,0 +1,80 @@
+package metric
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// Course is what happened to an experiment beside what its subjects did.
+type Course struct {
+	// Changes are the deviations of the experiment itself.
+	Changes []experiment.Deviation
+	// Concluded says that it had been concluded by the moment of the analysis.
+	Concluded bool
+	// EarlyLooks counts the analyses that were made before the planned subjects
+	// had been analysed.
+	EarlyLooks int64
+}
+
+// tolerated is how many times the planned subjects may have been analysed at a
+// fixed horizon: an analysis seldom meets its size exactly.
+const tolerated = 1.1
+
+// Deviations lists how the experiment and this analysis of it departed from the
+// sealed plan.
+func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
+	list := slices.Clone(course.Changes)
+	add := func(reason, format string, args ...any) {
+		list = append(list, experiment.Deviation{Reason: reason, Message: fmt.Sprintf(format, args...)})
+	}
+	plan := &s.definition.Plan
+	fixed := plan.Method == experiment.MethodFixedHorizon && plan.PlannedSubjects > 0
+	if fixed && course.EarlyLooks > 0 {
+		add("LOOKS_BEFORE_HORIZON", "The figures had been looked at %s before the %d planned subjects had been analysed: a fixed horizon is one look, at the planned size.",
+			times(course.EarlyLooks), plan.PlannedSubjects)
+	}
+	if n := a.Analysed(); fixed && float64(n) > tolerated*float64(plan.PlannedSubjects) {
+		add("PLANNED_SUBJECTS_EXCEEDED", "%d subjects were analysed of %d planned: a fixed horizon decides at the planned size.", n, plan.PlannedSubjects)
+	}
+	if n := a.exposed(); course.Concluded && n < plan.PlannedSubjects && a.Verdict.Action == ActionKeepRunning {
+		add("ENDED_EARLY", "The experiment was concluded with %d of %d planned subjects exposed, and undecided.", n, plan.PlannedSubjects)
+	}
+	if n := a.Exclusions.Overridden; n > 0 {
+		add("OVERRIDES", "%s pinned to a variant at some time, and left out.", subjects(n))
+	}
+	for i := range a.Metrics {
+		if a.Metrics[i].Role == "" {
+			add("METRIC_NOT_PLANNED", "The plan does not name the metric %s: it is exploratory.", a.Metrics[i].Metric)
+		}
+	}
+	return list
+}
+
+// Analysed counts the subjects on whom the primary metric was analysed; 0
+// without one.
+func (a *Analysis) Analysed() (n int64) {
+	if len(a.Metrics) == 0 || a.Metrics[0].Role != experiment.RolePrimary {
+		return 0
+	}
+	for i := range a.Metrics[0].Arms {
+		n += a.Metrics[0].Arms[i].Subjects
+	}
+	return n
+}
+
+// exposed counts the subjects that were not left out, whatever their windows.
+func (a *Analysis) exposed() (n int64) {
+	for _, observed := range a.SampleRatio.Observed {
+		n += observed
+	}
+	return n
+}
+
+func times(n int64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
