@@ -58,6 +58,7 @@ type Experiment struct {
 	PlanHash       string           // Empty before the start.
 	ShippedVariant string
 	Rationale      string
+	Conclusion     *Conclusion `json:",omitempty"` // Nil before, and for conclusions of an earlier release.
 	CreateTime     time.Time
 	UpdateTime     time.Time
 	StartTime      time.Time // Zero before.

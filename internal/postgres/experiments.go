@@ -17,7 +17,7 @@ import (
 const catalogChannel = "assay_catalog"
 
 // experimentColumns are what scanExperiment reads.
-const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash, e.shipped_variant, e.rationale,
+const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash, e.shipped_variant, e.rationale, e.conclusion,
 	e.create_time, e.update_time, e.start_time, e.conclude_time,
 	r.revision, r.phase, r.definition, r.allocation, r.create_time, r.author,
 	(SELECT json_build_object('salt', l.salt, 'ranges', json_agg(json_build_object('from', s.from_bucket, 'to', s.to_bucket) ORDER BY s.from_bucket))
@@ -28,10 +28,10 @@ const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash,
 
 func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	var e experiment.Experiment
-	var pins, definition, allocation, slot, roster []byte
+	var pins, conclusion, definition, allocation, slot, roster []byte
 	var start, conclude *time.Time
 	r := &e.Current
-	if err := row.Scan(&e.ID, &e.Key, &e.State, &e.Version, &pins, &e.PlanHash, &e.ShippedVariant, &e.Rationale,
+	if err := row.Scan(&e.ID, &e.Key, &e.State, &e.Version, &pins, &e.PlanHash, &e.ShippedVariant, &e.Rationale, &conclusion,
 		&e.CreateTime, &e.UpdateTime, &start, &conclude,
 		&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author, &slot, &e.Holdouts, &roster); err != nil {
 		return nil, err
@@ -45,6 +45,11 @@ func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	if pins != nil {
 		if err := json.Unmarshal(pins, &e.Pins); err != nil {
 			return nil, fmt.Errorf("experiment %s: pins: %w", e.Key, err)
+		}
+	}
+	if conclusion != nil {
+		if err := json.Unmarshal(conclusion, &e.Conclusion); err != nil {
+			return nil, fmt.Errorf("experiment %s: conclusion: %w", e.Key, err)
 		}
 	}
 	if slot != nil {
@@ -243,11 +248,14 @@ func lockExperiment(ctx context.Context, tx pgx.Tx, key string, etag int64) (*ex
 
 // StateChange moves an experiment to another state.
 type StateChange struct {
-	Author    string           // As the caller named itself.
-	From      experiment.State // Empty: from any state that allows it.
-	To        experiment.State
-	Shipped   string // Concluding only: the variant to ship, empty for none.
-	Rationale string // Concluding only.
+	Author string           // As the caller named itself.
+	From   experiment.State // Empty: from any state that allows it.
+	To     experiment.State
+
+	// Concluding only.
+	Shipped    string // The variant to ship, empty for none.
+	Rationale  string
+	Conclusion *experiment.Conclusion
 }
 
 // TransitionExperiment changes an experiment's state. Starting pins the
@@ -307,8 +315,18 @@ func auditTransition(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, c
 	event := experiment.AuditEvent{
 		Author: change.Author, Action: experiment.AuditOf(e.State, change.To), Kind: experiment.AuditedExperiment, Key: e.Key,
 	}
+	details := map[string]any{}
 	if change.Shipped != "" {
-		event.Details = map[string]any{"shipped_variant": change.Shipped}
+		details["shipped_variant"] = change.Shipped
+	}
+	if c := change.Conclusion; c != nil && c.Verdict != "" {
+		details["verdict"] = c.Verdict
+	}
+	if c := change.Conclusion; c != nil && len(c.Objections) > 0 {
+		details["objections"] = c.Objections
+	}
+	if len(details) > 0 {
+		event.Details = details
 	}
 	return audit(ctx, tx, event)
 }
@@ -342,11 +360,15 @@ func start(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
 }
 
 func conclude(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, change StateChange) error {
-	if change.Shipped != "" && e.Current.Definition.Variant(change.Shipped) < 0 {
-		return experiment.Invalid("shipped_variant", "the experiment has no variant %q", change.Shipped)
+	if err := e.Current.Definition.CheckShipped(change.Shipped); err != nil {
+		return err // It was removed meanwhile.
 	}
-	if _, err := tx.Exec(ctx, `UPDATE experiments SET shipped_variant = $2, rationale = $3, conclude_time = update_time WHERE id = $1`,
-		e.ID, change.Shipped, change.Rationale); err != nil {
+	conclusion, err := json.Marshal(change.Conclusion)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE experiments SET shipped_variant = $2, rationale = $3, conclusion = $4, conclude_time = update_time WHERE id = $1`,
+		e.ID, change.Shipped, change.Rationale, string(conclusion)); err != nil {
 		return err
 	}
 	return resizeSlot(ctx, tx, e, 0)

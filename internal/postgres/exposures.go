@@ -164,6 +164,14 @@ func insertExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure
 	return err
 }
 
+// ExposedSince counts the subjects of an experiment whose first exposure was
+// recorded after a moment.
+func (db *DB) ExposedSince(ctx context.Context, id int32, t time.Time) (n int64, err error) {
+	err = db.analysis.QueryRow(ctx, `SELECT count(*) FROM (
+		SELECT FROM exposures WHERE experiment_id = $1 GROUP BY subject_id HAVING min(recorded_time) > $2) newer`, id, t).Scan(&n)
+	return n, interpret(err)
+}
+
 // ExposedSubjects counts the subjects with a recorded exposure in a phase of an
 // experiment, but for those that are pinned now.
 func (db *DB) ExposedSubjects(ctx context.Context, id, phase int32) (int64, error) {

@@ -250,11 +250,7 @@ func decodeAnalysis(a *postgres.Analysis) (*assayv1.AnalyzeExperimentResponse, e
 }
 
 func (s *analysisService) GetAnalysis(ctx context.Context, req *assayv1.GetAnalysisRequest) (*assayv1.GetAnalysisResponse, error) {
-	id, ok := readID(strings.ReplaceAll(req.AnalysisId, "-", ""))
-	if !ok {
-		return nil, experiment.Invalid("analysis_id", "is not a UUID")
-	}
-	a, err := s.DB.Analysis(ctx, id)
+	a, err := s.analysis(ctx, "analysis_id", req.AnalysisId)
 	if err != nil {
 		return nil, err
 	}
@@ -298,6 +294,24 @@ func (s *analysisService) ListAnalyses(ctx context.Context, req *assayv1.ListAna
 		})
 	}
 	return resp, nil
+}
+
+// analysis returns the stored analysis that a field of a request names.
+func (s *services) analysis(ctx context.Context, field, text string) (*postgres.Analysis, error) {
+	id, ok := readID(strings.ReplaceAll(text, "-", ""))
+	if !ok {
+		return nil, experiment.Invalid(field, "is not a UUID")
+	}
+	return s.DB.Analysis(ctx, id)
+}
+
+// analysisOf does so for one that must be of the experiment.
+func (s *services) analysisOf(ctx context.Context, e *experiment.Experiment, field, text string) (*postgres.Analysis, error) {
+	a, err := s.analysis(ctx, field, text)
+	if err == nil && a.ExperimentID != e.ID {
+		err = experiment.Invalid(field, "is not an analysis of the experiment %q", e.Key)
+	}
+	return a, err
 }
 
 func formatUUID(id [16]byte) string { return experiment.SubjectID(id).String() }

@@ -49,7 +49,7 @@ func TestAudit(t *testing.T) {
 		{"ExperimentService/PauseExperiment", `{"key":"e"}`, `"action":"AUDIT_ACTION_PAUSE","kind":"AUDITED_KIND_EXPERIMENT","key":"e"`},
 		{"ExperimentService/ResumeExperiment", `{"key":"e"}`, `"action":"AUDIT_ACTION_RESUME","kind":"AUDITED_KIND_EXPERIMENT","key":"e"`},
 		{"ExperimentService/ConcludeExperiment", `{"key":"e","shipped_variant":"b"}`,
-			`"action":"AUDIT_ACTION_CONCLUDE","kind":"AUDITED_KIND_EXPERIMENT","key":"e","details":{"shipped_variant":"b"}`},
+			`"action":"AUDIT_ACTION_CONCLUDE","kind":"AUDITED_KIND_EXPERIMENT","key":"e","details":{"shipped_variant":"b","objections":["There is no analysis that the decision could rest on."]}`},
 		{"ExperimentService/ArchiveExperiment", `{"key":"e"}`, `"action":"AUDIT_ACTION_ARCHIVE","kind":"AUDITED_KIND_EXPERIMENT","key":"e"`},
 	}
 	text := `{"action":"AUDIT_ACTION_CREATE","kind":"AUDITED_KIND_LAYER","key":"unsigned"}`

@@ -112,13 +112,6 @@ func (s *experimentService) ResumeExperiment(ctx context.Context, req *assayv1.R
 	return &assayv1.ResumeExperimentResponse{Experiment: e}, err
 }
 
-func (s *experimentService) ConcludeExperiment(ctx context.Context, req *assayv1.ConcludeExperimentRequest) (*assayv1.ConcludeExperimentResponse, error) {
-	e, err := s.transition(ctx, req.Key, req.Etag, postgres.StateChange{
-		To: experiment.StateConcluded, Shipped: req.ShippedVariant, Rationale: req.Rationale,
-	})
-	return &assayv1.ConcludeExperimentResponse{Experiment: e}, err
-}
-
 func (s *experimentService) ArchiveExperiment(ctx context.Context, req *assayv1.ArchiveExperimentRequest) (*assayv1.ArchiveExperimentResponse, error) {
 	e, err := s.transition(ctx, req.Key, req.Etag, postgres.StateChange{To: experiment.StateArchived})
 	return &assayv1.ArchiveExperimentResponse{Experiment: e}, err

@@ -54,11 +54,14 @@ func TestLifecycle(t *testing.T) {
 	step("Resume", ``, assayv1.State_STATE_RUNNING)
 	expect("resumed", adult, assayv1.Reason_REASON_SPLIT, "short", 2)
 	running := a.get(t, "checkout-copy")
+	if running.Conclusion != nil {
+		t.Errorf("running, and concluded as %v", running.Conclusion)
+	}
 	step("Conclude", fmt.Sprintf(`"shipped_variant":"control","rationale":"dearer","etag":%q`, running.Etag), assayv1.State_STATE_CONCLUDED)
 	expect("concluded", adult, assayv1.Reason_REASON_CONCLUDED, "control", 2)
 	expect("concluded", child, assayv1.Reason_REASON_INELIGIBLE, "", 2)
 	concluded := a.get(t, "checkout-copy")
-	if concluded.ShippedVariant != "control" || concluded.Rationale != "dearer" || concluded.ConcludeTime == nil || concluded.StartTime.AsTime() != running.StartTime.AsTime() {
+	if c := concluded.Conclusion; c.GetShippedVariant() != "control" || c.GetRationale() != "dearer" || concluded.ConcludeTime == nil || concluded.StartTime.AsTime() != running.StartTime.AsTime() {
 		t.Errorf("concluded: %v", concluded)
 	}
 	a.do(t, "AnalysisService/AnalyzeExperiment", `{"experiment":"checkout-copy"}`)

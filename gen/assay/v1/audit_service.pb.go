@@ -322,8 +322,9 @@ type AuditEvent struct {
 	Kind AuditedKind `protobuf:"varint,5,opt,name=kind,proto3,enum=assay.v1.AuditedKind" json:"kind,omitempty"`
 	// Its key. For a subject the keyed hash by which it was stored, a UUID.
 	Key string `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
-	// What else is known: the revision that was made, the variant that was shipped,
-	// the numbers of what was changed or removed. Absent if nothing is.
+	// What else is known: the revision that was made; the variant that was shipped,
+	// the verdict and what speaks against the decision (`objections`); the numbers of
+	// what was changed or removed. Absent if nothing is.
 	Details       *structpb.Struct `protobuf:"bytes,7,opt,name=details,proto3" json:"details,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

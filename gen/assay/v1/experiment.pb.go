@@ -144,10 +144,6 @@ type Experiment struct {
 	// Output only. The hash of the sealed plan, 64 hexadecimal digits. Empty
 	// before the start.
 	PlanHash string `protobuf:"bytes,20,opt,name=plan_hash,json=planHash,proto3" json:"plan_hash,omitempty"`
-	// Output only. The variant that everyone eligible gets since the conclusion.
-	ShippedVariant string `protobuf:"bytes,21,opt,name=shipped_variant,json=shippedVariant,proto3" json:"shipped_variant,omitempty"`
-	// Output only. Why it was concluded as it was.
-	Rationale string `protobuf:"bytes,22,opt,name=rationale,proto3" json:"rationale,omitempty"`
 	// Output only. Changes with every change; send it with a change to refuse a
 	// concurrent one.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -369,20 +365,6 @@ func (x *Experiment) GetPlanHash() string {
 	return ""
 }
 
-func (x *Experiment) GetShippedVariant() string {
-	if x != nil {
-		return x.ShippedVariant
-	}
-	return ""
-}
-
-func (x *Experiment) GetRationale() string {
-	if x != nil {
-		return x.Rationale
-	}
-	return ""
-}
-
 func (x *Experiment) GetEtag() string {
 	if x != nil {
 		return x.Etag
@@ -462,14 +444,15 @@ type Conclusion struct {
 	Rationale string `protobuf:"bytes,2,opt,name=rationale,proto3" json:"rationale,omitempty"`
 	// Who decided, as the caller named itself in the metadata `assay-author`.
 	Author string `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"`
-	// The analysis that it rests on. Empty if there was none.
+	// The id of the analysis that it rests on. Empty if there was none.
 	AnalysisId string `protobuf:"bytes,4,opt,name=analysis_id,json=analysisId,proto3" json:"analysis_id,omitempty"`
-	// What that analysis said to do.
+	// What that analysis said to do. Unspecified if there was none.
 	Verdict VerdictAction `protobuf:"varint,5,opt,name=verdict,proto3,enum=assay.v1.VerdictAction" json:"verdict,omitempty"`
-	// The variant that it said to ship.
+	// The variant that it said to ship. Empty unless SHIP.
 	VerdictVariant string `protobuf:"bytes,6,opt,name=verdict_variant,json=verdictVariant,proto3" json:"verdict_variant,omitempty"`
-	// How the decision goes against the verdict, one sentence each. Empty if it
-	// follows it.
+	// What speaks against the decision, one sentence each: another verdict and the
+	// figures behind it, an analysis since which a tenth as many subjects again were
+	// exposed, or none at all. Empty if it follows the verdict of a recent one.
 	Objections    []string `protobuf:"bytes,7,rep,name=objections,proto3" json:"objections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -867,7 +850,7 @@ var File_assay_v1_experiment_proto protoreflect.FileDescriptor
 
 const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
-	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x13assay/v1/plan.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x0e\n" +
+	"\x19assay/v1/experiment.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a!assay/v1/assignment_service.proto\x1a\x15assay/v1/metric.proto\x1a\x13assay/v1/plan.proto\x1a\x14assay/v1/state.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\r\n" +
 	"\n" +
 	"Experiment\x120\n" +
 	"\x03key\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x03key\x125\n" +
@@ -902,9 +885,7 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\n" +
 	"allocation\x18\x13 \x03(\v2\x15.assay.v1.BucketRangeR\n" +
 	"allocation\x12\x1b\n" +
-	"\tplan_hash\x18\x14 \x01(\tR\bplanHash\x12'\n" +
-	"\x0fshipped_variant\x18\x15 \x01(\tR\x0eshippedVariant\x12\x1c\n" +
-	"\trationale\x18\x16 \x01(\tR\trationale\x12\x12\n" +
+	"\tplan_hash\x18\x14 \x01(\tR\bplanHash\x12\x12\n" +
 	"\x04etag\x18\x17 \x01(\tR\x04etag\x12;\n" +
 	"\vcreate_time\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
@@ -930,7 +911,7 @@ const file_assay_v1_experiment_proto_rawDesc = "" +
 	"\x11ASSIGNMENT_NATIVE\x10\x01\x12\x17\n" +
 	"\x13ASSIGNMENT_EXTERNAL\x10\x02B\n" +
 	"\n" +
-	"\b_traffic\"\x88\x02\n" +
+	"\b_trafficJ\x04\b\x15\x10\x16J\x04\b\x16\x10\x17R\x0fshipped_variantR\trationale\"\x88\x02\n" +
 	"\n" +
 	"Conclusion\x12'\n" +
 	"\x0fshipped_variant\x18\x01 \x01(\tR\x0eshippedVariant\x12\x1c\n" +

@@ -93,8 +93,11 @@ type ExperimentServiceClient interface {
 	// ResumeExperiment makes a paused experiment run again.
 	ResumeExperiment(ctx context.Context, in *ResumeExperimentRequest, opts ...grpc.CallOption) (*ResumeExperimentResponse, error)
 	// ConcludeExperiment ends a running or paused experiment, with a variant to
-	// ship or with none. It says when that goes against the verdict of the analysis
-	// it rests on, and does it all the same.
+	// ship or with none. `conclusion` says what speaks against that by the analysis
+	// that it rests on; it is done all the same.
+	//
+	// NOT_FOUND if there is no such analysis, INVALID_ARGUMENT if it is not of the
+	// experiment or the experiment has no such variant.
 	ConcludeExperiment(ctx context.Context, in *ConcludeExperimentRequest, opts ...grpc.CallOption) (*ConcludeExperimentResponse, error)
 	// ArchiveExperiment puts a draft or concluded experiment out of sight. A
 	// shipped variant is no longer given.
@@ -310,8 +313,11 @@ type ExperimentServiceServer interface {
 	// ResumeExperiment makes a paused experiment run again.
 	ResumeExperiment(context.Context, *ResumeExperimentRequest) (*ResumeExperimentResponse, error)
 	// ConcludeExperiment ends a running or paused experiment, with a variant to
-	// ship or with none. It says when that goes against the verdict of the analysis
-	// it rests on, and does it all the same.
+	// ship or with none. `conclusion` says what speaks against that by the analysis
+	// that it rests on; it is done all the same.
+	//
+	// NOT_FOUND if there is no such analysis, INVALID_ARGUMENT if it is not of the
+	// experiment or the experiment has no such variant.
 	ConcludeExperiment(context.Context, *ConcludeExperimentRequest) (*ConcludeExperimentResponse, error)
 	// ArchiveExperiment puts a draft or concluded experiment out of sight. A
 	// shipped variant is no longer given.
