@@ -325,9 +325,6 @@ func (r *report) verdict(a *assayv1.AnalyzeExperimentResponse) {
 	for _, warning := range a.GetWarnings() {
 		r.printf("Warning: %s", warning)
 	}
-	for _, deviation := range a.GetDeviations() {
-		r.printf("Not as planned: %s", deviation.GetMessage())
-	}
 }
 
 // enumWords turns an enum value's name into words.

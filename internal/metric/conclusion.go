@@ -69,12 +69,12 @@ func (on *Basis) against(treatment string) []string {
 	for i := range on.Results {
 		result := &on.Results[i]
 		c := result.of(treatment)
+		if c == nil {
+			continue
+		}
 		switch {
-		case c == nil:
-		case result.Role == experiment.RolePrimary && !c.Significant:
-			object("%s was not significantly better on %s.", treatment, result.Metric)
-		case result.Role == experiment.RolePrimary && c.Difference.Estimate != nil && on.Direction.sign()**c.Difference.Estimate < 0:
-			object("%s was significantly worse on %s.", treatment, result.Metric)
+		case result.Role == experiment.RolePrimary:
+			list = append(list, on.shown(result, c)...)
 		case c.Guardrail == GuardrailFailed:
 			object("%s was beyond the margin of the guardrail %s.", treatment, result.Metric)
 		case c.Guardrail == GuardrailUndecided:
@@ -82,6 +82,20 @@ func (on *Basis) against(treatment string) []string {
 		}
 	}
 	return list
+}
+
+// shown says what is missing in a treatment's comparison on the primary metric.
+func (on *Basis) shown(primary *Result, c *Comparison) []string {
+	better, worse := sides(c, on.Direction.sign())
+	switch {
+	case primary.Objective != experiment.ObjectiveDifference && !c.Significant:
+		return []string{fmt.Sprintf("The objective of %s was not shown for %s.", primary.Metric, c.Variant)}
+	case primary.Objective != experiment.ObjectiveDifference || c.Significant && better:
+		return nil
+	case c.Significant && worse:
+		return []string{fmt.Sprintf("%s was significantly worse on %s.", c.Variant, primary.Metric)}
+	}
+	return []string{fmt.Sprintf("%s was not significantly better on %s.", c.Variant, primary.Metric)}
 }
 
 // of returns the comparison of a treatment, nil if there is none.

@@ -18,7 +18,7 @@ func TestObjections(t *testing.T) {
 		b := &Basis{
 			SampleRatio: SampleRatioOK, Direction: DirectionIncrease, Subjects: 1000, Newer: 99,
 			Results: []Result{
-				{Metric: "spend", Role: experiment.RolePrimary, Comparisons: []Comparison{
+				{Metric: "spend", Role: experiment.RolePrimary, Objective: experiment.ObjectiveDifference, Comparisons: []Comparison{
 					{Variant: "mens", Significant: true, Difference: Interval{Estimate: &up}}, {Variant: "womens"}}},
 				{Metric: "visits", Role: experiment.RoleSecondary, Comparisons: []Comparison{{Variant: "mens"}, {Variant: "womens"}}},
 				{Metric: "refunds", Role: experiment.RoleGuardrail, Comparisons: []Comparison{
@@ -59,7 +59,14 @@ func TestObjections(t *testing.T) {
 		{"gives up without a decision", "none", basis(verdict(ActionInconclusive, ""), func(b *Basis) { b.SampleRatio = SampleRatioMismatch }), nil},
 		{"ships what was not compared", "kids", basis(verdict(ActionInconclusive, "")), []string{"The verdict was that the data cannot decide, and kids is shipped."}},
 		{"no estimate", "mens", basis(verdict(ActionKeepRunning, ""), func(b *Basis) { b.Results[0].Comparisons[0].Difference.Estimate = nil }), []string{
-			"The verdict was to keep running: nothing was decided yet."}},
+			"The verdict was to keep running: nothing was decided yet.", "mens was not significantly better on spend."}},
+		{"ships what is not shown to be no worse", "womens", basis(verdict(ActionKeepRunning, ""), func(b *Basis) { b.Results[0].Objective = experiment.ObjectiveNonInferiority }), []string{
+			"The verdict was to keep running: nothing was decided yet.", "The objective of spend was not shown for womens."}},
+		{"ships what is no worse, and may harm", "mens", basis(verdict(ActionKeepRunning, ""), func(b *Basis) {
+			b.Results[0].Objective, b.Results[0].Comparisons[0].Difference.Estimate = experiment.ObjectiveNonInferiority, &down
+			b.Results[2].Comparisons[0].Guardrail = GuardrailUndecided
+		}), []string{
+			"The verdict was to keep running: nothing was decided yet.", "mens was not known to keep within the margin of the guardrail refunds."}},
 		{"on an old analysis", "mens", basis(verdict(ActionShip, "mens"), func(b *Basis) { b.Newer = 100 }), []string{
 			"The analysis is old: it knew 1000 subjects, and 100 were exposed since."}},
 		{"on an analysis of nobody", "none", basis(verdict(ActionInconclusive, ""), func(b *Basis) { b.Subjects, b.Newer = 0, 1 }), []string{

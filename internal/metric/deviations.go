@@ -49,6 +49,11 @@ func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
 			add("METRIC_NOT_PLANNED", "The plan does not name the metric %s: it is exploratory.", a.Metrics[i].Metric)
 		}
 	}
+	for _, name := range s.segments {
+		if !slices.Contains(s.definition.Segments, name) {
+			add("SEGMENT_NOT_PLANNED", "The plan does not name the segment %s.", name)
+		}
+	}
 	return list
 }
 

@@ -74,7 +74,7 @@ func TestDeviations(t *testing.T) {
 func TestDeviationsTogether(t *testing.T) {
 	d := definition("control", "short")
 	d.Plan.Method, d.Plan.PlannedSubjects = experiment.MethodFixedHorizon, 100
-	s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}, "device", "past_spend")
 	changes := make([]experiment.Deviation, 1, 8)
 	changes[0].Reason = "RESHUFFLED"
 	a := &Analysis{
@@ -87,7 +87,7 @@ func TestDeviationsTogether(t *testing.T) {
 		for _, d := range s.Deviations(a, Course{Changes: changes, EarlyLooks: 2}) {
 			reasons = append(reasons, d.Reason)
 		}
-		want := []string{"RESHUFFLED", "LOOKS_BEFORE_HORIZON", "PLANNED_SUBJECTS_EXCEEDED", "OVERRIDES", "METRIC_NOT_PLANNED", "METRIC_NOT_PLANNED"}
+		want := []string{"RESHUFFLED", "LOOKS_BEFORE_HORIZON", "PLANNED_SUBJECTS_EXCEEDED", "OVERRIDES", "METRIC_NOT_PLANNED", "METRIC_NOT_PLANNED", "SEGMENT_NOT_PLANNED"}
 		if diff := cmp.Diff(want, reasons); diff != "" {
 			t.Errorf("reasons (-want +got):\n%s", diff)
 		}

@@ -78,7 +78,7 @@ func (s *experimentService) basis(ctx context.Context, e *experiment.Experiment,
 		basis.Subjects += observed
 	}
 	for _, m := range analysis.Metrics {
-		result := metric.Result{Metric: m.Metric, Role: roles.from(m.Role)}
+		result := metric.Result{Metric: m.Metric, Role: roles.from(m.Role), Objective: objectives.from(m.Objective)}
 		for _, c := range m.Comparisons {
 			result.Comparisons = append(result.Comparisons, metric.Comparison{
 				Variant: c.Variant, Difference: metric.Interval{Estimate: c.GetDifference().Estimate},

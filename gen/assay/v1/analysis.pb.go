@@ -1482,7 +1482,7 @@ type Deviation struct {
 	//
 	// ENDED_EARLY: it was concluded with fewer subjects than planned, while the
 	// verdict is to keep running. OVERRIDES: pinned subjects were left out.
-	// METRIC_NOT_PLANNED: a metric was only asked for.
+	// METRIC_NOT_PLANNED, SEGMENT_NOT_PLANNED: it was only asked for.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened, as a sentence.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
