@@ -78,10 +78,8 @@ func (d *drill) compare(l *ledger, since time.Time) {
 	}, `SELECT o.row_id, o.subject_id, n.name, o.value, coalesce(o.properties->>'sku', ''), o.occurred_time
 		FROM outcomes o JOIN outcome_names n ON n.id = o.name_id WHERE o.recorded_time >= $1`, since)
 	doubts := l.compareOutcomes(rows)
-	exposures := query(d, func(row pgx.CollectableRow) (r exposureRow, err error) {
-		err = row.Scan((*[16]byte)(&r.subject), &r.variant, &r.at)
-		return r, err
-	}, `SELECT subject_id, variant, exposed_time FROM exposures WHERE recorded_time >= $1`, since)
+	exposures := query(d, toExposureRow, `SELECT subject_id, variant, exposed_time FROM exposures
+		WHERE recorded_time >= $1 AND experiment_id = (SELECT id FROM experiments WHERE key = $2)`, since, liveFaults)
 	l.compareExposures(exposures)
 	for _, fault := range l.faults {
 		d.Error(fault)
@@ -93,6 +91,11 @@ func (d *drill) compare(l *ledger, since time.Time) {
 		d.ended.Sum += r.payload.value
 	}
 	d.keep(l, rows)
+}
+
+func toExposureRow(row pgx.CollectableRow) (r exposureRow, err error) {
+	err = row.Scan((*[16]byte)(&r.subject), &r.variant, &r.at)
+	return r, err
 }
 
 // keep picks some of the outcomes that are stored, to be sent again in other

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,26 +24,30 @@ import (
 type faultKind struct {
 	name   string
 	inject func(*drill, *load) int
+	// What may strike while it lasts.
+	strokes []stroke
 }
 
 var faultKinds = []faultKind{
-	{"a server killed (kill -9) and started again", (*drill).killServer},
-	{"a server stopped (SIGTERM) with calls under way", (*drill).stopServer},
-	{"the postmaster killed (kill -9)", (*drill).killPostmaster},
-	{"a backend killed (kill -9)", (*drill).killBackends},
-	{"a backend's connection ended by Postgres", (*drill).terminateBackends},
-	{"Postgres shut down at once, and started later", (*drill).shutPostgres},
-	{"Postgres frozen for a while", (*drill).freezePostgres},
-	{"connections to Postgres cut", (*drill).cutConnections},
-	{"a connection cut before its COMMIT arrived", atCommit(cutBefore)},
-	{"a connection cut after its COMMIT arrived", atCommit(cutAfter)},
-	{"the answer to a COMMIT swallowed", atCommit(swallowAnswer)},
-	{"the network to Postgres slow", (*drill).slowNetwork},
-	{"a black hole to or from Postgres", (*drill).blackHole},
-	{"a lock on outcomes held by a stranger", lockTable("outcomes")},
-	{"a lock on exposures held by a stranger", lockTable("exposures")},
-	{"the analysis pool full of analyses that hang", (*drill).fillAnalysisPool},
+	{"a server killed (kill -9) and started again", (*drill).killServer, []stroke{connectionsCut, backendKilled, postmasterKilled}},
+	{"a server stopped (SIGTERM) with calls under way", (*drill).stopServer, nil},
+	{"the postmaster killed (kill -9)", (*drill).killPostmaster, []stroke{connectionsCut, serverKilled}},
+	{"a backend killed (kill -9)", (*drill).killBackends, nil},
+	{"a backend's connection ended by Postgres", (*drill).terminateBackends, nil},
+	{"Postgres shut down at once, and started later", (*drill).shutPostgres, []stroke{connectionsCut, serverKilled}},
+	{"Postgres frozen for a while", (*drill).freezePostgres, []stroke{connectionsCut, serverKilled}},
+	{"connections to Postgres cut", (*drill).cutConnections, nil},
+	{"a connection cut before its COMMIT arrived", atCommit(cutBefore), nil},
+	{"a connection cut after its COMMIT arrived", atCommit(cutAfter), nil},
+	{"the answer to a COMMIT swallowed", atCommit(swallowAnswer), []stroke{connectionsCut, backendKilled, postmasterKilled}},
+	{"the network to Postgres slow", (*drill).slowNetwork, allStrokes},
+	{"a black hole to or from Postgres", (*drill).blackHole, allStrokes},
+	outcomesLocked,
+	{"a lock on exposures held by a stranger", (*drill).lockExposures, allStrokes},
+	{"the analysis pool full of analyses that hang", (*drill).fillAnalysisPool, nil},
 }
+
+var outcomesLocked = faultKind{"a lock on outcomes held by a stranger", (*drill).lockOutcomes, allStrokes}
 
 func (d *drill) killServer(*load) int {
 	_, s := d.anyServer()
@@ -245,14 +250,36 @@ func (d *drill) awaitWaiting(name string, n int) {
 	})
 }
 
-func lockTable(table string) func(*drill, *load) int {
-	return func(d *drill, _ *load) int {
-		unlock := d.lock(table)
-		defer unlock()
-		d.awaitWaiting("assay-record", 1)
-		d.hold(20 * time.Second)
-		return 1
-	}
+func (d *drill) lockOutcomes(*load) int {
+	unlock := d.lock("outcomes")
+	defer unlock()
+	d.awaitWaiting("assay-record", 1)
+	d.hold(20 * time.Second)
+	return 1
+}
+
+// lockExposures also holds that assignments do not wait for their exposures:
+// many are answered while one commit waits.
+func (d *drill) lockExposures(o *load) int {
+	unlock := d.lock("exposures")
+	defer unlock()
+	r := o.recorder("unhindered", d.random.Uint64())
+	eventually(d.T, "assignments are answered while a commit of exposures waits", func() bool {
+		before := d.waitingCommits()
+		for i := range 20 {
+			r.show(i % 2)
+		}
+		after := d.waitingCommits()
+		return slices.ContainsFunc(before, func(c string) bool { return slices.Contains(after, c) })
+	})
+	d.hold(20 * time.Second)
+	return 1
+}
+
+// waitingCommits names the transactions of recorders that wait for a lock.
+func (d *drill) waitingCommits() []string {
+	return query(d, pgx.RowTo[string], `SELECT pid || ' ' || xact_start FROM pg_stat_activity
+		WHERE application_name = 'assay-record' AND wait_event_type = 'Lock'`)
 }
 
 // fillAnalysisPool lets analyses hang on all connections that they may have, and
@@ -279,7 +306,7 @@ func (d *drill) fillAnalysisPool(o *load) int {
 }
 
 // diskFull needs a disk of its own.
-var diskFull = faultKind{"the disk full, and freed", (*drill).fillDisk}
+var diskFull = faultKind{"the disk full, and freed", (*drill).fillDisk, []stroke{connectionsCut, backendKilled, serverKilled}}
 
 // smallDisk mounts a file system in memory that can be filled.
 func smallDisk(t *testing.T) (dir string, err error) {

@@ -80,6 +80,7 @@ type traffic struct {
 	calls, failedCalls                                             int64
 	outcomes, acknowledged, conflicts, refused, inDoubt            int64
 	exposures, exposuresAcknowledged, mismatches, exposuresInDoubt int64
+	streams, streamsBroken, batches, batchesAcknowledged           int64
 }
 
 // newLedger begins a trial with the outcomes that earlier ones left stored.
@@ -159,10 +160,15 @@ func (l *ledger) settle(p parcel, f *fate, r *assayv1.Rejection) {
 	}
 }
 
-// failed judges an error: only those that say that the call may be repeated
-// may be given to a sound message.
+// failed enters that a call, or a batch of a stream, got no answer.
 func (l *ledger) failed(err error) {
 	l.traffic.failedCalls++
+	l.judge(err)
+}
+
+// judge is about an error: only those that say that the call may be repeated
+// may be given to a sound message.
+func (l *ledger) judge(err error) {
 	switch status.Code(err) {
 	case codes.Unavailable:
 		l.unavailable++

@@ -17,9 +17,12 @@ import (
 )
 
 const (
-	// outcomeRecorders is how many callers record outcomes; one more records
-	// exposures.
+	// outcomeRecorders is how many callers record outcomes, call by call. One
+	// more records exposures, and one is assigned variants whose exposures the
+	// servers record.
 	outcomeRecorders = 4
+	// streamRecorders is how many callers record both by streams.
+	streamRecorders = 2
 	// auditSubjects is how many subjects have all the outcomes.
 	auditSubjects = 200
 	// poisonValue is that which the harness makes the database refuse. No other
@@ -35,9 +38,13 @@ type load struct {
 	*ledger
 	trial     int
 	servers   *[2]*target
+	shown     *shownLedger
+	tally     *faultTally
 	late      time.Time       // The beginning of the month that late events are from.
 	calls     sync.RWMutex    // Held for reading by each call.
 	answers   [2]atomic.Int64 // Calls with outcomes that each server has answered.
+	round     atomic.Int64    // Of batches of streams: one more begins whenever it matters which came later.
+	caughtUp  atomic.Int64    // The latest round of which a batch was acknowledged.
 	recorders sync.WaitGroup
 	cancel    context.CancelFunc
 }
@@ -46,15 +53,22 @@ type load struct {
 func (d *drill) startLoad(l *ledger) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	d.trials++
-	o := &load{ledger: l, trial: d.trials, servers: &d.servers, cancel: cancel,
+	o := &load{ledger: l, trial: d.trials, servers: &d.servers, shown: d.shown, tally: d.tally, cancel: cancel,
 		late: time.Date(1971+d.random.IntN(50), time.Month(1+d.random.IntN(12)), 1, 0, 0, 0, 0, time.UTC)}
-	for i := range outcomeRecorders + 1 {
-		r := o.recorder(fmt.Sprint(i), d.random.Uint64())
-		run := r.recordOutcomes
-		if i == outcomeRecorders {
-			run = r.recordExposures
+	for _, some := range []struct {
+		name   string
+		n      int
+		record func(*eventRecorder, context.Context)
+	}{
+		{"outcomes", outcomeRecorders, (*eventRecorder).recordOutcomes},
+		{"exposures", 1, (*eventRecorder).recordExposures},
+		{"stream", streamRecorders, (*eventRecorder).streamEvents},
+		{"best-effort", 1, (*eventRecorder).showSubjects},
+	} {
+		for i := range some.n {
+			r := o.recorder(fmt.Sprint(some.name, i), d.random.Uint64())
+			o.recorders.Go(func() { some.record(r, ctx) })
 		}
-		o.recorders.Go(func() { run(ctx) })
 	}
 	return o
 }
@@ -68,9 +82,11 @@ func (o *load) stop() {
 // eventRecorder is one caller.
 type eventRecorder struct {
 	*load
-	name   string
-	random *rand.Rand // Of its goroutine alone.
-	made   int        // Events and subjects, for their ids.
+	name     string
+	random   *rand.Rand       // Of its goroutine alone.
+	made     int              // Events and subjects, for their ids.
+	sequence int64            // Of the last batch of its streams.
+	met      []exposureParcel // What it has recorded of subjects and their variants.
 }
 
 func (o *load) recorder(name string, seed uint64) *eventRecorder {
@@ -151,10 +167,14 @@ func (o *load) callOutcomes(server int, parcels []parcel, deadline time.Duration
 	return err
 }
 
-// compose makes a batch of 1 to 1,000 outcomes: new ones, known ones again or
-// with another payload, late ones, some of the future, and poison.
+// compose makes a batch of 1 to 1,000 outcomes.
 func (r *eventRecorder) compose() []parcel {
-	most := []int{1, 10, 100, 1000}[r.random.IntN(4)]
+	return r.composeUpTo([]int{1, 10, 100, 1000}[r.random.IntN(4)])
+}
+
+// composeUpTo makes a batch of 1 to most outcomes: new ones, known ones again
+// or with another payload, late ones, some of the future, and poison.
+func (r *eventRecorder) composeUpTo(most int) []parcel {
 	parcels := make([]parcel, 0, most)
 	for range 1 + r.random.IntN(most) {
 		parcels = append(parcels, r.next(parcels))
@@ -269,22 +289,28 @@ func subjectID(key string) experiment.SubjectID {
 	return experiment.Pepper(testPepper).SubjectID(experiment.Subject{Unit: experiment.DefaultUnit, Key: key})
 }
 
-// recordExposures asks for the variants of new subjects and records that they
-// met them, time and again.
+// recordExposures records that subjects met their variants, time and again.
 func (r *eventRecorder) recordExposures(ctx context.Context) {
-	var shown []exposureParcel
 	for ctx.Err() == nil {
-		met, err := r.meet(ctx)
-		if err == nil {
-			shown = append(shown, met...)
-			batch := met
-			for range r.random.IntN(len(met) + 1) {
-				batch = append(batch, r.at(shown[r.random.IntN(len(shown))]))
-			}
-			r.insist(ctx, func(server int) bool { return r.sendShown(server, batch, r.deadline()) })
+		if batch, err := r.composeExposures(ctx); err == nil {
+			r.insist(ctx, func(server int) bool { return r.sendMet(server, batch, r.deadline()) })
 		}
 		r.pause(40 * time.Millisecond)
 	}
+}
+
+// composeExposures makes a batch of new subjects, who meet their variants, and
+// of known ones who meet theirs again.
+func (r *eventRecorder) composeExposures(ctx context.Context) ([]exposureParcel, error) {
+	batch, err := r.meet(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.met = append(r.met, batch...)
+	for range r.random.IntN(len(batch) + 1) {
+		batch = append(batch, r.at(r.met[r.random.IntN(len(r.met))]))
+	}
+	return batch, nil
 }
 
 // meet makes new subjects and asks which variant each meets.
@@ -292,7 +318,7 @@ func (r *eventRecorder) meet(ctx context.Context) ([]exposureParcel, error) {
 	req := &assayv1.BatchAssignRequest{Experiments: []string{liveFaults}}
 	for range 1 + r.random.IntN(100) {
 		r.made++
-		req.Subjects = append(req.Subjects, &assayv1.Subject{Key: fmt.Sprintf("shown-%s-%d", r.name, r.made)})
+		req.Subjects = append(req.Subjects, &assayv1.Subject{Key: fmt.Sprintf("met-%s-%d", r.name, r.made)})
 	}
 	resp, err := assayv1.NewAssignmentServiceClient(r.servers[r.random.IntN(2)].conn).BatchAssign(ctx, req)
 	if err != nil {
@@ -322,7 +348,7 @@ func (r *eventRecorder) at(p exposureParcel) exposureParcel {
 	return p
 }
 
-func (r *eventRecorder) sendShown(server int, parcels []exposureParcel, deadline time.Duration) bool {
+func (r *eventRecorder) sendMet(server int, parcels []exposureParcel, deadline time.Duration) bool {
 	r.calls.RLock()
 	defer r.calls.RUnlock()
 	req := &assayv1.RecordExposuresRequest{}

@@ -41,23 +41,33 @@ func (d *drill) startProbers() (stop func()) {
 	return func() { cancel(); probers.Wait() }
 }
 
-// probe asks once. It waits for a server that starts.
+// probe asks once.
 func (d *drill) probe(s *target, subject *assayv1.Subject, variant string) error {
+	var resp *assayv1.AssignResponse
+	answered, err := d.tally.ask(s, func(ctx context.Context) (err error) {
+		resp, err = assayv1.NewAssignmentServiceClient(s.conn).Assign(ctx,
+			&assayv1.AssignRequest{Subject: subject, Experiments: []string{liveFaults}}, grpc.WaitForReady(true))
+		return err
+	})
+	if answered && resp.Assignments[0].Variant != variant {
+		return fmt.Errorf("%s got %v, not %s", subject.Key, resp.Assignments[0], variant)
+	}
+	return err
+}
+
+// ask asks a server for assignments, if it is meant to be up, and waits for one
+// that starts. Only one that was killed or stopped meanwhile may owe the answer.
+func (c *faultTally) ask(s *target, question func(context.Context) error) (answered bool, err error) {
 	life := s.life.Load()
 	if life%2 == 1 {
-		return nil
+		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callPatience)
 	defer cancel()
-	d.tally.asked.Add(1)
-	resp, err := assayv1.NewAssignmentServiceClient(s.conn).Assign(ctx,
-		&assayv1.AssignRequest{Subject: subject, Experiments: []string{liveFaults}}, grpc.WaitForReady(true))
-	switch {
-	case err == nil && resp.Assignments[0].Variant != variant:
-		return fmt.Errorf("%s got %v, not %s", subject.Key, resp.Assignments[0], variant)
-	case err != nil && s.life.Load() != life:
-		d.tally.unanswered.Add(1)
-		return nil
+	c.asked.Add(1)
+	if err = question(ctx); err != nil && s.life.Load() != life {
+		c.unanswered.Add(1)
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }

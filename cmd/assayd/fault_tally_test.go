@@ -16,6 +16,7 @@ type faultTally struct {
 	traffic  traffic
 	doubts   inDoubt
 	rows     totals
+	shown    shownTotals
 	seconds  float64
 
 	asked, unanswered atomic.Int64 // Assignments; those that a killed server owed.
@@ -51,6 +52,10 @@ func (t *traffic) add(o *traffic) {
 	t.exposuresAcknowledged += o.exposuresAcknowledged
 	t.mismatches += o.mismatches
 	t.exposuresInDoubt += o.exposuresInDoubt
+	t.streams += o.streams
+	t.streamsBroken += o.streamsBroken
+	t.batches += o.batches
+	t.batchesAcknowledged += o.batchesAcknowledged
 }
 
 func (c *faultTally) stored(doubts inDoubt, outcomes, exposures int) {
@@ -79,7 +84,9 @@ func (c *faultTally) String() string {
 	fmt.Fprintf(w, "exposures\t%d\t%d\t%d\t%d\t%d\n", t.exposures, t.exposuresAcknowledged, t.mismatches, t.exposuresInDoubt, c.rows.Exposures)
 	w.Flush()
 	fmt.Fprintf(&b, "\nOf %d outcomes no answer ever settled whether they are stored; %d are.\n", c.doubts.sent, c.doubts.stored)
-	fmt.Fprintf(&b, "%d calls recorded, of which %d failed; %d assignments were asked for, of which %d were owed by a server that was killed or stopped meanwhile. %.0f seconds.\n",
+	fmt.Fprintf(&b, "%d batches of them went through %d streams, of which %d broke; %d were acknowledged.\n", t.batches, t.streams, t.streamsBroken, t.batchesAcknowledged)
+	fmt.Fprintf(&b, "Of %d more exposures, recorded by best effort, %d are stored.\n", c.shown.asked, c.shown.stored)
+	fmt.Fprintf(&b, "%d calls and batches recorded, of which %d failed; %d assignments were asked for, of which %d were owed by a server that was killed or stopped meanwhile. %.0f seconds.\n",
 		t.calls, t.failedCalls, c.asked.Load(), c.unanswered.Load(), c.seconds)
 	return b.String()
 }

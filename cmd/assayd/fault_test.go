@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,7 +27,8 @@ var (
 // what is stored was sent, and nothing is stored twice, whatever fails. Two
 // servers share a Postgres that flushes to disk. Recorders send to both, a
 // prober asks both for assignments all the while, and one fault after the other
-// is injected. After each, the tables are compared with what was answered.
+// is injected, now and then two at a time. After each, the tables are compared
+// with what was answered.
 //
 // The long form is
 //
@@ -42,7 +44,11 @@ func TestFaults(t *testing.T) {
 	total := newFaultTally()
 	t.Run("processes and network", func(t *testing.T) {
 		d := newDrill(t, seed, localpg.Config{DataDir: temporary(t, "assay-cluster-")}, total)
-		d.run(faultKinds, *faultsFor*9/10)
+		kinds := faultKinds
+		if *faultsFor == 0 {
+			kinds = append(slices.Clone(kinds), fixedPair)
+		}
+		d.run(kinds, *faultsFor*9/10)
 	})
 	t.Run("disk", func(t *testing.T) {
 		dir, err := smallDisk(t)
@@ -67,6 +73,8 @@ type drill struct {
 	trials  int
 	stored  []parcel // Some of what earlier trials left, to be sent again.
 	ended   totals   // All that earlier trials left.
+	shown   *shownLedger
+	strike  func() // What strikes while a fault lasts; nil for nothing.
 }
 
 // target is a server, behind a proxy of its own.
@@ -80,7 +88,7 @@ type target struct {
 }
 
 func newDrill(t *testing.T, seed uint64, config localpg.Config, total *faultTally) *drill {
-	d := &drill{T: t, random: rand.New(rand.NewPCG(seed, 0)), db: newClusterWith(t, config), tally: total}
+	d := &drill{T: t, random: rand.New(rand.NewPCG(seed, 0)), db: newClusterWith(t, config), tally: total, shown: newShownLedger()}
 	d.requireDurability()
 	for i := range d.servers {
 		s := &target{proxy: newProxy(t, d.db), metricsListen: freeAddress(t)}
@@ -117,23 +125,30 @@ func (d *drill) up(s *target) {
 }
 
 // run tries the faults in random orders until the time is over, each at least
-// once.
+// once. In the long form, two at a time are tried after every second.
 func (d *drill) run(kinds []faultKind, atLeast time.Duration) {
 	began := time.Now()
 	defer d.startProbers()()
+	var shown shownTotals
 	for {
-		for _, i := range d.random.Perm(len(kinds)) {
+		for n, i := range d.random.Perm(len(kinds)) {
 			d.try(kinds[i])
+			if *faultsFor > 0 && n%2 == 0 && !d.Failed() {
+				d.try(d.anyPair(kinds))
+			}
 			if d.Failed() {
 				return
 			}
 		}
 		d.checkAnalyses()
 		d.checkTotals()
+		shown = d.checkShown()
 		if d.Failed() || time.Since(began) >= atLeast {
 			break
 		}
 	}
+	d.tally.shown.asked += shown.asked
+	d.tally.shown.stored += shown.stored
 	d.tally.seconds += time.Since(began).Seconds()
 }
 
@@ -149,6 +164,7 @@ func (d *drill) try(f faultKind) {
 	time.Sleep(time.Duration(d.random.Int64N(int64(300 * time.Millisecond))))
 	injected := f.inject(d, o)
 	d.awaitAnswers(o, outcomeRecorders+1) // One of them began after the fault.
+	d.awaitStreams(o)
 	o.stop()
 	d.settle(o)
 	d.compare(l, since)
@@ -168,12 +184,25 @@ func (d *drill) awaitAnswers(o *load, n int64) {
 	}
 }
 
+// awaitStreams waits until a batch is acknowledged that is sent from now on.
+func (d *drill) awaitStreams(o *load) {
+	d.Helper()
+	round := o.round.Add(1)
+	eventually(d.T, "streams are acknowledged", func() bool { return o.caughtUp.Load() == round })
+}
+
 // hold lets a fault last: shortly in the short form, else up to the given time.
+// In the midst of it another one may strike.
 func (d *drill) hold(longest time.Duration) {
 	if *faultsFor == 0 {
 		longest = 800 * time.Millisecond
 	}
-	time.Sleep(time.Duration(d.random.Int64N(int64(longest))))
+	half := time.Duration(d.random.Int64N(int64(longest))) / 2
+	time.Sleep(half)
+	if d.strike != nil {
+		d.strike()
+	}
+	time.Sleep(half)
 }
 
 // several is how many times a fault is injected in one trial.
@@ -191,8 +220,9 @@ func (d *drill) anyServer() (int, *target) {
 }
 
 const (
-	liveFaults  = "faults-live"  // Split by the servers.
-	auditFaults = "faults-audit" // Its subjects have all the outcomes.
+	liveFaults       = "faults-live"        // Split by the servers.
+	auditFaults      = "faults-audit"       // Its subjects have all the outcomes.
+	bestEffortFaults = "faults-best-effort" // Its exposures are recorded by best effort.
 )
 
 // define makes the experiments, known to both servers.
@@ -202,8 +232,10 @@ func (d *drill) define() {
 		{"MetricService", "CreateMetric", `{"metric":{"key":"revenue","direction":"DIRECTION_INCREASE","sum":{"outcome":"purchase"}}}`},
 		{"ExperimentService", "CreateExperiment", definition(liveFaults, "ASSIGNMENT_NATIVE")},
 		{"ExperimentService", "CreateExperiment", definition(auditFaults, "ASSIGNMENT_EXTERNAL")},
+		{"ExperimentService", "CreateExperiment", definition(bestEffortFaults, "ASSIGNMENT_NATIVE")},
 		{"ExperimentService", "StartExperiment", `{"key":"` + liveFaults + `"}`},
 		{"ExperimentService", "StartExperiment", `{"key":"` + auditFaults + `"}`},
+		{"ExperimentService", "StartExperiment", `{"key":"` + bestEffortFaults + `"}`},
 	} {
 		if _, err := call(d.Context(), conn, "assay.v1."+c[0], c[1], c[2]); err != nil {
 			d.Fatal(err)
@@ -216,9 +248,9 @@ func (d *drill) define() {
 	if resp, err := assayv1.NewEventServiceClient(conn).RecordExposures(d.Context(), req); err != nil || resp.Recorded != auditSubjects {
 		d.Fatal(resp, err)
 	}
-	eventually(d.T, "the start shows on the other server", func() bool {
+	eventually(d.T, "the last start shows on the other server", func() bool {
 		resp, err := assayv1.NewAssignmentServiceClient(d.servers[1].conn).Assign(d.Context(),
-			&assayv1.AssignRequest{Subject: &assayv1.Subject{Key: "u-1"}, Experiments: []string{liveFaults}})
+			&assayv1.AssignRequest{Subject: &assayv1.Subject{Key: "u-1"}, Experiments: []string{bestEffortFaults}})
 		return err == nil && resp.Assignments[0].Reason == assayv1.Reason_REASON_SPLIT
 	})
 }
