@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -288,6 +290,55 @@ func TestNamesTooManyCostNoQuery(t *testing.T) {
 	if diff := cmp.Diff(want, recordOutcomes(t, d.DB, items...)); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// TestFloodOfOutcomeNames sends two million names. As many as may be are
+// recorded, and nothing stays in memory of the others.
+func TestFloodOfOutcomeNames(t *testing.T) {
+	const (
+		names  = 2_000_000
+		batch  = 100_000
+		growth = 16 << 20 // Bytes. The names would take many times as much.
+	)
+	d := newDatabase(t)
+	items := make([]experiment.Outcome, batch)
+	for i := range items {
+		items[i] = outcome(fmt.Sprint(i), 1, day(5), 1.0, "")
+	}
+	var before uint64
+	accepted := 0
+	for from := 0; from < names; from += batch {
+		for i := range items {
+			items[i].Name = "flood " + strconv.Itoa(from+i)
+		}
+		for i, result := range recordOutcomes(t, d.DB, items...) {
+			switch result {
+			case recorded:
+				accepted++
+			case limited:
+			default:
+				t.Fatalf("name %d: result %v", from+i, result)
+			}
+		}
+		if from == 0 {
+			before = heap()
+		}
+	}
+	if n := scalar[int](t, d.raw, `SELECT count(*) FROM outcome_names`); n != postgres.MaxOutcomeNames || accepted != n {
+		t.Errorf("%d names are recorded, and %d outcomes", n, accepted)
+	}
+	if after := heap(); after > before+growth {
+		t.Errorf("%d bytes of heap after %d names, and %d after all %d", before, batch, after, names)
+	}
+}
+
+// heap is how many of its bytes are in use.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC() // What pools keep survives the first.
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 func TestOutcomeNamesFromTwoServers(t *testing.T) {
