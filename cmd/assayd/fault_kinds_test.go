@@ -31,10 +31,10 @@ type faultKind struct {
 var faultKinds = []faultKind{
 	{"a server killed (kill -9) and started again", (*drill).killServer, []stroke{connectionsCut, backendKilled, postmasterKilled}},
 	{"a server stopped (SIGTERM) with calls under way", (*drill).stopServer, nil},
-	{"the postmaster killed (kill -9)", (*drill).killPostmaster, []stroke{connectionsCut, serverKilled}},
+	{"the postmaster killed (kill -9)", (*drill).killPostmaster, []stroke{serverKilled}},
 	{"a backend killed (kill -9)", (*drill).killBackends, nil},
 	{"a backend's connection ended by Postgres", (*drill).terminateBackends, nil},
-	{"Postgres shut down at once, and started later", (*drill).shutPostgres, []stroke{connectionsCut, serverKilled}},
+	{"Postgres shut down at once, and started later", (*drill).shutPostgres, []stroke{serverKilled}},
 	{"Postgres frozen for a while", (*drill).freezePostgres, []stroke{connectionsCut, serverKilled}},
 	{"connections to Postgres cut", (*drill).cutConnections, nil},
 	{"a connection cut before its COMMIT arrived", atCommit(cutBefore), nil},

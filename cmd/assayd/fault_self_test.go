@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
 )
 
 // TestLedger holds what the ledger calls a fault, so that TestFaults cannot
@@ -109,6 +111,82 @@ func TestExposureLedger(t *testing.T) {
 		}
 		l.compareExposures(tt.rows)
 		found := strings.Join(l.faults, "; ")
+		if tt.fault == "" && found != "" || !strings.Contains(found, tt.fault) {
+			t.Errorf("%s: found %q, want %q", tt.name, found, tt.fault)
+		}
+	}
+}
+
+// TestStreamLedger is the same of streams.
+func TestStreamLedger(t *testing.T) {
+	at := time.Date(2026, 1, 5, 10, 0, 0, 0, time.UTC)
+	a, b := newParcel("s", "a", at, payload{"purchase", 1, ""}, sound), newParcel("s", "b", at, payload{"purchase", 1, ""}, sound)
+	shown := exposureParcel{exposure: &assayv1.Exposure{Variant: "short"}, subject: subjectID("s"), variant: "short", at: at.UnixMilli()}
+	stored, shownRow := []outcomeRow{{a.id, a.payload, at}, {b.id, b.payload, at}}, []exposureRow{{shown.subject, "short", at}}
+	unavailable := status.Error(codes.Unavailable, "")
+	for _, tt := range []struct {
+		name         string
+		acknowledged []int64 // By sequence number, of 1 to 3.
+		end          error
+		outcomes     []outcomeRow
+		exposures    []exposureRow
+		fault        string
+	}{
+		{"all is well", []int64{1, 2, 3}, io.EOF, stored, shownRow, ""},
+		{"broken, and stored", nil, unavailable, stored, shownRow, ""},
+		{"broken, and not stored", []int64{1}, unavailable, stored[:1], nil, ""},
+		{"broken when nothing is owed", []int64{1, 2, 3}, unavailable, stored, shownRow, ""},
+		{"lost", []int64{1, 2}, unavailable, stored[:1], nil, "is lost"},
+		{"the exposure lost", []int64{1, 2, 3}, io.EOF, stored, nil, "acknowledged"},
+		{"stored twice", []int64{1}, unavailable, append(stored, stored[1]), nil, "stored twice"},
+		{"out of turn", []int64{2}, unavailable, stored, shownRow, "out of turn"},
+		{"acknowledged twice", []int64{1, 1}, unavailable, stored, shownRow, "out of turn"},
+		{"one too many", []int64{1, 2, 3, 4}, io.EOF, stored, shownRow, "out of turn"},
+		{"not acknowledged", []int64{1}, io.EOF, stored, shownRow, "owes 2"},
+		{"an end that tells nothing", []int64{1, 2, 3}, status.Error(codes.Internal, ""), stored, shownRow, "a call failed"},
+	} {
+		l := newLedger(nil)
+		owed := []*streamedBatch{{sequence: 1, outcomes: []parcel{a}}, {sequence: 2, outcomes: []parcel{b}}, {sequence: 3, exposures: []exposureParcel{shown}}}
+		for _, b := range owed {
+			l.sendStreamed(b)
+		}
+		for _, n := range tt.acknowledged {
+			if l.batchAcknowledged(owed, &assayv1.StreamEventsResponse{Sequence: n, Recorded: 1}) {
+				owed = owed[1:]
+			}
+		}
+		l.streamEnded(owed, tt.end)
+		l.compareOutcomes(tt.outcomes)
+		l.compareExposures(tt.exposures)
+		found := strings.Join(l.faults, "; ")
+		if tt.fault == "" && found != "" || !strings.Contains(found, tt.fault) {
+			t.Errorf("%s: found %q, want %q", tt.name, found, tt.fault)
+		}
+	}
+}
+
+// TestShownLedger is the same of exposures by best effort.
+func TestShownLedger(t *testing.T) {
+	asked := time.Date(2026, 1, 5, 10, 0, 0, 700, time.UTC)
+	answered := asked.Add(time.Second)
+	l := newShownLedger()
+	owed, told := subjectID("owed"), subjectID("told")
+	l.ask([]experiment.SubjectID{owed, told}, asked)
+	l.answer(told, "short", answered)
+	for _, tt := range []struct {
+		name  string
+		rows  []exposureRow
+		fault string
+	}{
+		{"lost", nil, ""},
+		{"stored", []exposureRow{{told, "short", asked.Truncate(time.Millisecond)}, {owed, "control", answered.Add(time.Hour)}}, ""},
+		{"stored twice", []exposureRow{{told, "short", asked}, {told, "short", answered}}, "stored twice"},
+		{"another variant", []exposureRow{{told, "control", asked}}, "answered with short"},
+		{"too late", []exposureRow{{told, "short", answered.Add(time.Millisecond)}}, "answered with short"},
+		{"too early", []exposureRow{{owed, "short", asked.Add(-time.Millisecond)}}, "asked for at"},
+		{"never asked for", []exposureRow{{subjectID("other"), "short", asked}}, "never asked for"},
+	} {
+		found := strings.Join(l.compare(tt.rows), "; ")
 		if tt.fault == "" && found != "" || !strings.Contains(found, tt.fault) {
 			t.Errorf("%s: found %q, want %q", tt.name, found, tt.fault)
 		}
