@@ -38,7 +38,8 @@ const (
 //
 // A unary call is admitted twice: before its message is read, if there is room
 // for one of the usual size, of which it takes what it is while unread; and then
-// by its size. So under too much load nearly all that is
+// by its size. Once half of the room is taken by messages that are read, there
+// must be room for all that are unread. So under too much load nearly all that is
 // refused is refused unread, which costs next to nothing; to read a message
 // costs a tenth of storing it.
 type admission struct {
@@ -48,13 +49,18 @@ type admission struct {
 	open    *semaphore.Weighted // Streams.
 	streams *semaphore.Weighted // Bytes of their messages.
 
-	mu    sync.Mutex
-	unary int64 // Bytes of unary calls.
-	usual int64 // Bytes of a message, the latest ones weighing most.
+	mu     sync.Mutex
+	unary  int64 // Bytes of unary calls.
+	read   int64 // Those of them that are of messages which were read.
+	unread int64 // Unary calls whose message is unread.
+	usual  int64 // Bytes of a message, the latest ones weighing most.
 }
 
 // arrival is a unary call, in its context.
-type arrival struct{ bytes int64 }
+type arrival struct {
+	bytes int64
+	read  bool // Or it has ended.
+}
 
 type arrivalKey struct{}
 
@@ -84,9 +90,14 @@ func (a *admission) arrive(ctx context.Context, info *tap.Info) (context.Context
 	}
 	c := &arrival{}
 	a.mu.Lock()
-	if a.unary+callBytes+a.usual <= maxRecordingBytes {
+	needed := a.unary + callBytes + a.usual
+	if a.read > maxRecordingBytes/2 {
+		needed += a.unread * (a.usual - a.usual/unreadShare)
+	}
+	if needed <= maxRecordingBytes {
 		c.bytes = callBytes + a.usual/unreadShare
 		a.unary += c.bytes
+		a.unread++
 	}
 	a.mu.Unlock()
 	if c.bytes == 0 {
@@ -122,18 +133,29 @@ func (a *admission) take(c *arrival, n int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.usual += (n - a.usual) / 8
+	a.noLongerUnread(c)
 	assumed := max(0, c.bytes-callBytes) // 0 if the call has ended meanwhile.
 	if a.unary-assumed+n > maxRecordingBytes {
 		return false
 	}
 	a.unary += n - assumed
+	a.read += n
 	c.bytes -= assumed
 	return true
+}
+
+// noLongerUnread counts a call as unread no more. The caller holds a.mu.
+func (a *admission) noLongerUnread(c *arrival) {
+	if !c.read {
+		c.read = true
+		a.unread--
+	}
 }
 
 func (a *admission) leave(c *arrival) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.noLongerUnread(c)
 	a.unary -= c.bytes
 	c.bytes = 0
 }
@@ -142,6 +164,7 @@ func (a *admission) release(n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.unary -= n
+	a.read -= n
 }
 
 // requestBytes is about what a request takes in memory.

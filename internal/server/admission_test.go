@@ -26,14 +26,13 @@ func newTestAdmission(t *testing.T) *admission {
 
 // recordingCall is a unary call that the test plays.
 type recordingCall struct {
+	ctx    context.Context
 	cancel context.CancelFunc
 	finish chan struct{}
 }
 
-// enter lets a call with a message of some items arrive, and says whether it
-// was read and whether it was admitted. One that is admitted stays until it is
-// left.
-func enter(t *testing.T, a *admission, items int) (c *recordingCall, read, admitted bool) {
+// arrive lets a call arrive. It is nil if it is refused unread.
+func arrive(t *testing.T, a *admission) *recordingCall {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ctx, err := a.arrive(ctx, &tap.Info{FullMethodName: assayv1.EventService_RecordOutcomes_FullMethodName})
@@ -42,25 +41,40 @@ func enter(t *testing.T, a *admission, items int) (c *recordingCall, read, admit
 			t.Errorf("refused with %v", err)
 		}
 		cancel()
-		return nil, false, false
+		return nil
 	}
-	c = &recordingCall{cancel: cancel, finish: make(chan struct{})}
+	return &recordingCall{ctx: ctx, cancel: cancel, finish: make(chan struct{})}
+}
+
+// read says whether a message of some items is admitted. If so the call stays
+// until it is left.
+func (c *recordingCall) read(t *testing.T, a *admission, items int) (admitted bool) {
+	t.Helper()
 	ended := false
 	go func() {
 		req := &assayv1.RecordOutcomesRequest{Outcomes: make([]*assayv1.Outcome, items)}
-		_, _ = a.admit(ctx, req, nil, func(context.Context, any) (any, error) {
+		_, _ = a.admit(c.ctx, req, nil, func(context.Context, any) (any, error) {
 			admitted = true
 			<-c.finish
 			return nil, nil
 		})
 		ended = true
-		cancel()
+		c.cancel()
 	}()
 	synctest.Wait()
 	if !admitted && !ended {
 		t.Error("a refusal waits")
 	}
-	return c, true, admitted
+	return admitted
+}
+
+// enter lets a call arrive and reads its message at once.
+func enter(t *testing.T, a *admission, items int) (c *recordingCall, read, admitted bool) {
+	t.Helper()
+	if c = arrive(t, a); c == nil {
+		return nil, false, false
+	}
+	return c, true, c.read(t, a, items)
 }
 
 func (c *recordingCall) leave() {
@@ -158,5 +172,52 @@ func TestManySmallCallsAfterLargeOnes(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
+	})
+}
+
+// TestFloodIsRefusedUnread has many calls arrive whenever a commit has let some
+// go, before any of them is read.
+func TestFloodIsRefusedUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const items = 1000
+		a := newTestAdmission(t)
+		var inside []*recordingCall
+		for {
+			c, _, ok := enter(t, a, items)
+			if !ok {
+				break
+			}
+			inside = append(inside, c)
+		}
+		admitted, late := 0, 0
+		for range 20 {
+			for _, c := range inside[:10] {
+				c.leave()
+			}
+			inside = inside[10:]
+			var unread []*recordingCall
+			for range 100 {
+				if c := arrive(t, a); c != nil {
+					unread = append(unread, c)
+				}
+			}
+			for _, c := range unread {
+				if c.read(t, a, items) {
+					inside = append(inside, c)
+					admitted++
+				} else {
+					late++
+				}
+			}
+		}
+		if admitted < 180 || late > 20 {
+			t.Errorf("%d of 2,000 calls were admitted, and %d refused once they were read", admitted, late)
+		}
+		for _, c := range inside {
+			c.leave()
+		}
+		if a.unary != 0 {
+			t.Errorf("in the end %d bytes are admitted", a.unary)
+		}
 	})
 }
