@@ -46,9 +46,11 @@ func (d *drill) anyPair(kinds []faultKind) faultKind {
 	return pair(k, k.strokes[d.random.IntN(len(k.strokes))])
 }
 
-func (d *drill) cutOnce() int {
-	_, s := d.anyServer()
-	return s.proxy.cut()
+func (d *drill) cutOnce() (n int) {
+	for _, s := range d.servers {
+		n += s.proxy.cut()
+	}
+	return n
 }
 
 // killBackend kills a backend, if there is one, and waits until the postmaster
