@@ -74,10 +74,16 @@ func TestLedger(t *testing.T) {
 			l.answered([]parcel{answer.to}, answer.resp, answer.err)
 		}
 		l.compareOutcomes(tt.rows)
-		found := strings.Join(l.faults, "; ")
-		if tt.fault == "" && found != "" || !strings.Contains(found, tt.fault) {
-			t.Errorf("%s: found %q, want %q", tt.name, found, tt.fault)
-		}
+		checkFound(t, tt.name, l.faults, tt.fault)
+	}
+}
+
+// checkFound holds that part of a fault is among those found, or that there are
+// none if it is "".
+func checkFound(t *testing.T, name string, faults []string, want string) {
+	t.Helper()
+	if found := strings.Join(faults, "; "); want == "" && found != "" || !strings.Contains(found, want) {
+		t.Errorf("%s: found %q, want %q", name, found, want)
 	}
 }
 
@@ -110,10 +116,7 @@ func TestExposureLedger(t *testing.T) {
 			l.answeredExposures([]exposureParcel{p}, ok, nil)
 		}
 		l.compareExposures(tt.rows)
-		found := strings.Join(l.faults, "; ")
-		if tt.fault == "" && found != "" || !strings.Contains(found, tt.fault) {
-			t.Errorf("%s: found %q, want %q", tt.name, found, tt.fault)
-		}
+		checkFound(t, tt.name, l.faults, tt.fault)
 	}
 }
 
@@ -158,10 +161,7 @@ func TestStreamLedger(t *testing.T) {
 		l.streamEnded(owed, tt.end)
 		l.compareOutcomes(tt.outcomes)
 		l.compareExposures(tt.exposures)
-		found := strings.Join(l.faults, "; ")
-		if tt.fault == "" && found != "" || !strings.Contains(found, tt.fault) {
-			t.Errorf("%s: found %q, want %q", tt.name, found, tt.fault)
-		}
+		checkFound(t, tt.name, l.faults, tt.fault)
 	}
 }
 
@@ -186,9 +186,6 @@ func TestShownLedger(t *testing.T) {
 		{"too early", []exposureRow{{owed, "short", asked.Add(-time.Millisecond)}}, "asked for at"},
 		{"never asked for", []exposureRow{{subjectID("other"), "short", asked}}, "never asked for"},
 	} {
-		found := strings.Join(l.compare(tt.rows), "; ")
-		if tt.fault == "" && found != "" || !strings.Contains(found, tt.fault) {
-			t.Errorf("%s: found %q, want %q", tt.name, found, tt.fault)
-		}
+		checkFound(t, tt.name, l.compare(tt.rows), tt.fault)
 	}
 }
