@@ -79,7 +79,7 @@ func (c *faultTally) String() string {
 	}
 	w.Flush()
 	t := &c.traffic
-	fmt.Fprintf(w, "\n\tsent\tacknowledged\trejected as they must be\tin a call that failed\tstored\n")
+	fmt.Fprintf(w, "\n\tsent\tacknowledged\trejected as they must be\tin a call or batch that failed\tstored\n")
 	fmt.Fprintf(w, "outcomes\t%d\t%d\t%d conflicts, %d refused\t%d\t%d\n", t.outcomes, t.acknowledged, t.conflicts, t.refused, t.inDoubt, c.rows.Outcomes)
 	fmt.Fprintf(w, "exposures\t%d\t%d\t%d\t%d\t%d\n", t.exposures, t.exposuresAcknowledged, t.mismatches, t.exposuresInDoubt, c.rows.Exposures)
 	w.Flush()
