@@ -1,0 +1,127 @@
+package stats
+
+import (
+	"math"
+	"slices"
+)
+
+// A Design is a comparison with the control before it has subjects.
+//
+// Its power is the probability that the test finds what it looks for, in either
+// direction if it looks in both: of a two-sided test, the chance of being
+// significant on the wrong side counts too, as in R's
+// power.t.test(strict = TRUE), in pwr and in statsmodels.
+//
+// A fixed horizon is planned with the noncentral t at Welch's degrees of
+// freedom, which for arms of the same size and variance are those of Student's
+// test, so that R's figures are met there. Proportions are planned with each
+// arm's own variance, as the test will compare them; R's power.prop.test pools
+// them for the test, and pwr.2p.test takes arcsines, so they differ. The other
+// methods take the variance as known.
+//
+// Each arm is planned at its part of the subjects, whole or not.
+type Design struct {
+	// Test is the rule. Its planned subjects are those of each size that is
+	// tried.
+	Test   Test
+	Margin Margin
+	// Control is the control's value.
+	Control float64
+	// Deviation is the standard deviation between the control's subjects, above
+	// 0, and the treatments' too unless Proportion.
+	Deviation float64
+	// Proportion says that values are rates, so that a treatment's variance
+	// follows from its rate.
+	Proportion bool
+	// Shares are the arms' parts of all subjects, the control's first. Each
+	// treatment is tested at its part of the error rate, as by Bonferroni's
+	// correction, and the one with the fewest subjects is planned for.
+	Shares []float64
+}
+
+// Power is the probability of finding a signed effect on the scale of the
+// difference. Every arm needs two subjects or more.
+func (d *Design) Power(effect float64, subjects int64) float64 {
+	return d.outlook(effect, float64(subjects)).power(d.Test.Alternative)
+}
+
+// outlook is where a planned estimate will fall, in its own standard errors.
+type outlook struct {
+	// lower and upper are how far its mean lies above the null value; of an
+	// equivalence test above the lower and above the upper one.
+	lower, upper float64
+	// critical is how many estimated standard errors it has to lie beyond, and
+	// degrees are those with which they are estimated.
+	critical, degrees float64
+}
+
+func (d *Design) outlook(effect, subjects float64) outlook {
+	control, treatment := d.Shares[0]*subjects, slices.Min(d.Shares[1:])*subjects
+	// Variances are in units of the control's, so that nothing overflows.
+	variance, ratio := 1.0, 1.0
+	if d.Proportion {
+		rate := d.Control + effect
+		variance = max(0, rate*(1-rate)) / (d.Control * (1 - d.Control))
+	}
+	null := d.Margin.Value
+	if d.Margin.Scale == Relative { // See judge.
+		null *= math.Abs(d.Control)
+		ratio = 1 + effect/d.Control
+	}
+	total, degrees := satterthwaite(
+		[]part{{variance / treatment, treatment - 1}},
+		scaled([]part{{1 / control, control - 1}}, ratio))
+	unit := d.Deviation * math.Sqrt(total)
+	o := outlook{lower: (effect - null) / unit, upper: (effect - null) / unit, degrees: math.Inf(1)}
+	if d.Test.Alternative == Equivalent {
+		o.lower = (effect + null) / unit
+	}
+	if d.Test.Method == FixedHorizon {
+		o.degrees = degrees
+	}
+	treatments := float64(len(d.Shares) - 1)
+	test := d.Test
+	test.PlannedSubjects = max(1, int64(math.Round(subjects*d.pairShare())))
+	o.critical = test.critical((1-test.ConfidenceLevel)/treatments, Evidence{
+		DegreesOfFreedom: degrees, Subjects: int64(math.Round(control + treatment)),
+	})
+	return o
+}
+
+// pairShare is the part of all subjects that is in the two arms of a comparison,
+// over the treatments in the mean.
+func (d *Design) pairShare() float64 {
+	return d.Shares[0] + (1-d.Shares[0])/float64(len(d.Shares)-1)
+}
+
+// bendWidths are the arguments between which the normal distribution is smooth
+// enough for one panel of the integral.
+var bendWidths = []float64{-8, -4, 0, 4, 8}
+
+// power is the probability that the estimate lies beyond the critical value.
+func (o outlook) power(alternative Alternative) float64 {
+	above := func(s float64) float64 { return normalUpperTail(o.critical*s - o.lower) }
+	below := func(s float64) float64 { return normalUpperTail(o.critical*s + o.upper) }
+	var bends []float64
+	for _, x := range bendWidths {
+		bends = append(bends, (o.lower+x)/o.critical, (x-o.upper)/o.critical)
+	}
+	switch alternative {
+	case Greater:
+		return meanOverScale(o.degrees, bends, above)
+	case Less:
+		return meanOverScale(o.degrees, bends, below)
+	case Equivalent:
+		// Both one-sided tests hold (Schuirmann 1987): above − 1 + below, where
+		// that is positive.
+		bends = append(bends, (o.lower-o.upper)/2/o.critical)
+		return meanOverScale(o.degrees, bends, func(s float64) float64 {
+			return max(0, below(s)-normalUpperTail(o.lower-o.critical*s))
+		})
+	default:
+		return meanOverScale(o.degrees, bends, func(s float64) float64 { return above(s) + below(s) })
+	}
+}
+
+// normalUpperTail is P(Z > z).
+func normalUpperTail(z float64) float64 { return math.Erfc(z/math.Sqrt2) / 2 }

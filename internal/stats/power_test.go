@@ -1,0 +1,310 @@
+package stats
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// plannedCase is a row of reference numbers for one power.
+type plannedCase struct {
+	Call                     string
+	Subjects                 int64
+	Control, Treatment       float64 // Subjects of the two arms.
+	Effect, Deviation, Alpha float64
+	Rate, TreatmentRate      float64
+	Margin, Power, Smallest  float64
+	Critical, Lower, Upper   float64
+	Degrees                  float64
+	Alternative              Alternative
+}
+
+// design is the row's comparison of two arms.
+func (c plannedCase) design(method Method) (d Design, subjects int64) {
+	d = Design{
+		Test:      Test{Method: method, ConfidenceLevel: 1 - c.Alpha, Alternative: c.Alternative},
+		Deviation: 1, Shares: []float64{0.5, 0.5},
+	}
+	if c.Deviation != 0 {
+		d.Deviation = c.Deviation
+	}
+	subjects = c.Subjects
+	if subjects == 0 {
+		subjects = int64(c.Control + c.Treatment)
+		d.Shares = []float64{c.Control / float64(subjects), c.Treatment / float64(subjects)}
+	}
+	return d, subjects
+}
+
+// TestNoncentral: mpmath at 30 digits, from one degree of freedom to 1e12.
+func TestNoncentral(t *testing.T) {
+	var file struct{ Noncentral []plannedCase }
+	load(t, "power-python.json", &file)
+	for _, c := range file.Noncentral {
+		o := outlook{lower: c.Lower, upper: c.Upper, critical: c.Critical, degrees: c.Degrees}
+		near(t, fmt.Sprintf("alternative %d of %+v", c.Alternative, o), o.power(c.Alternative), c.Power, 1e-11)
+	}
+}
+
+// TestPowerOfArms: R's power.t.test, R's formula for arms of different sizes, and
+// statsmodels.
+func TestPowerOfArms(t *testing.T) {
+	var r struct{ Arms, Unequal []plannedCase }
+	var python struct{ Independent []plannedCase }
+	load(t, "power.json", &r)
+	load(t, "power-python.json", &python)
+	for _, cases := range [][]plannedCase{r.Arms, r.Unequal, python.Independent} {
+		for _, c := range cases {
+			d, subjects := c.design(FixedHorizon)
+			near(t, fmt.Sprintf("%+v", c), d.Power(c.Effect, subjects), c.Power, 1e-9)
+		}
+	}
+}
+
+// TestPowerOfRates: the Welch test of two rates, by R.
+func TestPowerOfRates(t *testing.T) {
+	var file struct{ Rates []plannedCase }
+	load(t, "power.json", &file)
+	for _, c := range file.Rates {
+		d, subjects := c.design(FixedHorizon)
+		d.Proportion, d.Control, d.Deviation = true, c.Rate, math.Sqrt(c.Rate*(1-c.Rate))
+		near(t, fmt.Sprintf("%+v", c), d.Power(c.TreatmentRate-c.Rate, subjects), c.Power, 1e-9)
+	}
+}
+
+// TestPowerOfEquivalence: Owen's integral, by R.
+func TestPowerOfEquivalence(t *testing.T) {
+	var file struct{ Equivalence []plannedCase }
+	load(t, "power.json", &file)
+	for _, c := range file.Equivalence {
+		d, subjects := c.design(FixedHorizon)
+		d.Test.Alternative, d.Margin.Value = Equivalent, c.Margin
+		near(t, fmt.Sprintf("%+v", c), d.Power(c.Effect, subjects), c.Power, 1e-9)
+	}
+}
+
+// TestPowerOfAlwaysValid: the published boundary at the planned subjects, in
+// mpmath.
+func TestPowerOfAlwaysValid(t *testing.T) {
+	var file struct{ Always []plannedCase }
+	load(t, "power-python.json", &file)
+	for _, c := range file.Always {
+		d, subjects := c.design(AlwaysValid)
+		near(t, fmt.Sprintf("%+v", c), d.Power(c.Effect, subjects), c.Power, 1e-9)
+	}
+}
+
+// TestSizes: R solves for the subjects and for the smallest effect.
+func TestSizes(t *testing.T) {
+	var file struct{ Sizes []plannedCase }
+	load(t, "power.json", &file)
+	for _, c := range file.Sizes {
+		d, _ := c.design(FixedHorizon)
+		if subjects, ok := d.Subjects(c.Effect, c.Power); !ok || subjects != c.Subjects {
+			t.Errorf("%+v: %d subjects", c, subjects)
+		}
+		effect, ok := d.Effect(c.Power, c.Subjects, false)
+		if !ok {
+			t.Errorf("%+v: no effect", c)
+		}
+		near(t, fmt.Sprintf("effect of %+v", c), effect, c.Smallest, 1e-9)
+	}
+}
+
+// TestMarginOnTheScaleOfTheLift: a relative margin widens with the lift, as the
+// comparison's interval does: it is planned to lie where the test will find it.
+func TestMarginOnTheScaleOfTheLift(t *testing.T) {
+	const subjects = 100_000
+	for _, control := range []float64{10, -10} {
+		d := Design{
+			Test:   Test{Method: FixedHorizon, ConfidenceLevel: 0.95, Alternative: Greater},
+			Margin: Margin{Relative, -0.05}, Control: control, Deviation: 30, Shares: []float64{0.3, 0.7},
+		}
+		const effect = 1.5
+		arms := []Moments{NewMoments(1), NewMoments(1)}
+		for i, n := range []int64{30_000, 70_000} {
+			arms[i].N, arms[i].Means[0], arms[i].Products[0] = n, control+effect*float64(i), 900*float64(n-1)
+		}
+		r := simple(arms[0], arms[1])
+		r.Test, r.Margin = d.Test, d.Margin
+		near(t, "expected statistic", d.outlook(effect, subjects).lower, *mustCompare(t, r).Comparisons[0].Unadjusted.Statistic, 1e-9)
+	}
+}
+
+// drawDesign is some plan and an effect that it may be asked about.
+func drawDesign(rng *rand.Rand) (d Design, effect float64) {
+	d = Design{
+		Test: Test{
+			Method:          FixedHorizon + Method(rng.IntN(2)),
+			ConfidenceLevel: 0.6 + 0.3999*rng.Float64(),
+			Alternative:     Alternative(rng.IntN(4)),
+		},
+		Deviation: math.Exp(5 * rng.NormFloat64()),
+	}
+	d.Control = d.Deviation * rng.NormFloat64()
+	total := 0.0
+	for range 2 + rng.IntN(3) {
+		d.Shares = append(d.Shares, 0.1+rng.Float64())
+		total += d.Shares[len(d.Shares)-1]
+	}
+	for i := range d.Shares {
+		d.Shares[i] /= total
+	}
+	effect = d.Deviation * (0.1 + 0.3*rng.Float64())
+	switch d.Test.Alternative {
+	case Less:
+		effect = -effect
+	case Equivalent:
+		d.Margin.Value, effect = effect, effect*(rng.Float64()-0.5)
+	}
+	if rng.IntN(2) == 0 && d.Test.Alternative != Equivalent {
+		d.Proportion, d.Control = true, 0.1+0.8*rng.Float64()
+		d.Deviation = math.Sqrt(d.Control * (1 - d.Control))
+		effect = math.Copysign(min(math.Abs(effect), 0.09)/(1+9*rng.Float64()), effect)
+	}
+	return d, effect
+}
+
+// TestSizesAreConsistent: the answer to each of the three questions is the
+// smallest one, and agrees with the answers to the others.
+func TestSizesAreConsistent(t *testing.T) {
+	rng := rand.New(rand.NewPCG(31, 32))
+	for range 150 {
+		d, effect := drawDesign(rng)
+		power := 0.5 + 0.49*rng.Float64()
+		subjects, ok := d.Subjects(effect, power)
+		if !ok {
+			t.Fatalf("%+v, effect %v, power %v: no size", d, effect, power)
+		}
+		if got := d.Power(effect, subjects); got < power {
+			t.Errorf("%+v, effect %v: %d subjects have power %v, not %v", d, effect, subjects, got, power)
+		}
+		if fewest, _ := d.Fewest(); subjects > fewest && d.Power(effect, subjects-1) >= power {
+			t.Errorf("%+v, effect %v: %d subjects are one too many for power %v", d, effect, subjects, power)
+		}
+		if d.Power(effect, 2*subjects) < d.Power(effect, subjects) {
+			t.Errorf("%+v, effect %v: power falls beyond %d subjects", d, effect, subjects)
+		}
+		if d.Test.Alternative == Equivalent {
+			continue
+		}
+		size, ok := d.Effect(power, subjects, effect < 0)
+		if !ok || size > math.Abs(effect)*(1+1e-12) {
+			t.Errorf("%+v: %d subjects have power %v for %v, but not below %v", d, subjects, power, effect, size)
+		}
+		near(t, "power at the smallest effect", d.Power(math.Copysign(size, effect), subjects), power, 1e-9)
+		if d.Power(math.Copysign(size*0.999, effect), subjects) >= power {
+			t.Errorf("%+v: %v is not the smallest effect", d, size)
+		}
+	}
+}
+
+// TestPowerBySymmetry: what is better up and what is better down are planned
+// alike, equal variances do not care which arm is the larger, and other units
+// change nothing.
+func TestPowerBySymmetry(t *testing.T) {
+	rng := rand.New(rand.NewPCG(33, 34))
+	mirror := []Alternative{TwoSided: TwoSided, Greater: Less, Less: Greater, Equivalent: Equivalent}
+	for range 200 {
+		d, effect := drawDesign(rng)
+		subjects := 50 + rng.Int64N(5000)
+		power := d.Power(effect, subjects)
+		if !(power >= 0 && power <= 1) {
+			t.Errorf("%+v: power %v", d, power)
+		}
+		other := d
+		other.Test.Alternative = mirror[d.Test.Alternative]
+		if d.Proportion {
+			other.Control = 1 - d.Control
+		} else {
+			other.Control = -d.Control
+		}
+		near(t, "power upside down", other.Power(-effect, subjects), power, 1e-9)
+		if d.Proportion {
+			continue
+		}
+		scaled := d
+		scaled.Control, scaled.Deviation, scaled.Margin.Value = 1e6*d.Control, 1e6*d.Deviation, 1e6*d.Margin.Value
+		near(t, "power in other units", scaled.Power(1e6*effect, subjects), power, 1e-9)
+		if len(d.Shares) == 2 {
+			swapped := d
+			swapped.Shares = []float64{d.Shares[1], d.Shares[0]}
+			near(t, "power with the weights swapped", swapped.Power(effect, subjects), power, 1e-9)
+		}
+	}
+}
+
+// TestUnreachable: what cannot be found with any number of subjects, or by any
+// effect, is not answered.
+func TestUnreachable(t *testing.T) {
+	d := Design{Test: Test{Method: FixedHorizon, ConfidenceLevel: 0.95}, Control: 0.9, Deviation: 0.3, Proportion: true, Shares: []float64{0.5, 0.5}}
+	if n, ok := d.Subjects(1e-9, 0.8); ok {
+		t.Errorf("an effect of 1e-9 is found by %d subjects", n)
+	}
+	if size, ok := d.Effect(0.8, 10, false); ok {
+		t.Errorf("10 subjects find a rise of %v from 0.9", size)
+	}
+	if size, ok := d.Effect(0.8, 10, true); !ok || size > 0.9 {
+		t.Errorf("10 subjects find no fall from 0.9: %v", size)
+	}
+	d.Test.Alternative, d.Margin.Value, d.Proportion = Equivalent, 0.1, false
+	if n, ok := d.Subjects(0.1, 0.8); ok {
+		t.Errorf("an effect on the margin is equivalent with %d subjects", n)
+	}
+	d.Shares = []float64{1, 1e-300}
+	if n, ok := d.Subjects(0, 0.8); ok {
+		t.Errorf("a share of 1e-300 is enough with %d subjects", n)
+	}
+}
+
+// TestPlannedPowerComesTrue: the planned share of simulated experiments is
+// significant, within the error of their number.
+func TestPlannedPowerComesTrue(t *testing.T) {
+	const experiments = 600
+	rng := rand.New(rand.NewPCG(35, 36))
+	for _, alternative := range []Alternative{TwoSided, Greater} {
+		for _, method := range []Method{FixedHorizon, AlwaysValid} {
+			d := Design{
+				Test:    Test{Method: method, ConfidenceLevel: 0.95, Alternative: alternative},
+				Control: 0.2, Deviation: 0.4, Proportion: true, Shares: []float64{0.4, 0.6},
+			}
+			const effect, power = 0.15, 0.75
+			subjects, _ := d.Subjects(effect, power)
+			d.Test.PlannedSubjects = subjects
+			found := 0
+			for range experiments {
+				arms := []Moments{NewMoments(1), NewMoments(1)}
+				for i := range subjects {
+					arm := 0
+					if float64(i) >= 0.4*float64(subjects) {
+						arm = 1
+					}
+					x := 0.0
+					if rng.Float64() < d.Control+effect*float64(arm) {
+						x = 1
+					}
+					arms[arm].Add([]float64{x})
+				}
+				r := simple(arms[0], arms[1])
+				r.Test = d.Test
+				if p := mustCompare(t, r).Comparisons[0].Unadjusted.PValue; p != nil && *p <= 0.05 {
+					found++
+				}
+			}
+			t.Logf("method %d, alternative %d: %d of %d found with %d subjects", method, alternative, found, experiments, subjects)
+			if exceeds(found, experiments, power) || exceeds(experiments-found, experiments, 1-power) {
+				t.Errorf("method %d, alternative %d: planned for power %v, %d of %d found", method, alternative, power, found, experiments)
+			}
+		}
+	}
+}
+
+func BenchmarkPlan(b *testing.B) {
+	d := Design{Test: Test{Method: FixedHorizon, ConfidenceLevel: 0.95}, Deviation: 1, Shares: []float64{0.5, 0.5}}
+	for b.Loop() {
+		if _, ok := d.Subjects(0.01, 0.8); !ok {
+			b.Fatal("no size")
+		}
+	}
+}

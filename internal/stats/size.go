@@ -1,0 +1,76 @@
+package stats
+
+import (
+	"math"
+	"slices"
+	"sort"
+)
+
+// MaxPlannedSubjects is how many subjects a plan may have.
+const MaxPlannedSubjects = 1_000_000_000_000
+
+// Fewest is the smallest number of subjects that can be planned: two in every
+// arm, without which there is no variance. It is false if that is too many.
+func (d *Design) Fewest() (int64, bool) {
+	fewest := math.Ceil(2 / slices.Min(d.Shares))
+	if !(fewest <= MaxPlannedSubjects) {
+		return 0, false
+	}
+	return int64(fewest), true
+}
+
+// Subjects is the smallest number of subjects of all arms with which a signed
+// effect is found with at least the given power. It is false if that is more
+// than MaxPlannedSubjects.
+func (d *Design) Subjects(effect, power float64) (int64, bool) {
+	low, ok := d.Fewest()
+	if !ok {
+		return 0, false
+	}
+	high := low
+	for d.Power(effect, high) < power {
+		if high == MaxPlannedSubjects {
+			return 0, false
+		}
+		low, high = high+1, min(2*high, MaxPlannedSubjects)
+	}
+	return low + int64(sort.Search(int(high-low), func(n int) bool {
+		return d.Power(effect, low+int64(n)) >= power
+	})), true
+}
+
+// Effect is the size of the smallest effect that the subjects find with at least
+// the given power, upwards, or downwards if down. It is false if no effect is
+// found with it: a rate has to stay within 0 and 1, and any number finite.
+func (d *Design) Effect(power float64, subjects int64, down bool) (float64, bool) {
+	limit := math.MaxFloat64
+	sign := 1.0
+	if down {
+		sign = -1
+	}
+	if d.Proportion {
+		limit = 1 - d.Control
+		if down {
+			limit = d.Control
+		}
+	}
+	found := func(size float64) bool { return d.Power(sign*size, subjects) >= power }
+	low, high := 0.0, min(limit, d.Deviation/math.Sqrt(float64(subjects)))
+	for !found(high) {
+		if high == limit {
+			return 0, false
+		}
+		low, high = high, min(2*high, limit)
+	}
+	for {
+		middle := low + (high-low)/2
+		if middle <= low || middle >= high {
+			return high, true
+		}
+		if found(middle) {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+}

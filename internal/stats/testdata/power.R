@@ -1,0 +1,112 @@
+# Writes power.json: powers and sizes from R 4.2 for the tests of this package,
+# with pwr 1.3. Run: Rscript power.R > power.json
+# The call behind each number stands in the field "call".
+
+library(pwr)
+number <- function(x) sprintf("%.17g", x)
+field <- function(name, value) sprintf("\"%s\": %s", name, value)
+text <- function(s) sprintf("\"%s\"", s)
+object <- function(...) paste0("{", paste(c(...), collapse = ", "), "}")
+list_of <- function(name, items, last = FALSE)
+  cat(sprintf("\"%s\": [\n  %s\n]%s\n", name, paste(items, collapse = ",\n  "), if (last) "" else ","))
+sides <- c(two.sided = 0, greater = 1, less = 2)
+
+cat("{\n")
+# Arms of one size and variance, all that power.t.test knows.
+cases <- list(
+  list(64, 0.5, 1, 0.05, "two.sided"), list(20, 1, 1, 0.05, "two.sided"), list(394, 2, 10, 0.05, "two.sided"),
+  list(3, 1.5, 1, 0.05, "two.sided"), list(2, 9, 1, 0.1, "two.sided"), list(10000, 0.04, 1, 0.01, "two.sided"),
+  list(1571, 0.1, 1, 0.001, "two.sided"), list(50, 0.01, 1, 0.2, "two.sided"), list(51, 0.5, 1, 0.05, "one.sided"),
+  list(12, 1.1, 1, 0.01, "one.sided"), list(150000, 0.01, 1, 0.025, "one.sided"), list(5, 3, 2, 0.4, "one.sided"))
+items <- c()
+for (k in cases) {
+  p <- power.t.test(n = k[[1]], delta = k[[2]], sd = k[[3]], sig.level = k[[4]], alternative = k[[5]], strict = TRUE)
+  items <- c(items, object(
+    field("call", text("power.t.test(n, delta, sd, sig.level, alternative = , strict = TRUE)")),
+    field("subjects", number(2 * k[[1]])), field("effect", number(k[[2]])), field("deviation", number(k[[3]])),
+    field("alpha", number(k[[4]])), field("alternative", if (k[[5]] == "two.sided") "0" else "1"), field("power", number(p$power))))
+}
+list_of("arms", items)
+
+# Solved for n and for delta.
+cases <- list(
+  list(0.5, 1, 0.05, 0.8, "two.sided"), list(1, 1, 0.05, 0.9, "two.sided"), list(2, 10, 0.05, 0.8, "two.sided"),
+  list(0.01, 1, 0.05, 0.8, "two.sided"), list(0.004, 1, 0.001, 0.99, "two.sided"), list(2.5, 1, 0.05, 0.8, "two.sided"),
+  list(0.3, 1, 0.1, 0.5, "two.sided"), list(0.5, 1, 0.05, 0.8, "one.sided"), list(0.07, 1, 0.025, 0.95, "one.sided"),
+  list(1.7, 2, 0.2, 0.6, "one.sided"), list(0.25, 3, 0.01, 0.8, "one.sided"))
+items <- c()
+for (k in cases) {
+  strict <- k[[5]] == "two.sided"
+  n <- power.t.test(delta = k[[1]], sd = k[[2]], sig.level = k[[3]], power = k[[4]], alternative = k[[5]], strict = strict, tol = 1e-13)$n
+  whole <- ceiling(2 * n)
+  delta <- power.t.test(n = whole / 2, sd = k[[2]], sig.level = k[[3]], power = k[[4]], alternative = k[[5]], strict = strict, tol = 1e-13)$delta
+  items <- c(items, object(
+    field("call", text("N <- ceiling(2 * power.t.test(delta, sd, sig.level, power)$n); power.t.test(N / 2, sd, sig.level, power)$delta")),
+    field("effect", number(k[[1]])), field("deviation", number(k[[2]])), field("alpha", number(k[[3]])), field("power", number(k[[4]])),
+    field("alternative", if (k[[5]] == "two.sided") "0" else "1"), field("subjects", number(whole)), field("smallest", number(delta))))
+}
+list_of("sizes", items)
+
+# Arms of different sizes: pwr.t2n.test has n1 + n2 - 2 degrees of freedom,
+# since it pools the variances, and the test here has Welch's. The row has both.
+cases <- list(
+  list(20, 40, 0.8, 0.05, "two.sided"), list(10, 990, 0.9, 0.05, "two.sided"), list(2, 30, 2, 0.1, "two.sided"),
+  list(400, 100, 0.3, 0.01, "two.sided"), list(1000, 9000, 0.1, 0.05, "greater"), list(50, 50, 0.5, 0.05, "two.sided"),
+  list(7, 11, -1.5, 0.05, "less"), list(33, 333, 0.55, 0.025, "greater"), list(50000, 50, 0.4, 0.05, "two.sided"),
+  list(5, 6, 0.2, 0.3, "two.sided"), list(128, 64, -0.4, 0.05, "two.sided"))
+welch <- function(theta, df, alpha, side) switch(side,
+  two.sided = pt(qt(alpha / 2, df, lower.tail = FALSE), df, theta, lower.tail = FALSE) + pt(qt(alpha / 2, df), df, theta),
+  greater = pt(qt(alpha, df, lower.tail = FALSE), df, theta, lower.tail = FALSE), less = pt(qt(alpha, df), df, theta))
+items <- c()
+for (k in cases) {
+  n <- c(k[[1]], k[[2]])
+  theta <- k[[3]] / sqrt(sum(1 / n)); df <- sum(1 / n)^2 / sum(1 / n^2 / (n - 1))
+  pooled <- pwr.t2n.test(n[1], n[2], k[[3]], k[[4]], alternative = k[[5]])$power
+  stopifnot(abs(welch(theta, sum(n) - 2, k[[4]], k[[5]]) - pooled) < 1e-12)
+  items <- c(items, object(
+    field("call", text("df = (v1/n1 + v2/n2)^2 / ((v1/n1)^2/(n1-1) + (v2/n2)^2/(n2-1)); pt(qt(1 - alpha/2, df), df, theta, lower.tail = FALSE) + pt(qt(alpha/2, df), df, theta)")),
+    field("control", number(n[1])), field("treatment", number(n[2])), field("effect", number(k[[3]])), field("alpha", number(k[[4]])),
+    field("alternative", number(sides[[k[[5]]]])), field("pooled", number(pooled)), field("power", number(welch(theta, df, k[[4]], k[[5]])))))
+}
+list_of("unequal", items)
+
+# Rates, each arm with its own variance; and what power.prop.test and
+# pwr.2p.test, which do it otherwise, say of arms of the same size.
+cases <- list(
+  list(0.1, 0.12, 3841, 3841, 0.05, "two.sided"), list(0.1, 0.08, 3000, 3000, 0.05, "two.sided"), list(0.5, 0.55, 1600, 1600, 0.05, "two.sided"),
+  list(0.01, 0.0105, 500000, 250000, 0.05, "two.sided"), list(1e-4, 2e-4, 200000, 200000, 0.05, "greater"), list(0.9, 0.85, 700, 700, 0.01, "less"),
+  list(0.02, 0.03, 5000, 100, 0.1, "greater"), list(0.3, 1, 4, 4, 0.05, "two.sided"), list(0.05, 0.05, 1000, 1000, 0.05, "two.sided"),
+  list(0.25, 0.4, 30, 90, 0.05, "two.sided"), list(0.999, 0.998, 20000, 20000, 0.05, "two.sided"))
+items <- c()
+for (k in cases) {
+  n <- c(k[[3]], k[[4]]); v <- c(k[[1]] * (1 - k[[1]]), k[[2]] * (1 - k[[2]])) / n
+  theta <- (k[[2]] - k[[1]]) / sqrt(sum(v)); df <- sum(v)^2 / sum(v^2 / (n - 1))
+  items <- c(items, object(
+    field("call", text("v = p*(1-p)/n; df = sum(v)^2/sum(v^2/(n-1)); pt(qt(1 - alpha/2, df), df, theta, lower.tail = FALSE) + pt(qt(alpha/2, df), df, theta)")),
+    field("control", number(n[1])), field("treatment", number(n[2])), field("rate", number(k[[1]])), field("treatmentRate", number(k[[2]])),
+    field("alpha", number(k[[5]])), field("alternative", number(sides[[k[[6]]]])), field("power", number(welch(theta, df, k[[5]], k[[6]])))))
+}
+list_of("rates", items)
+
+# Two one-sided tests: Owen's integral over the estimated standard deviation.
+cases <- list(
+  list(30, 30, 0, 0.8, 0.05), list(12, 12, 0, 1.5, 0.05), list(12, 12, 0.3, 1.5, 0.05), list(500, 500, 0.05, 0.25, 0.05),
+  list(20, 60, 0, 0.9, 0.025), list(5, 5, 0, 3, 0.1), list(2, 2, 0, 30, 0.05), list(100, 10, 0.1, 1.2, 0.05),
+  list(20000, 20000, 0, 0.03, 0.01), list(10, 10, 0, 0.4, 0.05), list(40, 40, -0.2, 0.8, 0.05))
+items <- c()
+for (k in cases) {
+  n <- c(k[[1]], k[[2]]); se <- sqrt(sum(1 / n)); df <- sum(1 / n)^2 / sum(1 / n^2 / (n - 1))
+  t <- qt(k[[5]], df, lower.tail = FALSE)
+  density <- function(s) 2 * s * df * dchisq(df * s^2, df)
+  inside <- function(s) density(s) * (pnorm((k[[4]] - k[[3]]) / se - t * s) - pnorm(t * s - (k[[4]] + k[[3]]) / se))
+  end <- k[[4]] / se / t
+  cuts <- sort(unique(pmin(end, c(0, qchisq(c(1e-12, 1e-3, 0.2, 0.5, 0.8, 0.999), df) / df, 10)^0.5)))
+  cuts <- sort(unique(c(cuts, end)))
+  power <- sum(mapply(function(a, b) integrate(inside, a, b, rel.tol = 1e-12, subdivisions = 2000)$value, head(cuts, -1), tail(cuts, -1)))
+  items <- c(items, object(
+    field("call", text("integrate(function(s) 2*s*df*dchisq(df*s^2, df) * (pnorm((m-d)/se - t*s) - pnorm(t*s - (m+d)/se)), 0, m/se/t), se = sqrt(1/n1+1/n2)")),
+    field("control", number(n[1])), field("treatment", number(n[2])), field("effect", number(k[[3]])), field("margin", number(k[[4]])),
+    field("alpha", number(k[[5]])), field("power", number(power))))
+}
+list_of("equivalence", items, last = TRUE)
+cat("}\n")
