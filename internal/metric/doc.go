@@ -19,6 +19,9 @@
 //     and draws the verdict. [Study.Timeline] compares them day by day.
 //     [Summaries] enters at this step with aggregates that a caller brings.
 //
+// Before there are subjects, [Planned] answers how many it takes, from figures
+// that a caller brings or from those of another experiment's tally.
+//
 // What it promises:
 //
 //   - It is pure: no clock, no input or output. The moment of the analysis is

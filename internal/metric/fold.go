@@ -37,8 +37,10 @@ type Fold struct {
 	variants map[string]int
 	phases   map[int32]int // Number → index, in the order of their coming.
 	subjects [][]int64     // By phase and variant.
-	whole    *calendar     // In strata of a phase.
-	strata   *calendar     // In strata of a phase and a value; nil if the plan has no such, or they are withheld.
+	earliest time.Time     // Of the first exposures.
+	latest   time.Time
+	whole    *calendar // In strata of a phase.
+	strata   *calendar // In strata of a phase and a value; nil if the plan has no such, or they are withheld.
 	values   map[string]int32
 	segments []segment
 	limit    int           // Of values of a segment.
@@ -134,6 +136,12 @@ func (f *Fold) Add(row *Row) {
 		phase = len(f.subjects)
 		f.phases[row.Phase] = phase
 		f.subjects = append(f.subjects, make([]int64, len(f.variants)))
+	}
+	if f.earliest.IsZero() || row.FirstExposure.Before(f.earliest) {
+		f.earliest = row.FirstExposure
+	}
+	if row.FirstExposure.After(f.latest) {
+		f.latest = row.FirstExposure
 	}
 	f.subjects[phase][variant]++
 	if row.FirstExposure.Add(-f.before).Before(f.KeptFrom) {
@@ -243,6 +251,8 @@ func (f *Fold) Tally() *Tally {
 		UnknownVariants: f.unknownVariants,
 		Cut:             f.cut,
 		KeptFrom:        f.KeptFrom,
+		FirstExposure:   f.earliest,
+		LastExposure:    f.latest,
 	}
 	for _, v := range f.study.definition.Variants {
 		t.Variants = append(t.Variants, v.Key)

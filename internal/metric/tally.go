@@ -37,6 +37,10 @@ type Tally struct {
 	// Subjects counts by phase and variant those that were analysed, whatever
 	// their windows.
 	Subjects [][]int64 `json:"subjects"`
+	// FirstExposure and LastExposure are the first and the last one's of these
+	// subjects, zero if there are none.
+	FirstExposure time.Time `json:"-"`
+	LastExposure  time.Time `json:"-"`
 	// Strata are what all subjects are cut into.
 	Strata []Stratum `json:"strata"`
 	// StratumLimit is positive if the plan's attribute has more values than this

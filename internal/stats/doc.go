@@ -27,4 +27,7 @@
 // Satterthwaite degrees of freedom follow. What judges the estimate (a [Test])
 // sees only the estimate, its standard error, the degrees of freedom and the
 // number of subjects, so a new method stands beside the old ones.
+//
+// Before there are data a [Design] asks the same test how likely it is to find
+// an effect, how many subjects that takes, and how small an effect can be found.
 package stats

@@ -12,7 +12,7 @@ const MaxPlannedSubjects = 1_000_000_000_000
 // Fewest is the smallest number of subjects that can be planned: two in every
 // arm, without which there is no variance. It is false if that is too many.
 func (d *Design) Fewest() (int64, bool) {
-	fewest := math.Ceil(2 / slices.Min(d.Shares))
+	fewest := math.Ceil(2 / slices.Min(d.Shares) * (1 - 1e-12)) // Shares are rounded.
 	if !(fewest <= MaxPlannedSubjects) {
 		return 0, false
 	}

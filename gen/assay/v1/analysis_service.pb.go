@@ -1650,6 +1650,15 @@ func (x *TimelinePoint) GetComparisons() []*Comparison {
 
 // PlanExperimentRequest describes a planned experiment. Exactly one of
 // `subjects`, `minimum_effect` and `power` is left out, and answered.
+//
+// Each variant is planned at its exact part of the subjects. The treatments are
+// taken to vary as the control does, but for proportions, where each rate says
+// how much subjects vary. FIXED_HORIZON is planned by the noncentral t at Welch's
+// degrees of freedom, as R's power.t.test(strict = TRUE) does for two arms of one
+// size; unlike power.prop.test it does not pool the rates. Of several variants
+// each is compared with the control at its part of the error rate, as by
+// Bonferroni, whatever the plan's correction; Holm's and Benjamini and Hochberg's
+// need no more subjects than that.
 type PlanExperimentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The figures of the metric without treatment.
@@ -1671,13 +1680,17 @@ type PlanExperimentRequest struct {
 	// The variants' weights, the control's first. Default 1 and 1.
 	Weights []float64 `protobuf:"fixed64,8,rep,packed,name=weights,proto3" json:"weights,omitempty"`
 	// The correlation of the covariates with the metric, which reduces its
-	// variance by its square. 0 to below 1. Default 0.
+	// variance by its square. 0 to below 1. Default 0. Refused beside
+	// `metric.covariates`.
 	CovariateCorrelation float64 `protobuf:"fixed64,9,opt,name=covariate_correlation,json=covariateCorrelation,proto3" json:"covariate_correlation,omitempty"`
 	// Subjects of all variants. 0: to be answered.
 	Subjects int64 `protobuf:"varint,10,opt,name=subjects,proto3" json:"subjects,omitempty"`
-	// The effect to detect, better or worse. For NON_INFERIORITY and EQUIVALENCE:
-	// the true effect that is assumed, by which the variant is better; default 0,
-	// and it cannot be answered. Absent: to be answered.
+	// The effect to detect, greater than 0: better or worse, and for SUPERIORITY
+	// better. Of a proportion it is taken towards a rate of one half, which takes
+	// more subjects, unless it must be better and the metric's direction is known.
+	// For NON_INFERIORITY and EQUIVALENCE: the true effect that is assumed, by
+	// which the variant is better; default 0, and it cannot be answered. Absent: to
+	// be answered.
 	MinimumEffect *Magnitude `protobuf:"bytes,11,opt,name=minimum_effect,json=minimumEffect,proto3" json:"minimum_effect,omitempty"`
 	// The probability of detecting it, above the error rate and below 1. Absent:
 	// to be answered.
@@ -1685,7 +1698,7 @@ type PlanExperimentRequest struct {
 	// Subjects of all variants that come in a day, for the number of days. Absent:
 	// that of the metric's experiment, or unknown.
 	SubjectsPerDay *float64 `protobuf:"fixed64,13,opt,name=subjects_per_day,json=subjectsPerDay,proto3,oneof" json:"subjects_per_day,omitempty"`
-	// Of GROUP_SEQUENTIAL: how many equally spaced looks. Default 5.
+	// Of GROUP_SEQUENTIAL: how many equally spaced looks. 0 means 5.
 	Looks         int32 `protobuf:"varint,14,opt,name=looks,proto3" json:"looks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2073,7 +2086,7 @@ type PlanExperimentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Subjects of all variants.
 	Subjects int64 `protobuf:"varint,1,opt,name=subjects,proto3" json:"subjects,omitempty"`
-	// Subjects by variant, the control first.
+	// Subjects by variant, the control first, in whole numbers.
 	SubjectsByVariant []int64 `protobuf:"varint,2,rep,packed,name=subjects_by_variant,json=subjectsByVariant,proto3" json:"subjects_by_variant,omitempty"`
 	// The effect that is detected, in the metric's unit.
 	AbsoluteEffect float64 `protobuf:"fixed64,3,opt,name=absolute_effect,json=absoluteEffect,proto3" json:"absolute_effect,omitempty"`
@@ -2082,7 +2095,8 @@ type PlanExperimentResponse struct {
 	// The probability of detecting it.
 	Power float64 `protobuf:"fixed64,5,opt,name=power,proto3" json:"power,omitempty"`
 	// How many days it takes, rounded up, and for a metric with a window with the
-	// window added. Absent if the daily traffic is unknown.
+	// window added. Absent if the daily traffic is unknown, or with a note for more
+	// than 2³¹ days.
 	Days *int32 `protobuf:"varint,6,opt,name=days,proto3,oneof" json:"days,omitempty"`
 	// The baseline's value.
 	Baseline float64 `protobuf:"fixed64,7,opt,name=baseline,proto3" json:"baseline,omitempty"`
@@ -2090,8 +2104,9 @@ type PlanExperimentResponse struct {
 	// covariates.
 	StandardDeviation float64 `protobuf:"fixed64,8,opt,name=standard_deviation,json=standardDeviation,proto3" json:"standard_deviation,omitempty"`
 	// The subjects over those of one analysis at a fixed horizon: what repeated
-	// looks cost. 1 for FIXED_HORIZON.
-	Inflation float64 `protobuf:"fixed64,9,opt,name=inflation,proto3" json:"inflation,omitempty"`
+	// looks cost. 1 for FIXED_HORIZON. Absent for a power that a fixed horizon
+	// cannot have, and a note says so.
+	Inflation *float64 `protobuf:"fixed64,9,opt,name=inflation,proto3,oneof" json:"inflation,omitempty"`
 	// GROUP_SEQUENTIAL only: subjects on average if the effect is there, as it may
 	// end early.
 	ExpectedSubjects *float64 `protobuf:"fixed64,10,opt,name=expected_subjects,json=expectedSubjects,proto3,oneof" json:"expected_subjects,omitempty"`
@@ -2188,8 +2203,8 @@ func (x *PlanExperimentResponse) GetStandardDeviation() float64 {
 }
 
 func (x *PlanExperimentResponse) GetInflation() float64 {
-	if x != nil {
-		return x.Inflation
+	if x != nil && x.Inflation != nil {
+		return *x.Inflation
 	}
 	return 0
 }
@@ -2406,10 +2421,10 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\x11_subjects_per_day\"l\n" +
 	"\fMeanBaseline\x12\x1b\n" +
 	"\x04mean\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\x04mean\x12?\n" +
-	"\x12standard_deviation\x18\x02 \x01(\x01B\x10\xbaH\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00R\x11standardDeviation\"\xa2\x02\n" +
+	"\x12standard_deviation\x18\x02 \x01(\x01B\x10\xbaH\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00R\x11standardDeviation\"\xab\x02\n" +
 	"\rRatioBaseline\x12.\n" +
-	"\x0enumerator_mean\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\rnumeratorMean\x122\n" +
-	"\x10denominator_mean\x18\x02 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\x0fdenominatorMean\x12?\n" +
+	"\x0enumerator_mean\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\rnumeratorMean\x12;\n" +
+	"\x10denominator_mean\x18\x02 \x01(\x01B\x10\xbaH\r\x12\v9\x00\x00\x00\x00\x00\x00\x00\x00@\x01R\x0fdenominatorMean\x12?\n" +
 	"\x12numerator_variance\x18\x03 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x11numeratorVariance\x12C\n" +
 	"\x14denominator_variance\x18\x04 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00R\x13denominatorVariance\x12'\n" +
 	"\n" +
@@ -2423,7 +2438,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
 	"covariates\x18\x03 \x03(\tB\n" +
 	"\xbaH\a\x92\x01\x04\x10\x10\x18\x01R\n" +
-	"covariates\"\xce\x03\n" +
+	"covariates\"\xe1\x03\n" +
 	"\x16PlanExperimentResponse\x12\x1a\n" +
 	"\bsubjects\x18\x01 \x01(\x03R\bsubjects\x12.\n" +
 	"\x13subjects_by_variant\x18\x02 \x03(\x03R\x11subjectsByVariant\x12'\n" +
@@ -2432,13 +2447,15 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\x05power\x18\x05 \x01(\x01R\x05power\x12\x17\n" +
 	"\x04days\x18\x06 \x01(\x05H\x01R\x04days\x88\x01\x01\x12\x1a\n" +
 	"\bbaseline\x18\a \x01(\x01R\bbaseline\x12-\n" +
-	"\x12standard_deviation\x18\b \x01(\x01R\x11standardDeviation\x12\x1c\n" +
-	"\tinflation\x18\t \x01(\x01R\tinflation\x120\n" +
+	"\x12standard_deviation\x18\b \x01(\x01R\x11standardDeviation\x12!\n" +
+	"\tinflation\x18\t \x01(\x01H\x02R\tinflation\x88\x01\x01\x120\n" +
 	"\x11expected_subjects\x18\n" +
-	" \x01(\x01H\x02R\x10expectedSubjects\x88\x01\x01\x12\x14\n" +
+	" \x01(\x01H\x03R\x10expectedSubjects\x88\x01\x01\x12\x14\n" +
 	"\x05notes\x18\v \x03(\tR\x05notesB\x12\n" +
 	"\x10_relative_effectB\a\n" +
-	"\x05_daysB\x14\n" +
+	"\x05_daysB\f\n" +
+	"\n" +
+	"_inflationB\x14\n" +
 	"\x12_expected_subjects2\xdb\x05\n" +
 	"\x0fAnalysisService\x12a\n" +
 	"\x11AnalyzeExperiment\x12\".assay.v1.AnalyzeExperimentRequest\x1a#.assay.v1.AnalyzeExperimentResponse\"\x03\x90\x02\x02\x12X\n" +

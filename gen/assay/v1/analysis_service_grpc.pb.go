@@ -79,9 +79,11 @@ type AnalysisServiceClient interface {
 	// left out: the number of subjects, the smallest effect that can be detected,
 	// or the power.
 	//
-	// NOT_FOUND for an unknown metric, INVALID_ARGUMENT if the request leaves out
-	// not exactly one of the three, FAILED_PRECONDITION if a metric is named that
-	// has no history to take figures from.
+	// NOT_FOUND for an unknown metric or experiment, INVALID_ARGUMENT if the
+	// request leaves out not exactly one of the three or if there is no answer (no
+	// effect that large can be, or it would take more than 10¹² subjects),
+	// FAILED_PRECONDITION if a metric is named that has no history to take figures
+	// from.
 	PlanExperiment(ctx context.Context, in *PlanExperimentRequest, opts ...grpc.CallOption) (*PlanExperimentResponse, error)
 	// CompareSummaries compares arms whose means and covariances the caller
 	// brings. It is the last step of AnalyzeExperiment, without the database.
@@ -226,9 +228,11 @@ type AnalysisServiceServer interface {
 	// left out: the number of subjects, the smallest effect that can be detected,
 	// or the power.
 	//
-	// NOT_FOUND for an unknown metric, INVALID_ARGUMENT if the request leaves out
-	// not exactly one of the three, FAILED_PRECONDITION if a metric is named that
-	// has no history to take figures from.
+	// NOT_FOUND for an unknown metric or experiment, INVALID_ARGUMENT if the
+	// request leaves out not exactly one of the three or if there is no answer (no
+	// effect that large can be, or it would take more than 10¹² subjects),
+	// FAILED_PRECONDITION if a metric is named that has no history to take figures
+	// from.
 	PlanExperiment(context.Context, *PlanExperimentRequest) (*PlanExperimentResponse, error)
 	// CompareSummaries compares arms whose means and covariances the caller
 	// brings. It is the last step of AnalyzeExperiment, without the database.

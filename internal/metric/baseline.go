@@ -1,0 +1,105 @@
+package metric
+
+import (
+	"math"
+	"time"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// Baseline is a metric without treatment, as far as a plan needs to know it.
+type Baseline struct {
+	Field      string // Of the request, for what is wrong with it.
+	Value      float64
+	Deviation  float64       // The standard deviation between subjects.
+	Removed    float64       // The share of the variance that covariates remove.
+	Proportion bool          // Value is a rate, and says how much subjects vary.
+	Direction  Direction     // Empty if it is not known.
+	Window     time.Duration // As in Definition.
+	// SubjectsPerDay is the traffic of the experiment that it was taken from, of
+	// all variants; 0 if there is none.
+	SubjectsPerDay float64
+}
+
+// RateBaseline is that of a proportion.
+func RateBaseline(rate float64) Baseline {
+	return Baseline{Field: "proportion", Value: rate, Deviation: math.Sqrt(rate * (1 - rate)), Proportion: true}
+}
+
+// RatioBaseline is that of a ratio of two means with their variances and
+// covariance, by the delta method: (V(x) − 2R·C(x, y) + R²·V(y))/ȳ² with R = x̄/ȳ.
+// Its deviation is NaN if no subjects can have these figures.
+func RatioBaseline(x, y, vx, vy, covariance float64) Baseline {
+	// In units of the denominator's mean, so that no product overflows.
+	ratio := x / y
+	dx, dy := math.Sqrt(vx)/y, math.Sqrt(vy)/y
+	covariance = covariance / y / y
+	b := Baseline{Field: "ratio", Value: ratio, Deviation: math.NaN()}
+	whole := dx*dx + ratio*ratio*dy*dy
+	variance := whole - 2*ratio*covariance
+	// Rounded figures may be a little off, and leave a little of no variance.
+	if math.Abs(covariance) <= math.Abs(dx*dy)*(1+1e-6) && variance > 1e-12*whole {
+		b.Deviation = math.Sqrt(variance)
+	}
+	return b
+}
+
+// Baseline is what the control's subjects were like on the study's only metric,
+// and how many subjects a day there were from the first one's day to the last's.
+func (s *Study) Baseline(t *Tally) (Baseline, error) {
+	if err := s.check(t); err != nil {
+		return Baseline{}, err
+	}
+	metric := &s.metrics[0]
+	arms, comparisons, err := s.compare(metric, t.Metrics[0].Whole)
+	if err != nil {
+		return Baseline{}, err
+	}
+	control := &arms[s.control]
+	if control.StandardError == nil || *control.StandardError == 0 {
+		return Baseline{}, noHistory("The control's subjects have no variance on it.", control.Notes)
+	}
+	b := Baseline{
+		Field: "metric", Value: *control.Mean, Deviation: *control.StandardError * math.Sqrt(float64(control.Subjects)),
+		Proportion: metric.Metric.Definition.Kind == KindProportion,
+		Direction:  metric.Metric.Definition.Direction, Window: metric.Metric.Definition.Window,
+		SubjectsPerDay: t.perDay(),
+	}
+	if b.Proportion {
+		b.Deviation = math.Sqrt(b.Value * (1 - b.Value))
+	}
+	if len(metric.covariates) == 0 {
+		return b, nil
+	}
+	// The comparison that gains least from the covariates.
+	b.Removed = math.Inf(1)
+	for i := range comparisons {
+		if comparisons[i].VarianceReduction == nil {
+			return Baseline{}, noHistory("What the covariates remove cannot be told.", comparisons[i].Notes)
+		}
+		b.Removed = min(b.Removed, *comparisons[i].VarianceReduction)
+	}
+	return b, nil
+}
+
+// perDay is how many subjects there were in a UTC day, from the first one's to
+// the last one's. There is one, or more.
+func (t *Tally) perDay() float64 {
+	const day = 24 * time.Hour
+	days := 1 + int(t.LastExposure.UTC().Truncate(day).Sub(t.FirstExposure.UTC().Truncate(day))/day)
+	subjects := int64(0)
+	for _, variants := range t.Subjects {
+		for _, n := range variants {
+			subjects += n
+		}
+	}
+	return float64(subjects) / float64(days)
+}
+
+// noHistory refuses a baseline from recorded subjects; notes say more.
+func noHistory(reason string, notes []string) error {
+	for _, note := range notes {
+		reason += " " + note
+	}
+	return experiment.Errorf(experiment.ErrPrecondition, "NO_HISTORY", "the experiment's history does not give the metric's figures. %s", reason)
+}

@@ -1,0 +1,318 @@
+package metric
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
+)
+
+// Planned is an experiment before it has subjects. One of Subjects, Effect and
+// Power is left out, and answered; an objective with a margin can do without
+// Effect, which is then none.
+type Planned struct {
+	Baseline  Baseline
+	Plan      experiment.Plan // With its defaults.
+	Objective experiment.Objective
+	Margin    *experiment.Magnitude
+	Weights   []float64 // The control's first; none: two alike.
+	Subjects  int64     // Of all variants; 0: left out.
+	Effect    *experiment.Magnitude
+	Power     *float64
+}
+
+// Sizing is a planned experiment with what was left out.
+type Sizing struct {
+	Subjects          int64
+	SubjectsByVariant []int64
+	Effect            float64  // Without its direction.
+	RelativeEffect    *float64 // Nil for a baseline of 0.
+	Power             float64
+	Days              *int32 // Nil if the traffic is unknown.
+	Deviation         float64
+	Inflation         *float64 // Nil if it cannot be told.
+	Notes             []string
+}
+
+// maxSize bounds the numbers of a plan, so that no product of two overflows.
+const maxSize = 1e100
+
+// Solve answers what was left out. Faults are an InvalidError by the fields of
+// the API's request.
+func (p *Planned) Solve() (*Sizing, error) {
+	var bad experiment.InvalidError
+	p.checkQuestion(&bad)
+	p.checkSizes(&bad)
+	if err := bad.Err(); err != nil {
+		return nil, err
+	}
+	design, err := p.design()
+	if err != nil {
+		return nil, err
+	}
+	answer := &Sizing{Subjects: p.Subjects, Deviation: design.Deviation}
+	if p.Effect != nil {
+		answer.Effect = absolute(p.Effect, p.Baseline.Value)
+	}
+	if p.Power != nil {
+		answer.Power = *p.Power
+	}
+	if err := p.answer(design, answer); err != nil {
+		return nil, err
+	}
+	answer.SubjectsByVariant = apportion(answer.Subjects, design.Shares)
+	if p.Baseline.Value != 0 {
+		relative := answer.Effect / math.Abs(p.Baseline.Value)
+		answer.RelativeEffect = &relative
+	}
+	p.inflation(design, answer)
+	p.days(answer)
+	p.notes(answer)
+	return answer, nil
+}
+
+// checkQuestion refuses a request that does not leave out exactly one thing.
+func (p *Planned) checkQuestion(bad *experiment.InvalidError) {
+	parts := []struct {
+		field string
+		left  bool // out
+	}{{"subjects", p.Subjects == 0}, {"power", p.Power == nil}, {"minimum_effect", p.Effect == nil}}
+	which := "subjects, power and minimum_effect"
+	if p.Objective.HasMargin() {
+		parts, which = parts[:2], "subjects and power"
+	}
+	missing := 0
+	for _, part := range parts {
+		if part.left {
+			missing++
+		}
+	}
+	for _, part := range parts {
+		switch {
+		case missing == 0:
+			bad.Add(part.field, "one of %s must be left out, to be answered", which)
+		case missing > 1 && part.left:
+			bad.Add(part.field, "only one of %s can be left out, to be answered", which)
+		}
+	}
+	if p.Power != nil && *p.Power <= 1-p.Plan.ConfidenceLevel {
+		bad.Add("power", "must exceed the error rate of %.6g, with which an effect of 0 is found", 1-p.Plan.ConfidenceLevel)
+	}
+	if len(p.Weights) == 1 {
+		bad.Add("weights", "a comparison needs two variants, and there is one weight")
+	}
+	switch hasMargin := p.Objective.HasMargin(); {
+	case hasMargin && (p.Margin == nil || !(p.Margin.Value > 0)):
+		bad.Add("margin", "this objective needs a margin greater than 0")
+	case !hasMargin && p.Margin != nil:
+		bad.Add("margin", "only non-inferiority and equivalence have a margin")
+	case !hasMargin && p.Effect != nil && p.Effect.Value == 0:
+		bad.Add("minimum_effect", "must be greater than 0")
+	}
+}
+
+// checkSizes refuses numbers that cannot be computed with, and effects that
+// there cannot be.
+func (p *Planned) checkSizes(bad *experiment.InvalidError) {
+	b := &p.Baseline
+	if !(math.Abs(b.Value) <= maxSize) || !(p.deviation() >= 1/maxSize && p.deviation() <= maxSize) {
+		bad.Add(b.Field, "has figures that no subjects can have, or that are too large or too small to compute with")
+		return
+	}
+	sizes := map[string]float64{}
+	for field, m := range map[string]*experiment.Magnitude{"minimum_effect": p.Effect, "margin": p.Margin} {
+		if m == nil {
+			continue
+		}
+		if m.Relative && b.Value == 0 {
+			bad.Add(field, "cannot be relative to a baseline of 0")
+			continue
+		}
+		sizes[field] = absolute(m, b.Value)
+		if !(sizes[field] <= maxSize) || b.Value != 0 && !(sizes[field]/math.Abs(b.Value) <= maxSize) {
+			bad.Add(field, "is too large to compute with")
+		}
+	}
+	effect, margin := sizes["minimum_effect"], sizes["margin"]
+	rate := b.Value + p.sign()*effect
+	switch {
+	case b.Proportion && !(rate >= 0 && rate <= 1):
+		bad.Add("minimum_effect", "takes the rate from %.6g to %.6g, which is no rate", b.Value, rate)
+	case p.Objective == experiment.ObjectiveEquivalence && p.Effect != nil && effect >= margin:
+		bad.Add("minimum_effect", "must be below the margin, or there is no equivalence to be shown")
+	}
+}
+
+// absolute is a magnitude in the metric's unit.
+func absolute(m *experiment.Magnitude, baseline float64) float64 {
+	if m.Relative {
+		return m.Value * math.Abs(baseline)
+	}
+	return m.Value
+}
+
+// deviation is that between subjects after the covariates.
+func (p *Planned) deviation() float64 {
+	return p.Baseline.Deviation * math.Sqrt(1-p.Baseline.Removed)
+}
+
+// sign is the direction of the effect that is planned for: the one in which the
+// metric gets better. Where a proportion may go either way it is that towards
+// one half, which takes more subjects.
+func (p *Planned) sign() float64 {
+	b := &p.Baseline
+	oneSided := p.Objective == experiment.ObjectiveSuperiority || p.Objective == experiment.ObjectiveNonInferiority
+	if !b.Proportion || oneSided && b.Direction != "" {
+		return b.Direction.sign()
+	}
+	if b.Value > 0.5 {
+		return -1
+	}
+	return 1
+}
+
+// design is the comparison that is planned.
+func (p *Planned) design() (*stats.Design, error) {
+	weights := p.Weights
+	if len(weights) == 0 {
+		weights = []float64{1, 1}
+	}
+	d := &stats.Design{
+		Control: p.Baseline.Value, Deviation: p.deviation(), Proportion: p.Baseline.Proportion,
+		Shares: make([]float64, len(weights)),
+	}
+	largest, total := slices.Max(weights), 0.0
+	for i, w := range weights {
+		d.Shares[i] = w / largest
+		total += d.Shares[i]
+	}
+	for i := range d.Shares {
+		d.Shares[i] /= total
+	}
+	alternative := stats.TwoSided
+	switch {
+	case p.Objective == experiment.ObjectiveEquivalence:
+		alternative = stats.Equivalent
+	case p.Objective == experiment.ObjectiveDifference:
+	case p.sign() > 0:
+		alternative = stats.Greater
+	default:
+		alternative = stats.Less
+	}
+	if p.Margin != nil {
+		d.Margin.Value = p.Margin.Value
+		if p.Margin.Relative {
+			d.Margin.Scale = stats.Relative
+		}
+		if p.Objective == experiment.ObjectiveNonInferiority {
+			d.Margin.Value *= -p.sign()
+		}
+	}
+	var err error
+	if d.Test, err = test(&p.Plan, 1, alternative); err != nil {
+		return nil, experiment.Invalid("plan.method", "%s", err)
+	}
+	return d, nil
+}
+
+// answer fills in what was left out.
+func (p *Planned) answer(d *stats.Design, to *Sizing) error {
+	fewest, possible := d.Fewest()
+	if !possible {
+		return experiment.Invalid("weights", "leave a variant without two subjects of %d", int64(stats.MaxPlannedSubjects))
+	}
+	if p.Subjects != 0 && p.Subjects < fewest {
+		return experiment.Invalid("subjects", "must be at least %d, for two in every variant", fewest)
+	}
+	effect := p.sign() * to.Effect
+	switch {
+	case p.Subjects == 0:
+		if to.Subjects, possible = d.Subjects(effect, to.Power); possible {
+			return nil
+		}
+		field := "minimum_effect"
+		if p.Objective.HasMargin() {
+			field = "margin"
+		}
+		return experiment.Invalid(field, "is so small that %d subjects do not have the power of %.6g", int64(stats.MaxPlannedSubjects), to.Power)
+	case p.Power == nil:
+		to.Power = d.Power(effect, p.Subjects)
+	default:
+		if to.Effect, possible = d.Effect(to.Power, p.Subjects, p.sign() < 0); !possible {
+			return experiment.Invalid("subjects", "%d do not find any possible effect with the power of %.6g", p.Subjects, to.Power)
+		}
+	}
+	return nil
+}
+
+// apportion gives each variant its share of the subjects in whole numbers, by
+// largest remainders.
+func apportion(subjects int64, shares []float64) []int64 {
+	counts := make([]int64, len(shares))
+	order := make([]int, len(shares))
+	left := subjects
+	rest := func(i int) float64 { return float64(subjects)*shares[i] - float64(counts[i]) }
+	for i, share := range shares {
+		counts[i], order[i] = int64(float64(subjects)*share), i
+		left -= counts[i]
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(rest(j), rest(i)) })
+	for _, i := range order[:left] {
+		counts[i]++
+	}
+	return counts
+}
+
+// inflation compares the subjects with those that a fixed horizon would need
+// for the same.
+func (p *Planned) inflation(d *stats.Design, to *Sizing) {
+	fixed := *d
+	fixed.Test.Method = stats.FixedHorizon
+	inflation := 1.0
+	if d.Test.Method != stats.FixedHorizon {
+		if !(to.Power > 1-p.Plan.ConfidenceLevel && to.Power < 1) {
+			to.Notes = append(to.Notes, "What a fixed horizon would need for this power cannot be told: it is not above the error rate, or is 1.")
+			return
+		}
+		subjects, ok := fixed.Subjects(p.sign()*to.Effect, to.Power)
+		if !ok {
+			return
+		}
+		inflation = float64(to.Subjects) / float64(subjects)
+	}
+	to.Inflation = &inflation
+}
+
+// days is how long the subjects take to come, and the last one's window to close.
+func (p *Planned) days(to *Sizing) {
+	if p.Baseline.SubjectsPerDay == 0 {
+		return
+	}
+	days := math.Ceil(float64(to.Subjects)/p.Baseline.SubjectsPerDay) + math.Ceil(p.Baseline.Window.Hours()/24)
+	if days > math.MaxInt32 {
+		to.Notes = append(to.Notes, fmt.Sprintf("It takes more than %d days.", math.MaxInt32))
+		return
+	}
+	whole := int32(days)
+	to.Days = &whole
+}
+
+// notes says what was assumed.
+func (p *Planned) notes(to *Sizing) {
+	note := func(format string, args ...any) { to.Notes = append(to.Notes, fmt.Sprintf(format, args...)) }
+	if p.Baseline.Proportion && p.sign() < 0 && to.Effect > 0 {
+		note("The effect is planned as a fall of the rate, to %.6g.", p.Baseline.Value-to.Effect)
+	}
+	if p.Baseline.Removed != 0 {
+		note("Covariates remove %.3g%% of the variance.", 100*p.Baseline.Removed)
+	}
+	if treatments := len(p.Weights) - 1; treatments > 1 {
+		note("Each of the %d comparisons with the control is planned at an error rate of %.6g, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.", treatments, (1-p.Plan.ConfidenceLevel)/float64(treatments))
+	}
+	if p.Plan.Method == experiment.MethodAlwaysValid {
+		note("The power is that at the planned subjects. An effect is often found earlier.")
+	}
+}

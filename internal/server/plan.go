@@ -1,0 +1,95 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+)
+
+func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanExperimentRequest) (*assayv1.PlanExperimentResponse, error) {
+	planned := metric.Planned{
+		Plan:      fromPlan(req.Plan),
+		Objective: experiment.ObjectiveDifference,
+		Margin:    fromMagnitude(req.Margin),
+		Weights:   req.Weights,
+		Subjects:  req.Subjects,
+		Effect:    fromMagnitude(req.MinimumEffect),
+		Power:     req.Power,
+	}
+	if req.Objective != assayv1.Objective_OBJECTIVE_UNSPECIFIED {
+		planned.Objective = objectives.from(req.Objective)
+	}
+	switch b := req.Baseline.(type) {
+	case *assayv1.PlanExperimentRequest_Proportion:
+		planned.Baseline = metric.RateBaseline(b.Proportion)
+	case *assayv1.PlanExperimentRequest_Mean:
+		planned.Baseline = metric.Baseline{Field: "mean", Value: b.Mean.Mean, Deviation: b.Mean.StandardDeviation}
+	case *assayv1.PlanExperimentRequest_Ratio:
+		r := b.Ratio
+		planned.Baseline = metric.RatioBaseline(r.NumeratorMean, r.DenominatorMean, r.NumeratorVariance, r.DenominatorVariance, r.Covariance)
+	case *assayv1.PlanExperimentRequest_Metric:
+		if req.CovariateCorrelation != 0 && len(b.Metric.Covariates) > 0 {
+			return nil, experiment.Invalid("covariate_correlation", "is known of the covariates that the metric names")
+		}
+		var err error
+		if planned.Baseline, err = s.history(ctx, b.Metric); err != nil {
+			return nil, err
+		}
+	}
+	if req.CovariateCorrelation != 0 {
+		planned.Baseline.Removed = req.CovariateCorrelation * req.CovariateCorrelation
+	}
+	if req.SubjectsPerDay != nil {
+		planned.Baseline.SubjectsPerDay = *req.SubjectsPerDay
+	}
+	sizing, err := planned.Solve()
+	if err != nil {
+		return nil, err
+	}
+	return &assayv1.PlanExperimentResponse{
+		Subjects: sizing.Subjects, SubjectsByVariant: sizing.SubjectsByVariant,
+		AbsoluteEffect: sizing.Effect, RelativeEffect: sizing.RelativeEffect, Power: sizing.Power, Days: sizing.Days,
+		Baseline: planned.Baseline.Value, StandardDeviation: sizing.Deviation, Inflation: sizing.Inflation, Notes: sizing.Notes,
+	}, nil
+}
+
+// history returns a metric's figures from the control of an experiment, and the
+// experiment's traffic.
+func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBaseline) (b metric.Baseline, err error) {
+	e, err := s.started(ctx, from.Experiment)
+	if err != nil {
+		return b, err
+	}
+	def := &e.Current.Definition
+	var bad experiment.InvalidError
+	for i, name := range from.Covariates {
+		if !slices.ContainsFunc(def.Covariates, func(c experiment.Covariate) bool { return c.Name == name }) {
+			bad.Add(fmt.Sprintf("metric.covariates[%d]", i), "the experiment has no covariate %q", name)
+		}
+	}
+	if err := bad.Err(); err != nil {
+		return b, err
+	}
+	uses, err := s.currentUses(ctx, []string{from.Metric})
+	if err != nil {
+		return b, err
+	}
+	uses[0].Covariates = from.Covariates
+	study, err := metric.NewStudy(def, def.Variants, uses, nil)
+	if err != nil {
+		return b, err
+	}
+	asOf, err := s.asOf(ctx, nil)
+	if err != nil {
+		return b, err
+	}
+	tally, _, err := s.tally(ctx, e.ID, study, asOf)
+	if err != nil {
+		return b, err
+	}
+	return study.Baseline(tally)
+}

@@ -1,0 +1,163 @@
+package server_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+)
+
+const planExperiment = "AnalysisService/PlanExperiment"
+
+// plan is a plan for a rise from 10 % by a fifth.
+const plan = `{"proportion":0.1,"minimum_effect":{"relative":0.2},"power":0.8,"plan":{"method":"METHOD_FIXED_HORIZON"}}`
+
+// TestPlanExperiment compares with R. For means
+//
+//	power.t.test(n = N/2, delta, sd, sig.level, power, strict = TRUE, tol = 1e-12)
+//
+// and for rates uniroot on the N of the Welch test of two rates, each with its
+// own variance: pt(q, df, theta, lower.tail = FALSE) + pt(-q, df, theta).
+func TestPlanExperiment(t *testing.T) {
+	a := newAPI(t)
+	tests := []struct {
+		name, request, response string
+	}{
+		{"subjects for a rate", plan, `{"subjects":"7679","subjects_by_variant":["3840","3839"],
+			"absolute_effect":0.02,"relative_effect":0.2,"power":0.8,"baseline":0.1,"standard_deviation":0.3,"inflation":1}`},
+		{"power for a rate", with(plan, `"power":null,"subjects":"7679","subjects_per_day":500`), `{"subjects":"7679","subjects_by_variant":["3840","3839"],
+			"absolute_effect":0.02,"relative_effect":0.2,"power":0.800045004413661,"days":16,"baseline":0.1,"standard_deviation":0.3,"inflation":1}`},
+		{"three variants for a mean", with(plan, `"proportion":null,"mean":{"standard_deviation":10},"minimum_effect":{"absolute":1},"weights":[1,2,1]`),
+			`{"subjects":"7610","subjects_by_variant":["1903","3805","1902"],"absolute_effect":1,"power":0.8,"standard_deviation":10,"inflation":1,"notes":[
+			"Each of the 2 comparisons with the control is planned at an error rate of 0.025, as by Bonferroni's correction; the power is that of the variant with the fewest subjects."]}`},
+		{"effect for a ratio", `{"ratio":{"numerator_mean":12,"denominator_mean":4,"numerator_variance":100,"denominator_variance":9,"covariance":20},
+			"subjects":"5000","power":0.8,"plan":{"method":"METHOD_FIXED_HORIZON"}}`,
+			`{"subjects":"5000","subjects_by_variant":["2500","2500"],"absolute_effect":0.154752149047791,"relative_effect":0.0515840496825970,
+			"power":0.8,"baseline":3,"standard_deviation":1.9525624189766635,"inflation":1}`},
+		{"power with a covariate", `{"mean":{"mean":-5,"standard_deviation":10},"covariate_correlation":0.6,"subjects":"2000","minimum_effect":{"absolute":1},
+			"plan":{"method":"METHOD_FIXED_HORIZON"}}`,
+			`{"subjects":"2000","subjects_by_variant":["1000","1000"],"absolute_effect":1,"relative_effect":0.2,"power":0.79779773983353397,
+			"baseline":-5,"standard_deviation":8,"inflation":1,"notes":["Covariates remove 36% of the variance."]}`},
+		{"non-inferiority", `{"mean":{"mean":50,"standard_deviation":10},"objective":"OBJECTIVE_NON_INFERIORITY","margin":{"absolute":1},"power":0.8,
+			"plan":{"method":"METHOD_FIXED_HORIZON"}}`,
+			`{"subjects":"2475","subjects_by_variant":["1238","1237"],"relative_effect":0,"power":0.8,"baseline":50,"standard_deviation":10,"inflation":1}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, tt.request)
+			want := parse(t, findMethod(t, planExperiment).Output(), tt.response)
+			if diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.EquateApprox(1e-9, 1e-12)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPlanOfAlwaysValid: what looking at any time costs, and that it says so.
+func TestPlanOfAlwaysValid(t *testing.T) {
+	a := newAPI(t)
+	fixed := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, plan)
+	always := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, with(plan, `"plan":null`))
+	if want := float64(always.Subjects) / float64(fixed.Subjects); always.GetInflation() != want || want < 1.5 || want > 2 || len(always.Notes) != 1 {
+		t.Errorf("always valid %v, fixed horizon %v", always, fixed)
+	}
+	small := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, with(plan, `"plan":null,"power":null,"subjects":"10"`))
+	if small.Inflation != nil || len(small.Notes) != 2 || small.Power > 0.05 {
+		t.Errorf("ten subjects: %v", small)
+	}
+}
+
+// TestPlanFromHistory takes the figures that an analysis shows of the control.
+func TestPlanFromHistory(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", orderValue)
+	a.startPricing(t, "pricing", "METHOD_ALWAYS_VALID")
+	a.shop(t, "pricing", 600)
+	analysis := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"pricing"}`).Metrics[0]
+	control, removed := analysis.Arms[0], math.Inf(1)
+	for _, c := range analysis.Comparisons {
+		removed = min(removed, c.GetVarianceReduction())
+	}
+	request := `{"metric":{"metric":"order_value","experiment":"pricing"%s},"minimum_effect":{"relative":0.1},"power":0.9,"plan":{"method":"METHOD_FIXED_HORIZON"}}`
+	for covariates, left := range map[string]float64{"": 1, `,"covariates":["past_spend"]`: 1 - removed} {
+		got := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, fmt.Sprintf(request, covariates))
+		deviation := control.GetStandardError() * math.Sqrt(float64(control.Subjects))
+		if math.Abs(got.Baseline/control.GetMean()-1) > 1e-12 || math.Abs(got.StandardDeviation/deviation/math.Sqrt(left)-1) > 1e-9 {
+			t.Errorf("%q: %v, but the control is %v and %v is left", covariates, got, control, left)
+		}
+		typed := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, fmt.Sprintf(
+			`{"mean":{"mean":%v,"standard_deviation":%v},"minimum_effect":{"relative":0.1},"power":0.9,"plan":{"method":"METHOD_FIXED_HORIZON"}}`,
+			got.Baseline, got.StandardDeviation))
+		if typed.Subjects != got.Subjects {
+			t.Errorf("%q: %d subjects from history, %d by the same numbers", covariates, got.Subjects, typed.Subjects)
+		}
+		// All came on one day, and the window is of 14 days.
+		if want := int32(math.Ceil(float64(got.Subjects)/600) + 14); got.GetDays() != want {
+			t.Errorf("%q: %d days, want %d", covariates, got.GetDays(), want)
+		}
+	}
+	slow := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, with(fmt.Sprintf(request, ""), `"subjects_per_day":0.5`))
+	if want := int32(2*slow.Subjects + 14); slow.GetDays() != want {
+		t.Errorf("%d days, want %d", slow.GetDays(), want)
+	}
+}
+
+func TestInvalidPlans(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", orderValue)
+	a.do(t, "MetricService/CreateMetric", refundRate)
+	a.startPricing(t, "pricing", "METHOD_FIXED_HORIZON")
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"key":"draft","metrics":[]`))
+	invalid := func(name, patch, says string, fields ...string) refusal {
+		return refusal{name, planExperiment, with(plan, patch), codes.InvalidArgument, fields, says}
+	}
+	const mean = `"proportion":null,"mean":{"mean":10,"standard_deviation":30},`
+	const equivalence = mean + `"objective":"OBJECTIVE_EQUIVALENCE","minimum_effect":null,`
+	history := func(metric string) string { return `"proportion":null,"metric":` + metric }
+	a.refuses(t, []refusal{
+		invalid("nothing to answer", `"subjects":"100"`, "must be left out", "minimum_effect", "power", "subjects"),
+		invalid("two to answer", `"power":null`, "only one of", "power", "subjects"),
+		invalid("three to answer", `"power":null,"minimum_effect":null`, "only one of", "minimum_effect", "power", "subjects"),
+		invalid("non-inferiority with nothing to answer", mean+`"objective":"OBJECTIVE_NON_INFERIORITY","margin":{"absolute":1},"subjects":"9"`, "subjects and power", "power", "subjects"),
+		invalid("non-inferiority with two to answer", mean+`"objective":"OBJECTIVE_NON_INFERIORITY","margin":{"absolute":1},"power":null`, "subjects and power", "power", "subjects"),
+		invalid("no baseline", `"proportion":null`, "", "baseline"),
+		invalid("no rate", `"proportion":1`, "", "proportion"),
+		invalid("power of the error rate", `"power":0.05`, "exceed the error rate of 0.05", "power"),
+		invalid("power and confidence", `"power":0.25,"plan":{"confidence_level":0.7}`, "0.3", "power"),
+		invalid("sure power", `"power":1`, "", "power"),
+		invalid("no effect", `"minimum_effect":{"relative":0}`, "greater than 0", "minimum_effect"),
+		invalid("an effect beyond rates", `"minimum_effect":{"relative":9.5}`, "from 0.1 to 1.05", "minimum_effect"),
+		invalid("an effect beyond rates downwards", `"proportion":0.9,"minimum_effect":{"absolute":0.91}`, "from 0.9 to -0.01", "minimum_effect"),
+		invalid("an effect that is too small", mean+`"minimum_effect":{"absolute":1e-7}`, "1000000000000 subjects", "minimum_effect"),
+		invalid("an effect that is too large", mean+`"minimum_effect":{"absolute":1e200}`, "too large", "minimum_effect"),
+		invalid("an effect relative to nothing", `"proportion":null,"mean":{"standard_deviation":1}`, "baseline of 0", "minimum_effect"),
+		invalid("too few subjects", `"minimum_effect":null,"subjects":"3"`, "at least 4", "subjects"),
+		invalid("too few subjects for any effect", `"minimum_effect":null,"subjects":"4","plan":{"confidence_level":0.9999}`, "any possible effect", "subjects"),
+		invalid("too few subjects for the weights", `"minimum_effect":null,"subjects":"1000","weights":[999,1]`, "at least 2000", "subjects"),
+		invalid("one weight", `"weights":[1]`, "two variants", "weights"),
+		invalid("a weight of nothing", `"weights":[1,0]`, "", "weights[1]"),
+		invalid("weights too far apart", `"weights":[1e300,1e-300]`, "without two subjects", "weights"),
+		invalid("a margin for a difference", `"margin":{"absolute":1}`, "only non-inferiority", "margin"),
+		invalid("no margin", equivalence+`"objective":"OBJECTIVE_EQUIVALENCE"`, "margin greater than 0", "margin"),
+		invalid("a margin of 0", equivalence+`"margin":{"absolute":0}`, "margin greater than 0", "margin"),
+		invalid("a margin that is too small", equivalence+`"margin":{"absolute":1e-7}`, "1000000000000 subjects", "margin"),
+		invalid("an effect at the margin", equivalence+`"margin":{"relative":0.1},"minimum_effect":{"absolute":1}`, "below the margin", "minimum_effect"),
+		invalid("no deviation", `"proportion":null,"mean":{"mean":1}`, "", "mean.standard_deviation"),
+		invalid("no denominator", `"proportion":null,"ratio":{"numerator_mean":1,"numerator_variance":1}`, "", "ratio.denominator_mean"),
+		invalid("an impossible ratio", `"proportion":null,"weights":[1],"ratio":{"numerator_mean":1,"denominator_mean":1,"numerator_variance":1,"denominator_variance":1,"covariance":-2}`,
+			"no subjects can have", "ratio", "weights"),
+		invalid("a full correlation", `"covariate_correlation":1`, "", "covariate_correlation"),
+		invalid("two kinds of covariates", history(`{"metric":"order_value","experiment":"pricing","covariates":["past_spend"]},"covariate_correlation":0.5`), "", "covariate_correlation"),
+		invalid("an unknown covariate", history(`{"metric":"order_value","experiment":"pricing","covariates":["past_spend","age"]}`), `no covariate "age"`, "metric.covariates[1]"),
+		{"an unknown metric", planExperiment, with(plan, history(`{"metric":"none","experiment":"pricing"}`)), codes.NotFound, []string{"METRIC_NOT_FOUND"}, ""},
+		{"an unknown experiment", planExperiment, with(plan, history(`{"metric":"order_value","experiment":"none"}`)), codes.NotFound, []string{"EXPERIMENT_NOT_FOUND"}, ""},
+		{"a draft", planExperiment, with(plan, history(`{"metric":"order_value","experiment":"draft"}`)), codes.FailedPrecondition, []string{"EXPERIMENT_NOT_STARTED"}, ""},
+		{"no history", planExperiment, with(plan, history(`{"metric":"refund_rate","experiment":"pricing"}`)), codes.FailedPrecondition, []string{"NO_HISTORY"}, "no subjects"},
+	})
+}
