@@ -49,6 +49,7 @@ func TestPlannedDirection(t *testing.T) {
 		{rate(0.9, DirectionDecrease), experiment.ObjectiveSuperiority, 0.85},
 		{rate(0.1, DirectionDecrease), experiment.ObjectiveSuperiority, 0.05},
 		{rate(0.1, ""), experiment.ObjectiveSuperiority, 0.15},
+		{rate(0.9, ""), experiment.ObjectiveSuperiority, 0.85},
 		{rate(0.1, DirectionDecrease), experiment.ObjectiveNonInferiority, 0.05},
 		{rate(0.1, DirectionDecrease), experiment.ObjectiveEquivalence, 0.15},
 	}

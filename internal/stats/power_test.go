@@ -95,6 +95,28 @@ func TestPowerOfAlwaysValid(t *testing.T) {
 	}
 }
 
+// TestPowerOfSeveralArms: the treatment with the fewest subjects, here 200 of
+// 1,000, is compared with the control's 300 at a third of the error rate, by the
+// boundary of a test that was planned for the mean of the pairs.
+func TestPowerOfSeveralArms(t *testing.T) {
+	const subjects, effect = 1000, 0.3
+	shares := []float64{0.3, 0.21, 0.2, 0.29}
+	for _, method := range []Method{FixedHorizon, AlwaysValid} {
+		d := Design{Test: Test{Method: method, ConfidenceLevel: 0.94}, Deviation: 1, Shares: shares}
+		theta := effect / math.Sqrt(1/300.0+1/200.0)
+		want := 0.0
+		if method == FixedHorizon {
+			pair := d
+			pair.Test.ConfidenceLevel, pair.Shares = 0.98, []float64{0.6, 0.4}
+			want = pair.Power(effect, 500)
+		} else {
+			c := mixtureCritical(0.02, Test{ConfidenceLevel: 0.94, PlannedSubjects: 533}.intrinsicTime(500))
+			want = normalUpperTail(c-theta) + normalUpperTail(c+theta)
+		}
+		near(t, fmt.Sprintf("power by method %d", method), d.Power(effect, subjects), want, 1e-12)
+	}
+}
+
 // TestSizes: R solves for the subjects and for the smallest effect.
 func TestSizes(t *testing.T) {
 	var file struct{ Sizes []plannedCase }
@@ -196,6 +218,16 @@ func TestSizesAreConsistent(t *testing.T) {
 		near(t, "power at the smallest effect", d.Power(math.Copysign(size, effect), subjects), power, 1e-9)
 		if d.Power(math.Copysign(size*0.999, effect), subjects) >= power {
 			t.Errorf("%+v: %v is not the smallest effect", d, size)
+		}
+	}
+}
+
+// TestEverySizeIsFound: the smallest size with the power of n subjects is n.
+func TestEverySizeIsFound(t *testing.T) {
+	d := Design{Test: Test{Method: FixedHorizon, ConfidenceLevel: 0.95}, Deviation: 1, Shares: []float64{0.5, 0.5}}
+	for n := int64(4); n < 70; n++ {
+		if got, ok := d.Subjects(0.7, d.Power(0.7, n)); !ok || got != n {
+			t.Errorf("%d subjects have the power of %d", got, n)
 		}
 	}
 }
