@@ -39,8 +39,8 @@ type Tally struct {
 	Subjects [][]int64 `json:"subjects"`
 	// FirstExposure and LastExposure are the first and the last one's of these
 	// subjects, zero if there are none.
-	FirstExposure time.Time `json:"-"`
-	LastExposure  time.Time `json:"-"`
+	FirstExposure time.Time `json:"first_exposure,omitzero"`
+	LastExposure  time.Time `json:"last_exposure,omitzero"`
 	// Strata are what all subjects are cut into.
 	Strata []Stratum `json:"strata"`
 	// StratumLimit is positive if the plan's attribute has more values than this
