@@ -37,7 +37,9 @@ func TestFoldCounts(t *testing.T) {
 	}
 	crossover := in(row("short", 100), 1, "PL")
 	crossover.Crossover = true
+	crossover.FirstExposure = time.Unix(0, 0) // It does not count.
 	absent := row("short", 9)
+	absent.FirstExposure = absent.FirstExposure.Add(time.Hour)
 	absent.Segments = [][]byte{nil}
 	tally := fold(s,
 		in(row("short", 5), 3, "PL"), in(row("control", 1), 1, "DE"), in(row("control", 4), 1, "PL"),
@@ -52,7 +54,8 @@ func TestFoldCounts(t *testing.T) {
 	}
 	want := &Tally{
 		Variants: []string{"control", "short"}, Phases: []int32{1, 3},
-		Subjects:   [][]int64{{2, 1}, {0, 2}},
+		Subjects:      [][]int64{{2, 1}, {0, 2}},
+		FirstExposure: moment.AddDate(-1, 0, 0), LastExposure: moment.AddDate(-1, 0, 0).Add(time.Hour),
 		Strata:     []Stratum{{Phase: 1}, {Phase: 3}},
 		Crossovers: 1, UnknownVariants: 1,
 		Segments: []SegmentValues{{Attribute: "country", Values: []string{"", "DE", "PL"}}},

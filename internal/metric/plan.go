@@ -137,7 +137,7 @@ func (p *Planned) checkSizes(bad *experiment.InvalidError) {
 		}
 	}
 	effect, margin := sizes["minimum_effect"], sizes["margin"]
-	rate := b.Value + p.sign()*effect
+	rate := b.Value + p.direction().sign()*effect
 	switch {
 	case b.Proportion && !(rate >= 0 && rate <= 1):
 		bad.Add("minimum_effect", "takes the rate from %.6g to %.6g, which is no rate", b.Value, rate)
@@ -159,19 +159,19 @@ func (p *Planned) deviation() float64 {
 	return p.Baseline.Deviation * math.Sqrt(1-p.Baseline.Removed)
 }
 
-// sign is the direction of the effect that is planned for: the one in which the
-// metric gets better. Where a proportion may go either way it is that towards
-// one half, which takes more subjects.
-func (p *Planned) sign() float64 {
+// direction is that of the effect that is planned for: in which the metric gets
+// better. Where a proportion may go either way it is that towards one half, which
+// takes more subjects.
+func (p *Planned) direction() Direction {
 	b := &p.Baseline
 	oneSided := p.Objective == experiment.ObjectiveSuperiority || p.Objective == experiment.ObjectiveNonInferiority
-	if !b.Proportion || oneSided && b.Direction != "" {
-		return b.Direction.sign()
+	switch {
+	case !b.Proportion || oneSided && b.Direction != "":
+		return b.Direction
+	case b.Value > 0.5:
+		return DirectionDecrease
 	}
-	if b.Value > 0.5 {
-		return -1
-	}
-	return 1
+	return DirectionIncrease
 }
 
 // design is the comparison that is planned.
@@ -192,25 +192,11 @@ func (p *Planned) design() (*stats.Design, error) {
 	for i := range d.Shares {
 		d.Shares[i] /= total
 	}
-	alternative := stats.TwoSided
-	switch {
-	case p.Objective == experiment.ObjectiveEquivalence:
-		alternative = stats.Equivalent
-	case p.Objective == experiment.ObjectiveDifference:
-	case p.sign() > 0:
-		alternative = stats.Greater
-	default:
-		alternative = stats.Less
-	}
-	if p.Margin != nil {
-		d.Margin.Value = p.Margin.Value
-		if p.Margin.Relative {
-			d.Margin.Scale = stats.Relative
-		}
-		if p.Objective == experiment.ObjectiveNonInferiority {
-			d.Margin.Value *= -p.sign()
-		}
-	}
+	asked := compiled{Use: Use{
+		Metric: Metric{Definition: Definition{Direction: p.direction()}}, Objective: p.Objective, Margin: p.Margin,
+	}}
+	var alternative stats.Alternative
+	alternative, d.Margin = asked.question()
 	var err error
 	if d.Test, err = test(&p.Plan, 1, alternative); err != nil {
 		return nil, experiment.Invalid("plan.method", "%s", err)
@@ -227,7 +213,7 @@ func (p *Planned) answer(d *stats.Design, to *Sizing) error {
 	if p.Subjects != 0 && p.Subjects < fewest {
 		return experiment.Invalid("subjects", "must be at least %d, for two in every variant", fewest)
 	}
-	effect := p.sign() * to.Effect
+	effect := p.direction().sign() * to.Effect
 	switch {
 	case p.Subjects == 0:
 		if to.Subjects, possible = d.Subjects(effect, to.Power); possible {
@@ -241,7 +227,7 @@ func (p *Planned) answer(d *stats.Design, to *Sizing) error {
 	case p.Power == nil:
 		to.Power = d.Power(effect, p.Subjects)
 	default:
-		if to.Effect, possible = d.Effect(to.Power, p.Subjects, p.sign() < 0); !possible {
+		if to.Effect, possible = d.Effect(to.Power, p.Subjects, p.direction() == DirectionDecrease); !possible {
 			return experiment.Invalid("subjects", "%d do not find any possible effect with the power of %.6g", p.Subjects, to.Power)
 		}
 	}
@@ -277,7 +263,7 @@ func (p *Planned) inflation(d *stats.Design, to *Sizing) {
 			to.Notes = append(to.Notes, "What a fixed horizon would need for this power cannot be told: it is not above the error rate, or is 1.")
 			return
 		}
-		subjects, ok := fixed.Subjects(p.sign()*to.Effect, to.Power)
+		subjects, ok := fixed.Subjects(p.direction().sign()*to.Effect, to.Power)
 		if !ok {
 			return
 		}
@@ -303,7 +289,7 @@ func (p *Planned) days(to *Sizing) {
 // notes says what was assumed.
 func (p *Planned) notes(to *Sizing) {
 	note := func(format string, args ...any) { to.Notes = append(to.Notes, fmt.Sprintf(format, args...)) }
-	if p.Baseline.Proportion && p.sign() < 0 && to.Effect > 0 {
+	if p.Baseline.Proportion && p.direction() == DirectionDecrease && to.Effect > 0 {
 		note("The effect is planned as a fall of the rate, to %.6g.", p.Baseline.Value-to.Effect)
 	}
 	if p.Baseline.Removed != 0 {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -13,15 +14,12 @@ import (
 func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanExperimentRequest) (*assayv1.PlanExperimentResponse, error) {
 	planned := metric.Planned{
 		Plan:      fromPlan(req.Plan),
-		Objective: experiment.ObjectiveDifference,
+		Objective: cmp.Or(objectives.from(req.Objective), experiment.ObjectiveDifference),
 		Margin:    fromMagnitude(req.Margin),
 		Weights:   req.Weights,
 		Subjects:  req.Subjects,
 		Effect:    fromMagnitude(req.MinimumEffect),
 		Power:     req.Power,
-	}
-	if req.Objective != assayv1.Objective_OBJECTIVE_UNSPECIFIED {
-		planned.Objective = objectives.from(req.Objective)
 	}
 	switch b := req.Baseline.(type) {
 	case *assayv1.PlanExperimentRequest_Proportion:
