@@ -40,9 +40,13 @@ func fate(item int) experiment.Result {
 }
 
 func testManyCallers(t *testing.T, seed uint64) {
+	var mu sync.Mutex
 	outages := rand.New(rand.NewPCG(seed, 0))
 	s := &store{answer: func(items []int) ([]experiment.Result, error) {
-		if outages.IntN(8) == 0 {
+		mu.Lock()
+		out := outages.IntN(8) == 0
+		mu.Unlock()
+		if out {
 			return nil, experiment.ErrUnavailable
 		}
 		results := make([]experiment.Result, len(items))
@@ -55,8 +59,11 @@ func testManyCallers(t *testing.T, seed uint64) {
 	}}
 	lost := 0
 	var bestEffort []int
-	w, stop := start(t, s, func(n int) { lost += n })
-	var mu sync.Mutex
+	w, stop := start(t, s, func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		lost += n
+	})
 	acknowledged := map[int]bool{}
 	var wg sync.WaitGroup
 	for caller := range 40 {

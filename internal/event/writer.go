@@ -13,13 +13,15 @@
 //     item gets [experiment.Refused] and all others are stored.
 //   - Memory is bounded: past a fixed number of pending items, callers are
 //     refused at once instead of waiting.
-//   - One commit is under way at a time. While it runs the next batch gathers,
-//     so the batch grows with the load and nobody waits for a timer.
+//   - While a commit is under way the next batch gathers, so the batch grows with
+//     the load and nobody waits for a timer. Under much load a second commit runs
+//     beside the first, so that the store has work while a batch is prepared or
+//     flushed.
 //   - The store is called with a context of its own: a caller that gives up
 //     does not cut off the others in its batch.
 //
-// The store is a function, so that this package knows no database. It starts
-// no goroutine; [Writer.Run] is the loop.
+// The store is a function, so that this package knows no database. [Writer.Run] is
+// the loop; no goroutine outlives it.
 package event
 
 import (
@@ -40,6 +42,10 @@ var ErrPoison = errors.New("the store refused the data")
 const (
 	// maxBatch is the most items in one commit. It holds the largest request.
 	maxBatch = 10_000
+	// maxCommits is how many commits may be under way.
+	maxCommits = 2
+	// besideBatch is the least items for which a commit begins beside another.
+	besideBatch = maxBatch / 4
 	// maxPending is the most items accepted and not answered, in commit or not.
 	// It holds what is admitted of requests to record, whose bound is in bytes.
 	maxPending = 250_000
@@ -90,8 +96,9 @@ type entry[T any] struct {
 	due      time.Time
 }
 
-// NewWriter returns a writer that stores with flush. It calls lost, from Run,
-// with the number of best-effort items that it gives up.
+// NewWriter returns a writer that stores with flush, which must be safe for
+// concurrent use, as must lost. It calls lost with the number of best-effort items
+// that it gives up.
 func NewWriter[T any](flush Flush[T], lost func(n int)) *Writer[T] {
 	return &Writer[T]{flush: flush, lost: lost, wake: make(chan struct{}, 1)}
 }
@@ -182,10 +189,15 @@ func errStopping() error {
 // the items that it could not bring to a commit by then. It is called once.
 func (w *Writer[T]) Run(ctx context.Context) error {
 	detached := context.WithoutCancel(ctx)
+	busy, ended := 0, make(chan struct{}, maxCommits)
 	for ctx.Err() == nil {
-		entries, due := w.next()
+		entries, due := w.next(busy)
 		if len(entries) > 0 {
-			w.commit(detached, entries)
+			busy++
+			go func() {
+				w.commit(detached, entries)
+				ended <- struct{}{}
+			}()
 			continue
 		}
 		var timer <-chan time.Time
@@ -194,16 +206,22 @@ func (w *Writer[T]) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+		case <-ended:
+			busy--
 		case <-w.wake:
 		case <-timer:
 		}
 	}
+	for ; busy > 0; busy-- {
+		<-ended
+	}
 	return w.drain(detached)
 }
 
-// next takes the entries of the next commit off the queue. If there are none
-// it says when the next repeat is due, which is zero if there is none either.
-func (w *Writer[T]) next() (entries []*entry[T], due time.Time) {
+// next takes the entries of the next commit off the queue, while so many are under
+// way. If there are none it says when the next repeat is due, which is zero if
+// there is none either.
+func (w *Writer[T]) next(busy int) (entries []*entry[T], due time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
@@ -222,6 +240,9 @@ func (w *Writer[T]) next() (entries []*entry[T], due time.Time) {
 		size += len(w.queue[n].items)
 		n++
 	}
+	if busy == maxCommits || busy > 0 && size < besideBatch {
+		return nil, due
+	}
 	entries = slices.Clone(w.queue[:n])
 	clear(w.queue[:n])
 	if w.queue = w.queue[n:]; len(w.queue) == 0 {
@@ -234,7 +255,11 @@ func (w *Writer[T]) next() (entries []*entry[T], due time.Time) {
 func (w *Writer[T]) commit(ctx context.Context, entries []*entry[T]) {
 	b := batch[T]{items: entries[0].items}
 	if len(entries) > 1 {
-		b.items = nil
+		size := 0
+		for _, e := range entries {
+			size += len(e.items)
+		}
+		b.items = make([]T, 0, size)
 		for _, e := range entries {
 			b.items = append(b.items, e.items...)
 		}
@@ -279,7 +304,7 @@ func (w *Writer[T]) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	unsent := 0
-	for entries, _ := w.next(); len(entries) > 0; entries, _ = w.next() {
+	for entries, _ := w.next(0); len(entries) > 0; entries, _ = w.next(0) {
 		if ctx.Err() == nil {
 			w.commit(ctx, entries)
 			continue

@@ -157,11 +157,41 @@ func TestBatchesAreBounded(t *testing.T) {
 		for _, c := range s.commits {
 			sizes = append(sizes, len(c))
 		}
+		slices.Sort(sizes) // Two commits may be under way.
 		// 6,000 and 6,000 do not fit together, and neither is split.
-		want := []int{1, 6_000, 6_000, maxBatch, maxBatch, maxBatch, 5}
+		want := []int{1, 5, 6_000, 6_000, maxBatch, maxBatch, maxBatch}
 		if diff := cmp.Diff(want, sizes); diff != "" {
 			t.Errorf("sizes of commits (-want +got):\n%s", diff)
 		}
+	})
+}
+
+func TestCommitsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{}
+		w, stop := start(t, s, nil)
+		var wg sync.WaitGroup
+		for i, step := range []struct{ items, begun int }{
+			{1, 1},
+			{besideBatch - 1, 1}, // Too few to begin a second commit for.
+			{1, 2},
+			{besideBatch, 2}, // Two are the most.
+		} {
+			wg.Go(func() {
+				if _, err := w.Write(t.Context(), numbers(i*100_000, step.items)); err != nil {
+					t.Errorf("Write: %v", err)
+				}
+			})
+			synctest.Wait()
+			if n := len(s.calls); n != step.begun {
+				t.Errorf("after %d more items %d commits have begun, want %d", step.items, n, step.begun)
+			}
+		}
+		mustStop(t, stop) // Which waits for all of them.
+		if n := s.committed(); n != 3 {
+			t.Errorf("%d commits, want 3", n)
+		}
+		wg.Wait()
 	})
 }
 
