@@ -1,8 +1,10 @@
 package experiment
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/hex"
 )
 
@@ -32,6 +34,12 @@ type Pepper []byte
 // MinPepperBytes is the least size of a pepper, that of the ids it protects.
 const MinPepperBytes = 16
 
+// What HMAC adds to the key, of which it makes two.
+var (
+	innerPad = [sha256.BlockSize]byte(bytes.Repeat([]byte{0x36}, sha256.BlockSize))
+	outerPad = [sha256.BlockSize]byte(bytes.Repeat([]byte{0x5c}, sha256.BlockSize))
+)
+
 // SubjectID returns the first 128 bits of
 // HMAC-SHA-256(pepper, unit ‖ 0 ‖ key).
 //
@@ -46,10 +54,8 @@ func (p Pepper) SubjectID(s Subject) SubjectID {
 	var outer [sha256.BlockSize + sha256.Size]byte
 	copy(inner[:], p)
 	copy(outer[:], p)
-	for i := range sha256.BlockSize {
-		inner[i] ^= 0x36
-		outer[i] ^= 0x5c
-	}
+	subtle.XORBytes(inner[:], inner[:], innerPad[:])
+	subtle.XORBytes(outer[:], outer[:], outerPad[:])
 	n := sha256.BlockSize
 	n += copy(inner[n:], s.Unit)
 	n++ // The 0.
