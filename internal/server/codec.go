@@ -4,12 +4,13 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	pb "google.golang.org/protobuf/proto"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 )
 
 // codec is grpc's own, but for the one message of which there is much: batches
-// of outcomes. What decodeOutcomes does not know it leaves to grpc's.
+// of outcomes. What decodeOutcomes does not know it leaves to the library.
 type codec struct {
 	encoding.CodecV2
 }
@@ -23,7 +24,9 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		if decodeOutcomes(string(buffer.ReadOnlyData()), batch) {
 			return nil
 		}
+		// Unknown fields would take memory that outcomesBytes does not see.
 		batch.Reset()
+		return pb.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(buffer.ReadOnlyData(), batch)
 	}
 	return c.CodecV2.Unmarshal(data, v)
 }
