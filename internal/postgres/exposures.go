@@ -17,8 +17,9 @@ import (
 // side in a holdout. Those whose subject was erased are erased. All others are
 // duplicates. Neither writes anything. The results are in the order of the items.
 //
-// Two servers that record the same subject at once may both append; readers
-// take the earliest row, so that a row too many changes nothing.
+// Two commits that record the same subject at once, of one server or of two, may
+// both append; readers take the earliest row, so that a row too many changes
+// nothing.
 func (db *DB) RecordExposures(ctx context.Context, items []experiment.Exposure) ([]experiment.Result, error) {
 	rows, of := exposureRows(items)
 	results := make([]experiment.Result, len(items))

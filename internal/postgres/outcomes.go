@@ -83,6 +83,13 @@ type outcomeKey struct {
 	subject experiment.SubjectID
 }
 
+func (k outcomeKey) compare(other outcomeKey) int {
+	if c := bytes.Compare(k.row[:], other.row[:]); c != 0 {
+		return c
+	}
+	return bytes.Compare(k.subject[:], other.subject[:])
+}
+
 // outcomeBatch is the part of a batch that goes to the table: one item for
 // each identity, in key order, so that concurrent batches take their locks in
 // one order.
@@ -90,29 +97,47 @@ type outcomeBatch struct {
 	items   []experiment.Outcome
 	names   map[string]int32
 	indices []int
-	first   map[outcomeKey]int // The item that stands for its identity.
-	repeats []int              // Items whose identity an earlier item has.
+	repeats []int // Items whose identity an earlier item has.
 }
 
 func newOutcomeBatch(items []experiment.Outcome, names map[string]int32, results []experiment.Result) *outcomeBatch {
-	b := &outcomeBatch{items: items, names: names, first: make(map[outcomeKey]int, len(items))}
+	b := &outcomeBatch{items: items, names: names, indices: make([]int, 0, len(items))}
 	for i := range items {
-		if _, ok := names[items[i].Name]; !ok {
+		if _, ok := names[items[i].Name]; ok {
+			b.indices = append(b.indices, i)
+		} else {
 			results[i] = experiment.Limited
-			continue
 		}
-		key := outcomeKey{items[i].RowID, items[i].SubjectID}
-		if _, ok := b.first[key]; ok {
-			b.repeats = append(b.repeats, i)
-			continue
-		}
-		b.first[key] = i
-		b.indices = append(b.indices, i)
 	}
 	slices.SortFunc(b.indices, func(x, y int) int {
-		return cmp.Or(bytes.Compare(items[x].RowID[:], items[y].RowID[:]), bytes.Compare(items[x].SubjectID[:], items[y].SubjectID[:]))
+		if c := b.key(x).compare(b.key(y)); c != 0 {
+			return c
+		}
+		return cmp.Compare(x, y)
 	})
+	kept := b.indices[:0]
+	for _, i := range b.indices {
+		if n := len(kept); n > 0 && b.key(kept[n-1]) == b.key(i) {
+			b.repeats = append(b.repeats, i)
+		} else {
+			kept = append(kept, i)
+		}
+	}
+	b.indices = kept
 	return b
+}
+
+func (b *outcomeBatch) key(i int) outcomeKey {
+	return outcomeKey{b.items[i].RowID, b.items[i].SubjectID}
+}
+
+// find returns the item that stands for an identity, if one does.
+func (b *outcomeBatch) find(key outcomeKey) (item int, ok bool) {
+	k, ok := slices.BinarySearchFunc(b.indices, key, func(i int, key outcomeKey) int { return b.key(i).compare(key) })
+	if !ok {
+		return 0, false
+	}
+	return b.indices[k], true
 }
 
 // insertOutcomes writes a batch in one of the ways.
@@ -164,7 +189,8 @@ func (b *outcomeBatch) insert(ctx context.Context, tx pgx.Tx, indices, known []i
 	isIn := map[int]bool{}
 	var key outcomeKey
 	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&key.row), (*[16]byte)(&key.subject)}, func() error {
-		isIn[b.first[key]] = true
+		i, _ := b.find(key)
+		isIn[i] = true
 		return nil
 	}); err != nil {
 		return nil, nil, err
@@ -208,7 +234,7 @@ func (b *outcomeBatch) divide(ctx context.Context, tx pgx.Tx) (fresh, known []in
 	stored := map[int]bool{}
 	var key outcomeKey
 	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&key.row), (*[16]byte)(&key.subject)}, func() error {
-		if i, ok := b.first[key]; ok { // Other subjects may have an event of the same id and time.
+		if i, ok := b.find(key); ok { // Other subjects may have an event of the same id and time.
 			stored[i] = true
 		}
 		return nil
