@@ -11,7 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,6 +41,7 @@ import (
 var recordingGrowth = flag.Int("growth", 0, "BenchmarkRecording: millions of outcomes to grow to")
 
 const (
+	recordingRounds  = 5
 	recordingRound   = 500_000 // Outcomes that are timed at once.
 	recordingBatch   = 1_000
 	recordingCallers = 16
@@ -46,24 +50,36 @@ const (
 )
 
 // BenchmarkRecording sends outcomes in batches of 1,000, without duplicates and
-// with 5 % spread through all batches.
+// with 5 % spread through all batches. It also tells what a COPY into a table with
+// the key of outcomes reaches, and the processor time that each of the three
+// processes takes for an outcome that is new.
 func BenchmarkRecording(b *testing.B) {
 	r := newRecording(b)
 	for b.Loop() {
-		var clean, duplicates []float64
-		for range 3 {
-			raw := r.copyRaw(b, recordingRound)
+		var keyed, clean, duplicates []float64
+		var spent processors
+		for range recordingRounds {
+			raw := r.copyTo(b, "raw", recordingRound)
+			keyed = append(keyed, raw/r.copyTo(b, "keyed", recordingRound))
 			clean = append(clean, raw/r.send(b, recordingRound, 0))
+			for process := range spent {
+				spent[process] += r.spent[process]
+			}
 			duplicates = append(duplicates, raw/r.send(b, recordingRound, 0.05))
-			b.Logf("a COPY stores %.0f rows/s; %.3f of that without duplicates, %.3f with", recordingRound/raw, clean[len(clean)-1], duplicates[len(duplicates)-1])
+			b.Logf("a COPY stores %.0f rows/s; %.3f of that with a key, %.3f through the API, %.3f with duplicates",
+				recordingRound/raw, keyed[len(keyed)-1], clean[len(clean)-1], duplicates[len(duplicates)-1])
 		}
+		b.ReportMetric(middle(keyed), "of-copy-keyed")
 		b.ReportMetric(middle(clean), "of-copy")
 		b.ReportMetric(middle(duplicates), "of-copy-with-duplicates")
+		for process, seconds := range spent {
+			b.ReportMetric(seconds*1e6/(recordingRounds*recordingRound), processNames[process]+"-µs")
+		}
 	}
 	b.ReportMetric(0, "ns/op")
 	for next := 1; next <= *recordingGrowth; next++ {
 		r.fill(b, next*1_000_000-recordingRound)
-		raw := r.copyRaw(b, recordingRound)
+		raw := r.copyTo(b, "raw", recordingRound)
 		took := r.send(b, recordingRound, 0)
 		fmt.Printf("%3d million outcomes: %.3f of a COPY, %.0f rows/s\n", next, raw/took, recordingRound/took) // A benchmark's log is cut off after a few lines.
 	}
@@ -101,19 +117,26 @@ func middle(x []float64) float64 {
 type recording struct {
 	conn *grpc.ClientConn
 	db   *pgx.Conn
-	sent atomic.Int64 // Numbers the outcomes that are new.
+	pids [3]string // Of client, server, postmaster.
+
+	sent  int64      // Numbers the outcomes that are new.
+	spent processors // By the last send.
 }
 
 func newRecording(b *testing.B) *recording {
 	dir := temporary(b, "assay-recording-")
 	p := start(b, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir)
 	r := &recording{conn: connect(b, p.address(b))}
-	var err error
+	postmaster, err := os.ReadFile(filepath.Join(dir, "postgres", "postmaster.pid"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.pids = [3]string{strconv.Itoa(os.Getpid()), strconv.Itoa(p.cmd.Process.Pid), strings.Fields(string(postmaster))[0]}
 	if r.db, err = pgx.Connect(b.Context(), socketURL(b, filepath.Clean(dir))); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { r.db.Close(context.Background()) })
-	if _, err := r.db.Exec(b.Context(), `CREATE TABLE raw (LIKE outcomes INCLUDING DEFAULTS)`); err != nil {
+	if _, err := r.db.Exec(b.Context(), `CREATE TABLE raw (LIKE outcomes INCLUDING DEFAULTS); CREATE TABLE keyed (LIKE outcomes INCLUDING ALL)`); err != nil {
 		b.Fatal(err)
 	}
 	r.send(b, recordingBatch*recordingCallers, 0) // Partitions, names, connections.
@@ -127,8 +150,7 @@ func outcomeTime(i int64) time.Time {
 	return recordingEpoch.Add(time.Duration(i) * 5 * time.Millisecond)
 }
 
-// outcomes are messages that a caller sends again and again with other content,
-// so that the client takes as little of the machine as it can.
+// outcomes are the messages of one caller, whose content it sets anew.
 type outcomes struct {
 	request *assayv1.RecordOutcomesRequest
 	values  []float64
@@ -154,29 +176,40 @@ func (o *outcomes) set(k int, i int64) {
 	o.values[k] = float64(i%10_000) / 100
 }
 
-// send records new outcomes, of which a share stands for older ones sent again,
-// and returns how long it took in seconds.
+// batches returns n outcomes to send in batches, of which a share stands for
+// older ones sent again, and how many are new.
+func (r *recording) batches(n int, duplicates float64) (requests []*assayv1.RecordOutcomesRequest, fresh int64) {
+	from, again := r.sent, int64(duplicates*recordingBatch)
+	for range n / recordingBatch {
+		batch := newOutcomes(recordingBatch)
+		for k := range int64(recordingBatch) {
+			if k < again {
+				batch.set(int(k), from-1-(r.sent+k*97)%from)
+			} else {
+				batch.set(int(k), r.sent+k-again)
+			}
+		}
+		r.sent += recordingBatch - again
+		requests = append(requests, batch.request)
+	}
+	return requests, r.sent - from
+}
+
+// send records outcomes, of which a share stands for older ones sent again, and
+// returns how long it took in seconds. Its messages are made before, as are the
+// rows of copyTo: on either side the clock runs for the encoding and the sending.
 func (r *recording) send(b *testing.B, n int, duplicates float64) float64 {
 	client := assayv1.NewEventServiceClient(r.conn)
-	from := r.sent.Load()
-	var left, recorded, known atomic.Int64
-	left.Store(int64(n))
+	requests, fresh := r.batches(n, duplicates)
+	var next, recorded, known atomic.Int64
+	runtime.GC()
+	before := r.processors(b)
 	began := time.Now()
 	var g errgroup.Group
 	for range recordingCallers {
 		g.Go(func() error {
-			batch := newOutcomes(recordingBatch)
-			for left.Add(-recordingBatch) >= 0 {
-				again := int(duplicates * recordingBatch)
-				next := r.sent.Add(int64(recordingBatch-again)) - int64(recordingBatch-again)
-				for k := range recordingBatch {
-					if k < again {
-						batch.set(k, from-1-(next+int64(k)*97)%from)
-					} else {
-						batch.set(k, next+int64(k-again))
-					}
-				}
-				resp, err := client.RecordOutcomes(b.Context(), batch.request)
+			for i := next.Add(1) - 1; i < int64(len(requests)); i = next.Add(1) - 1 {
+				resp, err := client.RecordOutcomes(b.Context(), requests[i])
 				if err != nil {
 					return err
 				}
@@ -190,15 +223,50 @@ func (r *recording) send(b *testing.B, n int, duplicates float64) float64 {
 		b.Fatal(err)
 	}
 	took := time.Since(began).Seconds()
-	if fresh := r.sent.Load() - from; recorded.Load() != fresh || recorded.Load()+known.Load() != int64(n) {
+	r.spent = r.processors(b)
+	for process := range before {
+		r.spent[process] -= before[process]
+	}
+	if recorded.Load() != fresh || recorded.Load()+known.Load() != int64(n) {
 		b.Fatalf("%d outcomes were recorded and %d known; %d of %d were new", recorded.Load(), known.Load(), fresh, n)
 	}
 	return took
 }
 
-// copyRaw copies as many rows as send stores, as it stores them, and returns
-// how long it took in seconds.
-func (r *recording) copyRaw(b *testing.B, n int) float64 {
+// processors is the processor time that client, server and Postgres have taken, in
+// seconds.
+type processors [3]float64
+
+var processNames = [...]string{"client", "server", "postgres"}
+
+func (r *recording) processors(b *testing.B) (taken processors) {
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, path := range paths {
+		stat, _ := os.ReadFile(path) // Its process may have ended.
+		text := string(stat)
+		pid, _, _ := strings.Cut(text, " ")
+		fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // State, parent, …; see proc(5).
+		process := slices.Index(r.pids[:], pid)
+		if len(fields) > 1 && fields[1] == r.pids[2] {
+			process = 2 // A child of the postmaster.
+		}
+		if process < 0 {
+			continue
+		}
+		for _, ticks := range fields[11:13] {
+			n, _ := strconv.ParseFloat(ticks, 64)
+			taken[process] += n / 100
+		}
+	}
+	return taken
+}
+
+// copyTo copies as many rows into an empty table as send stores, as it stores them,
+// and returns how long it took in seconds.
+func (r *recording) copyTo(b *testing.B, table string, n int) float64 {
 	rows := make([][]any, n)
 	for i := range rows {
 		at := outcomeTime(int64(i))
@@ -206,11 +274,12 @@ func (r *recording) copyRaw(b *testing.B, n int) float64 {
 		rand.Read(subject[:])
 		rows[i] = []any{[16]byte(experiment.NewRowID(at, fmt.Sprintf("order-%d", i))), subject, int32(1), float64(i%10_000) / 100, at, `{"sku":"A1"}`}
 	}
-	if _, err := r.db.Exec(b.Context(), `TRUNCATE raw`); err != nil {
+	if _, err := r.db.Exec(b.Context(), "TRUNCATE "+table); err != nil {
 		b.Fatal(err)
 	}
+	runtime.GC()
 	began := time.Now()
-	if _, err := r.db.CopyFrom(b.Context(), pgx.Identifier{"raw"},
+	if _, err := r.db.CopyFrom(b.Context(), pgx.Identifier{table},
 		[]string{"row_id", "subject_id", "name_id", "value", "occurred_time", "properties"}, pgx.CopyFromRows(rows)); err != nil {
 		b.Fatal(err)
 	}
@@ -219,7 +288,7 @@ func (r *recording) copyRaw(b *testing.B, n int) float64 {
 
 // fill records until so many outcomes are stored.
 func (r *recording) fill(b *testing.B, until int) {
-	if missing := until - int(r.sent.Load()); missing > 0 {
+	if missing := until - int(r.sent); missing > 0 {
 		r.send(b, missing/recordingBatch*recordingBatch, 0)
 	}
 }
@@ -227,15 +296,16 @@ func (r *recording) fill(b *testing.B, until int) {
 // sendSingles records one outcome a call, and returns how long it took.
 func (r *recording) sendSingles(b *testing.B, conn *grpc.ClientConn) float64 {
 	client := assayv1.NewEventServiceClient(conn)
-	var left atomic.Int64
-	left.Store(singleRound)
+	var next atomic.Int64
+	next.Store(r.sent)
+	r.sent += singleRound
 	var callers sync.WaitGroup
 	began := time.Now()
 	for range singleCallers {
 		callers.Go(func() {
 			batch := newOutcomes(1)
-			for left.Add(-1) >= 0 {
-				batch.set(0, r.sent.Add(1)-1)
+			for i := next.Add(1); i <= r.sent; i = next.Add(1) {
+				batch.set(0, i-1)
 				resp, err := client.RecordOutcomes(b.Context(), batch.request)
 				if err != nil || resp.Recorded != 1 {
 					b.Errorf("%v, %v", resp, err)
