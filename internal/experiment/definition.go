@@ -79,6 +79,22 @@ type Component struct {
 	Outcome    string      `json:"outcome"`
 	Aggregate  Aggregate   `json:"aggregate"`
 	Conditions []Condition `json:"conditions,omitempty"`
+	Cap        *Cap        `json:"cap,omitempty"` // Nil means none. Covariates have none.
+}
+
+// Cap bounds a component: smaller numbers are raised to Lower, larger ones
+// lowered to Upper. At least one of them is there.
+type Cap struct {
+	Lower       *Bound `json:"lower,omitempty"`
+	Upper       *Bound `json:"upper,omitempty"`
+	IgnoreZeros bool   `json:"ignore_zeros,omitempty"` // By percentiles.
+}
+
+// Bound is a number, or the percentile of all analysed subjects that is to be
+// that number.
+type Bound struct {
+	Value      float64 `json:"value"`
+	Percentile bool    `json:"percentile,omitempty"`
 }
 
 // Op compares a field of an outcome with values.
@@ -179,6 +195,9 @@ const (
 // DefaultConfidenceLevel is the confidence level of plans that name none.
 const DefaultConfidenceLevel = 0.95
 
+// DefaultSmallestCell is the smallest cell of plans that name none.
+const DefaultSmallestCell = 20
+
 // Plan is the analysis decided before the start.
 type Plan struct {
 	Method          Method     `json:"method"`
@@ -187,6 +206,16 @@ type Plan struct {
 	MinimumEffect   *Magnitude `json:"minimum_effect,omitempty"`
 	PlannedSubjects int64      `json:"planned_subjects,omitempty"` // Of all arms; 0 means none planned.
 	StratifyBy      string     `json:"stratify_by,omitempty"`      // A kept attribute; empty means none.
+	SmallestCell    *int32     `json:"smallest_cell,omitempty"`    // Nil means the default.
+}
+
+// SmallestSegment is the number of subjects below which a variant's part of a
+// segment keeps the segment from being shown.
+func (p *Plan) SmallestSegment() int64 {
+	if p.SmallestCell == nil {
+		return DefaultSmallestCell
+	}
+	return int64(*p.SmallestCell)
 }
 
 // SaltOfSplit returns what salts the split's hash.

@@ -134,11 +134,37 @@ func (m *MetricUse) validateObjective(bad *InvalidError, field string) {
 	}
 }
 
-// Validate checks a component's conditions; its violations are relative to it.
+// Validate checks a component's conditions and cap; its violations are relative
+// to it.
 func (c *Component) Validate() error {
 	var bad InvalidError
 	validateConditions(&bad, "", c.Conditions)
+	if c.Cap != nil {
+		c.Cap.validate(&bad)
+	}
 	return bad.Err()
+}
+
+func (c *Cap) validate(bad *InvalidError) {
+	percentiles := false
+	for _, b := range []*Bound{c.Lower, c.Upper} {
+		percentiles = percentiles || b != nil && b.Percentile
+	}
+	switch {
+	case c.Lower == nil && c.Upper == nil:
+		bad.Add("cap", "needs a bound")
+	case c.IgnoreZeros && !percentiles:
+		bad.Add("cap.ignore_zeros", "only percentiles can ignore zeros")
+	}
+	if c.Lower == nil || c.Upper == nil || c.Lower.Percentile != c.Upper.Percentile {
+		return
+	}
+	switch {
+	case c.Upper.Percentile && c.Upper.Value <= c.Lower.Value:
+		bad.Add("cap.upper_percentile", "must be above the lower one, %v", c.Lower.Value)
+	case c.Upper.Value < c.Lower.Value:
+		bad.Add("cap.upper_value", "must not be below the lower one, %v", c.Lower.Value)
+	}
 }
 
 func validateConditions(bad *InvalidError, prefix string, conditions []Condition) {

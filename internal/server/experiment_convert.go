@@ -95,6 +95,10 @@ func fromPlan(p *assayv1.Plan) experiment.Plan {
 	if p.GetConfidenceLevel() != 0 {
 		plan.ConfidenceLevel = p.GetConfidenceLevel()
 	}
+	// The default is stored as absent, so that no plan's hash depends on it.
+	if p != nil && p.SmallestCell != nil && *p.SmallestCell != experiment.DefaultSmallestCell {
+		plan.SmallestCell = p.SmallestCell
+	}
 	return plan
 }
 
@@ -187,6 +191,7 @@ func toPlan(plan *experiment.Plan) *assayv1.Plan {
 		MinimumEffect:   toMagnitude(plan.MinimumEffect),
 		PlannedSubjects: plan.PlannedSubjects,
 		StratifyBy:      plan.StratifyBy,
+		SmallestCell:    proto.Int32(int32(plan.SmallestSegment())),
 	}
 }
 

@@ -107,6 +107,7 @@ func fromMetric(m *assayv1.Metric) (*metric.Definition, error) {
 		def = metric.Mean(d.Mean.Outcome, fromConditions(d.Mean.Conditions))
 	case *assayv1.Metric_Sum:
 		def = metric.Sum(d.Sum.Outcome, fromConditions(d.Sum.Conditions))
+		def.Components[0].Cap = fromCap(d.Sum.Cap)
 	case *assayv1.Metric_Ratio:
 		def = metric.Ratio(fromComponent(d.Ratio.Numerator), fromComponent(d.Ratio.Denominator))
 	case *assayv1.Metric_Formula:
@@ -148,7 +149,7 @@ func toMetric(m *metric.Metric) *assayv1.Metric {
 	case metric.KindMean:
 		p.Definition = &assayv1.Metric_Mean{Mean: &assayv1.Mean{Outcome: first.Outcome, Conditions: first.Conditions}}
 	case metric.KindSum:
-		p.Definition = &assayv1.Metric_Sum{Sum: &assayv1.Sum{Outcome: first.Outcome, Conditions: first.Conditions}}
+		p.Definition = &assayv1.Metric_Sum{Sum: &assayv1.Sum{Outcome: first.Outcome, Conditions: first.Conditions, Cap: first.Cap}}
 	case metric.KindRatio:
 		p.Definition = &assayv1.Metric_Ratio{Ratio: &assayv1.Ratio{Numerator: first, Denominator: components[1]}}
 	default:
@@ -158,11 +159,59 @@ func toMetric(m *metric.Metric) *assayv1.Metric {
 }
 
 func fromComponent(c *assayv1.Component) experiment.Component {
-	return experiment.Component{Name: c.Name, Outcome: c.Outcome, Aggregate: aggregates.from(c.Aggregate), Conditions: fromConditions(c.Conditions)}
+	return experiment.Component{
+		Name: c.Name, Outcome: c.Outcome, Aggregate: aggregates.from(c.Aggregate),
+		Conditions: fromConditions(c.Conditions), Cap: fromCap(c.Cap),
+	}
 }
 
 func toComponent(c experiment.Component) *assayv1.Component {
-	return &assayv1.Component{Name: c.Name, Outcome: c.Outcome, Aggregate: aggregates.to(c.Aggregate), Conditions: toConditions(c.Conditions)}
+	return &assayv1.Component{
+		Name: c.Name, Outcome: c.Outcome, Aggregate: aggregates.to(c.Aggregate),
+		Conditions: toConditions(c.Conditions), Cap: toCap(c.Cap),
+	}
+}
+
+func fromCap(c *assayv1.Cap) *experiment.Cap {
+	if c == nil {
+		return nil
+	}
+	limit := &experiment.Cap{IgnoreZeros: c.IgnoreZeros}
+	switch lower := c.Lower.(type) {
+	case *assayv1.Cap_LowerValue:
+		limit.Lower = &experiment.Bound{Value: lower.LowerValue}
+	case *assayv1.Cap_LowerPercentile:
+		limit.Lower = &experiment.Bound{Value: lower.LowerPercentile, Percentile: true}
+	}
+	switch upper := c.Upper.(type) {
+	case *assayv1.Cap_UpperValue:
+		limit.Upper = &experiment.Bound{Value: upper.UpperValue}
+	case *assayv1.Cap_UpperPercentile:
+		limit.Upper = &experiment.Bound{Value: upper.UpperPercentile, Percentile: true}
+	}
+	return limit
+}
+
+func toCap(c *experiment.Cap) *assayv1.Cap {
+	if c == nil {
+		return nil
+	}
+	limit := &assayv1.Cap{IgnoreZeros: c.IgnoreZeros}
+	switch lower := c.Lower; {
+	case lower == nil:
+	case lower.Percentile:
+		limit.Lower = &assayv1.Cap_LowerPercentile{LowerPercentile: lower.Value}
+	default:
+		limit.Lower = &assayv1.Cap_LowerValue{LowerValue: lower.Value}
+	}
+	switch upper := c.Upper; {
+	case upper == nil:
+	case upper.Percentile:
+		limit.Upper = &assayv1.Cap_UpperPercentile{UpperPercentile: upper.Value}
+	default:
+		limit.Upper = &assayv1.Cap_UpperValue{UpperValue: upper.Value}
+	}
+	return limit
 }
 
 func fromConditions(conditions []*assayv1.Condition) []experiment.Condition {

@@ -837,7 +837,8 @@ type Cap struct {
 	//	*Cap_UpperPercentile
 	Upper isCap_Upper `protobuf_oneof:"upper"`
 	// Percentiles are of the subjects whose number is not 0. Where most have 0,
-	// a percentile of all would be 0 too.
+	// a percentile of all would be 0 too. Bounds apply to all the same: a lower
+	// one raises zeros.
 	IgnoreZeros   bool `protobuf:"varint,5,opt,name=ignore_zeros,json=ignoreZeros,proto3" json:"ignore_zeros,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -935,7 +936,7 @@ type isCap_Lower interface {
 }
 
 type Cap_LowerValue struct {
-	// A number.
+	// A number, of at most 1e100 either way.
 	LowerValue float64 `protobuf:"fixed64,1,opt,name=lower_value,json=lowerValue,proto3,oneof"`
 }
 
@@ -954,7 +955,7 @@ type isCap_Upper interface {
 }
 
 type Cap_UpperValue struct {
-	// A number, not below the lower bound.
+	// A number, not below the lower bound, of at most 1e100 either way.
 	UpperValue float64 `protobuf:"fixed64,3,opt,name=upper_value,json=upperValue,proto3,oneof"`
 }
 
@@ -1101,12 +1102,12 @@ const file_assay_v1_metric_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x04 \x03(\v2\x13.assay.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
 	"conditions\x12\x1f\n" +
-	"\x03cap\x18\x05 \x01(\v2\r.assay.v1.CapR\x03cap\"\x9e\x02\n" +
-	"\x03Cap\x12*\n" +
-	"\vlower_value\x18\x01 \x01(\x01B\a\xbaH\x04\x12\x02@\x01H\x00R\n" +
+	"\x03cap\x18\x05 \x01(\v2\r.assay.v1.CapR\x03cap\"\xbe\x02\n" +
+	"\x03Cap\x12:\n" +
+	"\vlower_value\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19}Ô%\xadI\xb2T)}Ô%\xadI\xb2\xd4H\x00R\n" +
 	"lowerValue\x12D\n" +
-	"\x10lower_percentile\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0flowerPercentile\x12*\n" +
-	"\vupper_value\x18\x03 \x01(\x01B\a\xbaH\x04\x12\x02@\x01H\x01R\n" +
+	"\x10lower_percentile\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0flowerPercentile\x12:\n" +
+	"\vupper_value\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19}Ô%\xadI\xb2T)}Ô%\xadI\xb2\xd4H\x01R\n" +
 	"upperValue\x12D\n" +
 	"\x10upper_percentile\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00Y@!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x0fupperPercentile\x12!\n" +
 	"\fignore_zeros\x18\x05 \x01(\bR\vignoreZerosB\a\n" +
