@@ -90,6 +90,11 @@ type Cap struct {
 	IgnoreZeros bool   `json:"ignore_zeros,omitempty"` // By percentiles.
 }
 
+// ByPercentile says whether some bound is a percentile.
+func (c *Cap) ByPercentile() bool {
+	return c.Lower != nil && c.Lower.Percentile || c.Upper != nil && c.Upper.Percentile
+}
+
 // Bound is a number, or the percentile of all analysed subjects that is to be
 // that number.
 type Bound struct {

@@ -146,14 +146,10 @@ func (c *Component) Validate() error {
 }
 
 func (c *Cap) validate(bad *InvalidError) {
-	percentiles := false
-	for _, b := range []*Bound{c.Lower, c.Upper} {
-		percentiles = percentiles || b != nil && b.Percentile
-	}
 	switch {
 	case c.Lower == nil && c.Upper == nil:
 		bad.Add("cap", "needs a bound")
-	case c.IgnoreZeros && !percentiles:
+	case c.IgnoreZeros && !c.ByPercentile():
 		bad.Add("cap.ignore_zeros", "only percentiles can ignore zeros")
 	}
 	if c.Lower == nil || c.Upper == nil || c.Lower.Percentile != c.Upper.Percentile {

@@ -85,8 +85,7 @@ func (s *Study) Baseline(t *Tally) (Baseline, error) {
 // perDay is how many subjects there were in a UTC day, from the first one's to
 // the last one's. There is one, or more.
 func (t *Tally) perDay() float64 {
-	const day = 24 * time.Hour
-	days := 1 + int(t.LastExposure.UTC().Truncate(day).Sub(t.FirstExposure.UTC().Truncate(day))/day)
+	days := 1 + t.Exposed[len(t.Exposed)-1].Day - t.Exposed[0].Day
 	subjects := int64(0)
 	for _, variants := range t.Subjects {
 		for _, n := range variants {

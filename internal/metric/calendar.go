@@ -42,6 +42,7 @@ type entry struct {
 	closes     time.Duration // It counts once so long has passed since its first exposure.
 	byExposure bool          // It enters on the day of first exposure, not on that on which its window closes.
 	dated      bool          // Days are told apart.
+	deferred   bool          // It is added up once all subjects are known.
 }
 
 // stratum is a phase with a value of the attribute that subjects are
@@ -106,8 +107,13 @@ func (e entry) day(first time.Time) int32 {
 	if !e.byExposure {
 		first = first.Add(e.closes - time.Microsecond)
 	}
-	days := first.Unix() / secondsPerDay
-	if first.Unix() < days*secondsPerDay {
+	return dayOf(first)
+}
+
+// dayOf is the UTC day of a time, counted from 1970.
+func dayOf(t time.Time) int32 {
+	days := t.Unix() / secondsPerDay
+	if t.Unix() < days*secondsPerDay {
 		days--
 	}
 	return int32(days)

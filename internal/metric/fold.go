@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -35,12 +36,11 @@ type Fold struct {
 	study    *Study
 	asOf     time.Time
 	variants map[string]int
-	phases   map[int32]int // Number → index, in the order of their coming.
-	subjects [][]int64     // By phase and variant.
-	earliest time.Time     // Of the first exposures.
-	latest   time.Time
-	whole    *calendar // In strata of a phase.
-	strata   *calendar // In strata of a phase and a value; nil if the plan has no such, or they are withheld.
+	phases   map[int32]int        // Number → index, in the order of their coming.
+	subjects [][]int64            // By phase and variant.
+	exposed  map[phaseDay][]int64 // By variant.
+	whole    *calendar            // In strata of a phase.
+	strata   *calendar            // In strata of a phase and a value; nil if the plan has no such, or they are withheld.
 	values   map[string]int32
 	segments []segment
 	limit    int           // Of values of a segment.
@@ -50,21 +50,37 @@ type Fold struct {
 	cut                         int64   // Subjects of whose outcomes some may have been dropped.
 	openWindows                 []int64 // By metric.
 
-	groups  []*group    // The present row's.
+	caps [][]CapTally // By metric, in the order of its caps.
+	kept keptRows     // Of the deferred metrics.
+
+	at      position    // The present row's.
 	closed  []bool      // By metric: the present row's window is closed.
 	vectors [][]float64 // By metric: the present row's components.
 }
 
+// phaseDay is a phase, as an index, and a UTC day, counted from 1970.
+type phaseDay struct{ phase, day int32 }
+
 // group is the subjects with one value of a segment. Its cells stand at
-// phase × variants + variant and hold moments by metric; a cell without subjects
-// may be nil.
+// phase × variants + variant and hold moments by metric, and its subjects
+// whatever their windows; a cell without subjects may be nil or missing.
 type group struct {
-	cells [][]stats.Moments
+	cells    [][]stats.Moments
+	subjects []int64
 }
 
 type segment struct {
-	values   map[string]*group
+	values   map[string]int32 // As indices of groups.
+	groups   []*group
 	withheld bool
+}
+
+// position is what decides where a row is counted.
+type position struct {
+	phase, variant int
+	first          time.Time
+	value          int32   // Of the stratum.
+	groups         []int32 // By segment; −1 where it is withheld.
 }
 
 // NewFold starts a fold of what is known at a moment, which decides whether a
@@ -76,6 +92,7 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		phases:      map[int32]int{},
 		whole:       s.newCalendar(),
 		values:      map[string]int32{},
+		exposed:     map[phaseDay][]int64{},
 		segments:    make([]segment, len(s.segments)),
 		limit:       s.segmentLimit(),
 		openWindows: make([]int64, len(s.metrics)),
@@ -88,14 +105,16 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		f.variants[v.Key] = i
 	}
 	for i := range f.segments {
-		f.segments[i].values = map[string]*group{}
+		f.segments[i].values = map[string]int32{}
 	}
 	for _, c := range s.columns {
 		f.before = max(f.before, c.Before)
 	}
 	for i := range s.metrics {
 		f.vectors = append(f.vectors, make([]float64, len(s.metrics[i].sources)))
+		f.caps = append(f.caps, s.metrics[i].newCaps())
 	}
+	f.at.groups = make([]int32, len(s.segments))
 	return f
 }
 
@@ -137,22 +156,50 @@ func (f *Fold) Add(row *Row) {
 		f.phases[row.Phase] = phase
 		f.subjects = append(f.subjects, make([]int64, len(f.variants)))
 	}
-	if f.earliest.IsZero() || row.FirstExposure.Before(f.earliest) {
-		f.earliest = row.FirstExposure
-	}
-	if row.FirstExposure.After(f.latest) {
-		f.latest = row.FirstExposure
-	}
 	f.subjects[phase][variant]++
 	if row.FirstExposure.Add(-f.before).Before(f.KeptFrom) {
 		f.cut++
 	}
+	f.locate(row, phase, variant)
 	f.read(row)
-	f.whole.add(stratum{phase: int32(phase)}, variant, row.FirstExposure, f.closed, f.vectors)
-	f.stratify(row, phase, variant)
-	f.find(row)
-	for _, g := range f.groups {
-		cell := f.cell(g, phase*len(f.variants)+variant)
+	f.cap()
+	f.take()
+}
+
+// locate finds where the row is counted, and counts it there whatever its
+// windows.
+func (f *Fold) locate(row *Row, phase, variant int) {
+	f.at.phase, f.at.variant, f.at.first = phase, variant, row.FirstExposure
+	f.stratify(row)
+	for i := range f.segments {
+		f.at.groups[i] = f.segments[i].find(row.Segments[i], f.limit)
+		if at := f.at.groups[i]; at >= 0 {
+			f.segments[i].groups[at].count(f.cellOf(&f.at))
+		}
+	}
+	day := phaseDay{int32(phase), dayOf(row.FirstExposure)}
+	if f.exposed[day] == nil {
+		f.exposed[day] = make([]int64, len(f.variants))
+	}
+	f.exposed[day][variant]++
+}
+
+// cellOf is the index of a position's cell in a group.
+func (f *Fold) cellOf(p *position) int { return p.phase*len(f.variants) + p.variant }
+
+// take adds the present row's components up where the row belongs, for those
+// metrics whose window is closed.
+func (f *Fold) take() {
+	at := &f.at
+	f.whole.add(stratum{phase: int32(at.phase)}, at.variant, at.first, f.closed, f.vectors)
+	if f.strata != nil {
+		f.strata.add(stratum{int32(at.phase), at.value}, at.variant, at.first, f.closed, f.vectors)
+	}
+	for i, group := range at.groups {
+		if group < 0 || f.segments[i].withheld {
+			continue
+		}
+		cell := f.cell(f.segments[i].groups[group], f.cellOf(at))
 		for m := range cell {
 			if f.closed[m] {
 				cell[m].Add(f.vectors[m])
@@ -191,8 +238,8 @@ func (f *Fold) read(row *Row) {
 	}
 }
 
-// stratify counts the row in its stratum, unless these are withheld.
-func (f *Fold) stratify(row *Row, phase, variant int) {
+// stratify finds the row's stratum, unless strata are withheld.
+func (f *Fold) stratify(row *Row) {
 	if f.strata == nil {
 		return
 	}
@@ -205,28 +252,34 @@ func (f *Fold) stratify(row *Row, phase, variant int) {
 		value = int32(len(f.values))
 		f.values[string(row.Stratum)] = value
 	}
-	f.strata.add(stratum{int32(phase), value}, variant, row.FirstExposure, f.closed, f.vectors)
+	f.at.value = value
 }
 
-// find lists the segments' groups that the row belongs to.
-func (f *Fold) find(row *Row) {
-	f.groups = f.groups[:0]
-	for i := range f.segments {
-		s := &f.segments[i]
-		if s.withheld {
-			continue
-		}
-		g, ok := s.values[string(row.Segments[i])]
-		if !ok {
-			if len(s.values) == f.limit {
-				s.withheld, s.values = true, nil
-				continue
-			}
-			g = new(group)
-			s.values[string(row.Segments[i])] = g
-		}
-		f.groups = append(f.groups, g)
+// find returns the group of a value, which it makes if it is new: −1 if that is
+// one too many, and the segment is withheld.
+func (s *segment) find(value []byte, limit int) int32 {
+	if s.withheld {
+		return -1
 	}
+	at, ok := s.values[string(value)]
+	if !ok {
+		if len(s.groups) == limit {
+			s.withheld, s.values, s.groups = true, nil, nil
+			return -1
+		}
+		at = int32(len(s.groups))
+		s.values[string(value)] = at
+		s.groups = append(s.groups, new(group))
+	}
+	return at
+}
+
+// count counts a subject of a cell.
+func (g *group) count(cell int) {
+	for cell >= len(g.subjects) {
+		g.subjects = append(g.subjects, 0)
+	}
+	g.subjects[cell]++
 }
 
 // cell returns a cell of a group, which it makes if it is new.
@@ -245,14 +298,13 @@ func (f *Fold) cell(g *group, at int) []stats.Moments {
 
 // Tally ends the fold.
 func (f *Fold) Tally() *Tally {
+	f.replay()
 	t := &Tally{
 		Phases:          slices.Sorted(maps.Keys(f.phases)),
 		Crossovers:      f.crossovers,
 		UnknownVariants: f.unknownVariants,
 		Cut:             f.cut,
 		KeptFrom:        f.KeptFrom,
-		FirstExposure:   f.earliest,
-		LastExposure:    f.latest,
 	}
 	for _, v := range f.study.definition.Variants {
 		t.Variants = append(t.Variants, v.Key)
@@ -260,8 +312,9 @@ func (f *Fold) Tally() *Tally {
 	for _, phase := range t.Phases {
 		t.Subjects = append(t.Subjects, f.subjects[f.phases[phase]])
 	}
+	t.Exposed = f.exposedDays(t.Phases)
 	for i := range f.segments {
-		t.Segments = append(t.Segments, f.segmentValues(i))
+		t.Segments = append(t.Segments, f.segmentValues(i, t.Phases))
 	}
 	all, places := f.layOut(t)
 	for m := range f.study.metrics {
@@ -297,22 +350,55 @@ func (f *Fold) layOut(t *Tally) (all *calendar, places map[stratum]int) {
 	return all, places
 }
 
-func (f *Fold) segmentValues(i int) SegmentValues {
+// exposedDays lays out the subjects by the day of their first exposure.
+func (f *Fold) exposedDays(phases []int32) []ExposedDay {
+	var days []ExposedDay
+	for _, phase := range phases {
+		index := int32(f.phases[phase])
+		for at, subjects := range f.exposed {
+			if at.phase == index {
+				days = append(days, ExposedDay{Day: at.day, Phase: phase, Subjects: subjects})
+			}
+		}
+	}
+	slices.SortFunc(days, func(a, b ExposedDay) int {
+		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Phase, b.Phase))
+	})
+	return days
+}
+
+func (f *Fold) segmentValues(i int, phases []int32) SegmentValues {
 	values := SegmentValues{Attribute: f.study.segments[i]}
 	if f.segments[i].withheld {
 		values.Limit = f.limit
 		return values
 	}
 	values.Values = slices.Sorted(maps.Keys(f.segments[i].values))
+	for _, value := range values.Values {
+		g := f.groupOf(i, value)
+		byPhase := make([][]int64, len(phases))
+		for p, phase := range phases {
+			byPhase[p] = make([]int64, len(f.variants))
+			if from := f.phases[phase] * len(f.variants); from < len(g.subjects) {
+				copy(byPhase[p], g.subjects[from:])
+			}
+		}
+		values.Subjects = append(values.Subjects, byPhase)
+	}
 	return values
+}
+
+func (f *Fold) groupOf(segment int, value string) *group {
+	s := &f.segments[segment]
+	return s.groups[s.values[value]]
 }
 
 func (f *Fold) metricTally(m int, t *Tally, days []Day) MetricTally {
 	metric := &f.study.metrics[m]
 	tally := MetricTally{
 		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
-		OpenWindows: f.openWindows[m],
-		Whole:       metric.noArms(len(t.Variants), len(t.Strata)),
+		OpenWindows: f.openWindows[m], Caps: f.caps[m],
+		Whole: metric.noArms(len(t.Variants), len(t.Strata)),
 	}
 	for i := range days {
 		tally.Whole.take(&days[i])
@@ -323,7 +409,7 @@ func (f *Fold) metricTally(m int, t *Tally, days []Day) MetricTally {
 	for i, s := range t.Segments {
 		var arms []Arms
 		for _, value := range s.Values {
-			arms = append(arms, f.arms(f.segments[i].values[value], m, t.Phases))
+			arms = append(arms, f.arms(f.groupOf(i, value), m, t.Phases))
 		}
 		tally.Segments = append(tally.Segments, arms)
 	}

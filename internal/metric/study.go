@@ -23,7 +23,7 @@ type Use struct {
 
 // Column is one number per subject that a query must fetch.
 type Column struct {
-	Component experiment.Component // Without a name.
+	Component experiment.Component // Without a name and a cap.
 	// Window is how long after first exposure an outcome counts: from the first
 	// exposure (inclusive) to first exposure + Window (exclusive). 0 means
 	// without an end.
@@ -46,6 +46,7 @@ type Study struct {
 	columns    []Column
 	attributes []string
 	segments   []string
+	deferred   []int // The metrics with a percentile among their caps.
 }
 
 // compiled is one metric of a study.
@@ -56,6 +57,7 @@ type compiled struct {
 	// first, then those of the covariates.
 	sources    []source
 	covariates []covariate
+	caps       []componentCap
 	entry      entry
 }
 
@@ -152,7 +154,8 @@ type compiler struct {
 	seen map[string]int
 }
 
-// add adds a metric of the outcomes in a span.
+// add adds a metric of the outcomes in a span. Caps are of a subject's number in
+// the whole window.
 func (c *compiler) add(use Use, counted span, entry entry) error {
 	d := &use.Metric.Definition
 	expression, err := d.Parse()
@@ -161,9 +164,13 @@ func (c *compiler) add(use Use, counted span, entry entry) error {
 	}
 	use.Objective = cmp.Or(use.Objective, use.Role.DefaultObjective())
 	m := compiled{Use: use, expression: expression, entry: entry}
-	for _, component := range d.Components {
+	for i, component := range d.Components {
 		column := c.column(Column{Component: component, Start: counted.start, Window: counted.end})
 		m.sources = append(m.sources, source{fromValue, column})
+		if component.Cap != nil && counted == (span{end: d.Window}) {
+			m.caps = append(m.caps, componentCap{i, component.Cap})
+			m.entry.deferred = m.entry.deferred || component.Cap.ByPercentile()
+		}
 	}
 	for _, name := range use.Covariates {
 		i := slices.IndexFunc(c.definition.Covariates, func(v experiment.Covariate) bool { return v.Name == name })
@@ -171,6 +178,9 @@ func (c *compiler) add(use Use, counted span, entry entry) error {
 			return fmt.Errorf("metric %q: the experiment has no covariate %q", use.Metric.Key, name)
 		}
 		c.covariate(&m, &c.definition.Covariates[i])
+	}
+	if m.entry.deferred {
+		c.deferred = append(c.deferred, len(c.metrics))
 	}
 	c.metrics = append(c.metrics, m)
 	return nil
@@ -198,9 +208,10 @@ func (c *compiler) covariate(m *compiled, v *experiment.Covariate) {
 	m.covariates = append(m.covariates, covariate{v.Name, at, at + 1})
 }
 
-// column returns the index of a column, which it adds if it is new.
+// column returns the index of a column, which it adds if it is new. To the query
+// a component is the same whatever its cap.
 func (c *compiler) column(column Column) int {
-	column.Component.Name = ""
+	column.Component.Name, column.Component.Cap = "", nil
 	key, err := json.Marshal(column)
 	if err != nil {
 		panic(fmt.Sprintf("metric: a column without JSON form: %v", err)) // Its types all have one.

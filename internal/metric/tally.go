@@ -37,10 +37,8 @@ type Tally struct {
 	// Subjects counts by phase and variant those that were analysed, whatever
 	// their windows.
 	Subjects [][]int64 `json:"subjects"`
-	// FirstExposure and LastExposure are the first and the last one's of these
-	// subjects, zero if there are none.
-	FirstExposure time.Time `json:"first_exposure,omitzero"`
-	LastExposure  time.Time `json:"last_exposure,omitzero"`
+	// Exposed counts the same by day of first exposure, too. Rising by day.
+	Exposed []ExposedDay `json:"exposed,omitempty"`
 	// Strata are what all subjects are cut into.
 	Strata []Stratum `json:"strata"`
 	// StratumLimit is positive if the plan's attribute has more values than this
@@ -66,6 +64,8 @@ type MetricTally struct {
 	Revision int32  `json:"revision"`
 	// OpenWindows counts the subjects whose window was still open.
 	OpenWindows int64 `json:"open_windows,omitempty"`
+	// Caps is what was capped, in the order of the components.
+	Caps []CapTally `json:"caps,omitempty"`
 	// Whole holds the moments of all subjects, by variant and stratum.
 	Whole Arms `json:"whole"`
 	// Days holds the same by the day on which the subjects entered, rising, for
@@ -75,6 +75,23 @@ type MetricTally struct {
 	// Segments holds the moments of each value of each segment, in the order
 	// of Tally.Segments, by variant and phase.
 	Segments [][]Arms `json:"segments,omitempty"`
+}
+
+// ExposedDay is the subjects of one phase whose first exposure was on one UTC
+// day.
+type ExposedDay struct {
+	Day      int32   `json:"day"` // Counted from 1970.
+	Phase    int32   `json:"phase"`
+	Subjects []int64 `json:"subjects"` // By variant.
+}
+
+// CapTally is what a cap did to a component.
+type CapTally struct {
+	Component string   `json:"component"`
+	Lower     *float64 `json:"lower,omitempty"`   // Smaller numbers were raised to it.
+	Upper     *float64 `json:"upper,omitempty"`   // Larger ones were lowered to it.
+	Raised    int64    `json:"raised,omitempty"`  // Subjects.
+	Lowered   int64    `json:"lowered,omitempty"` // Subjects.
 }
 
 // Stratum is a part of the subjects in which variants are compared like with
@@ -102,6 +119,8 @@ type Cell struct {
 type SegmentValues struct {
 	Attribute string   `json:"attribute"`
 	Values    []string `json:"values"` // Rising. Empty text: lacks it.
+	// Subjects counts by value, phase and variant, as Tally.Subjects.
+	Subjects [][][]int64 `json:"subjects,omitempty"`
 	// Limit is positive if there were more values than this many, so that the
 	// segment was withheld.
 	Limit int `json:"limit,omitempty"`
