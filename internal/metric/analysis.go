@@ -8,6 +8,7 @@ type Analysis struct {
 	SampleRatio SampleRatio
 	Exclusions  Exclusions
 	Metrics     []Result // Primary, secondary, guardrails, then exploratory ones.
+	Balance     []Balance
 	Verdict     Verdict
 	Warnings    []string // What a reader must know before trusting the figures.
 	Deviations  []experiment.Deviation
@@ -17,8 +18,21 @@ type Analysis struct {
 type SampleRatio struct {
 	Observed map[string]int64   // By variant.
 	Expected map[string]float64 // By variant.
-	PValue   *float64
+	PValue   *float64           // Of the chi-square test.
 	Verdict  SampleRatioVerdict
+	// SequentialPValue is the smallest of the sequential test so far.
+	SequentialPValue *float64
+	BrokenCells      []SampleRatioCell // Worst first.
+}
+
+// SampleRatioCell is the sample ratio in a part of the subjects.
+type SampleRatioCell struct {
+	Attribute      string // Empty for a day.
+	Value          string // Of the segment, or the UTC day of first exposure.
+	Observed       map[string]int64
+	Expected       map[string]float64
+	PValue         *float64
+	AdjustedPValue *float64 // Over all cells that were tested.
 }
 
 // SampleRatioVerdict judges a sample ratio.
@@ -50,6 +64,8 @@ type Result struct {
 	Arms             []Arm
 	Comparisons      []Comparison
 	Segments         []Segment
+	Heterogeneity    []Heterogeneity
+	Caps             []Cap
 }
 
 // Segment is a metric among the subjects with one value of an attribute.
@@ -58,6 +74,33 @@ type Segment struct {
 	Value       string // Empty for subjects that lack it.
 	Arms        []Arm
 	Comparisons []Comparison
+	Withheld    bool // Some variant has too few subjects: there are no figures.
+}
+
+// Heterogeneity says whether a variant's effect differs between the values of a
+// segment.
+type Heterogeneity struct {
+	Attribute, Variant string
+	Statistic          *float64 // Cochran's Q.
+	DegreesOfFreedom   int
+	PValue             *float64
+	AdjustedPValue     *float64 // Over all such tests of the metric.
+	Inconsistency      *float64 // I².
+}
+
+// Cap is what a cap did to a component.
+type Cap struct {
+	CapTally
+	Constant bool // It made the component the same for every subject.
+	Notes    []string
+}
+
+// Balance compares a covariate of a variant with the control's.
+type Balance struct {
+	Covariate, Variant     string
+	StandardizedDifference *float64
+	PValue                 *float64
+	AdjustedPValue         *float64 // Over all covariates and variants.
 }
 
 // Arm is one variant's figures, unadjusted.

@@ -33,6 +33,9 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 	if err := s.correct(a); err != nil {
 		return nil, err
 	}
+	if a.Balance, err = s.balance(t); err != nil {
+		return nil, fmt.Errorf("balance: %w", err)
+	}
 	a.Verdict = s.verdict(a)
 	a.Warnings = s.warnings(t, a)
 	return a, nil
@@ -75,16 +78,8 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 			c.Notes = append(c.Notes, "Exploratory: the plan does not name this metric, and its p-value is not corrected.")
 		}
 	}
-	for i, segment := range t.Segments {
-		for j, value := range segment.Values {
-			cut := Segment{Attribute: segment.Attribute, Value: value}
-			if cut.Arms, cut.Comparisons, err = s.compare(metric, tally.Segments[i][j]); err != nil {
-				return Result{}, err
-			}
-			result.Segments = append(result.Segments, cut)
-		}
-	}
-	return result, nil
+	result.Caps = metric.describeCaps(tally)
+	return result, s.cut(m, t, &result)
 }
 
 // compare compares the variants on one metric among some subjects. Each phase
@@ -98,15 +93,10 @@ func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, er
 	}
 	c := contest{
 		expression: metric.expression, control: s.control, test: test, margin: margin,
-		names: make([]string, len(metric.sources)),
+		arms: metric.arms(moments), names: make([]string, len(metric.sources)),
 	}
 	for v := range moments {
-		strata := moments[v]
-		if len(strata) == 0 {
-			strata = []stats.Moments{stats.NewMoments(len(metric.sources))}
-		}
 		c.variants = append(c.variants, s.definition.Variants[v].Key)
-		c.arms = append(c.arms, stats.Arm{Strata: strata})
 	}
 	notes := c.adjustBy(metric.covariates)
 	arms, comparisons, err := c.compare()
@@ -124,6 +114,18 @@ func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, er
 		}
 	}
 	return arms, comparisons, nil
+}
+
+// arms are moments of the metric as stats takes them.
+func (m *compiled) arms(moments Arms) []stats.Arm {
+	arms := make([]stats.Arm, len(moments))
+	for v, strata := range moments {
+		if len(strata) == 0 {
+			strata = []stats.Moments{stats.NewMoments(len(m.sources))}
+		}
+		arms[v].Strata = strata
+	}
+	return arms
 }
 
 // pairShare is the share of all subjects that a comparison of a treatment with

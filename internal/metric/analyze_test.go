@@ -352,7 +352,7 @@ func TestAnalyzeRoles(t *testing.T) {
 	windowed := Sum("x", nil)
 	windowed.Window = week
 	d := definition("control", "short")
-	d.Plan.Method = experiment.MethodAlwaysValid
+	d.Plan.Method, d.Plan.SmallestCell = experiment.MethodAlwaysValid, new(int32)
 	s := mustStudy(t, d, []Use{
 		use("primary", windowed, experiment.RolePrimary),
 		use("ratio", Ratio(sum("a", "x"), sum("b", "y")), experiment.RoleSecondary),

@@ -166,3 +166,32 @@ func (c *CapTally) setPercentiles(by *experiment.Cap, sorted []float64) {
 		c.Lower = c.Upper
 	}
 }
+
+// describeCaps says what a metric's caps did.
+func (m *compiled) describeCaps(tally *MetricTally) []Cap {
+	var caps []Cap
+	for i, c := range m.caps {
+		applied := Cap{CapTally: tally.Caps[i]}
+		if c.Lower != nil && applied.Lower == nil || c.Upper != nil && applied.Upper == nil {
+			applied.Notes = append(applied.Notes, "There is no number to take a percentile of.")
+		}
+		if applied.Raised+applied.Lowered > 0 && tally.Whole.constant(c.component) {
+			applied.Constant = true
+			applied.Notes = append(applied.Notes, "With the cap every subject has the same number: nothing can differ any more.")
+		}
+		caps = append(caps, applied)
+	}
+	return caps
+}
+
+// constant says whether a component is the same for all subjects.
+func (a Arms) constant(component int) bool {
+	all := stats.NewMoments(len(a[0][0].Means))
+	for _, strata := range a {
+		for _, m := range strata {
+			all.Merge(m)
+		}
+	}
+	variance, _ := all.Covariance(component, component)
+	return variance == 0
+}

@@ -148,3 +148,22 @@ func correct(plan *experiment.Plan, family []*Comparison) error {
 	}
 	return nil
 }
+
+// holm corrects the p-values of one family of tests by Holm, whatever the plan's
+// correction is. fields returns a test's p-value, and where the corrected one
+// goes.
+func holm[T any](family []T, fields func(*T) (p *float64, adjusted **float64)) error {
+	p := make([]*float64, len(family))
+	for i := range family {
+		p[i], _ = fields(&family[i])
+	}
+	corrected, err := stats.Holm.Adjust(p)
+	if err != nil {
+		return err
+	}
+	for i := range family {
+		_, adjusted := fields(&family[i])
+		*adjusted = corrected[i]
+	}
+	return nil
+}

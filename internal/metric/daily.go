@@ -78,4 +78,7 @@ func (s *Study) keepSmaller(before, now *Comparison, day time.Time) {
 }
 
 // date is the last day as a time.
-func (d *Day) date() time.Time { return time.Unix(int64(d.Last)*secondsPerDay, 0).UTC() }
+func (d *Day) date() time.Time { return dateOf(d.Last) }
+
+// dateOf is a day, counted from 1970, as a time.
+func dateOf(day int32) time.Time { return time.Unix(int64(day)*secondsPerDay, 0).UTC() }

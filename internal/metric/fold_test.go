@@ -54,11 +54,14 @@ func TestFoldCounts(t *testing.T) {
 	}
 	want := &Tally{
 		Variants: []string{"control", "short"}, Phases: []int32{1, 3},
-		Subjects:      [][]int64{{2, 1}, {0, 2}},
-		FirstExposure: moment.AddDate(-1, 0, 0), LastExposure: moment.AddDate(-1, 0, 0).Add(time.Hour),
+		Subjects:   [][]int64{{2, 1}, {0, 2}},
+		Exposed:    []ExposedDay{{Day: 20108, Phase: 1, Subjects: []int64{2, 1}}, {Day: 20108, Phase: 3, Subjects: []int64{0, 2}}},
 		Strata:     []Stratum{{Phase: 1}, {Phase: 3}},
 		Crossovers: 1, UnknownVariants: 1,
-		Segments: []SegmentValues{{Attribute: "country", Values: []string{"", "DE", "PL"}}},
+		Segments: []SegmentValues{{
+			Attribute: "country", Values: []string{"", "DE", "PL"},
+			Subjects: [][][]int64{{{0, 1}, {0, 0}}, {{1, 0}, {0, 0}}, {{1, 0}, {0, 2}}},
+		}},
 		Metrics: []MetricTally{{
 			Metric: "revenue", Revision: 1,
 			Whole: Arms{{moments(1, 4), moments()}, {moments(9), moments(5, 7)}},
@@ -167,7 +170,7 @@ func TestFoldWithholdsIdentifiers(t *testing.T) {
 		t.Errorf("of 200 values %d are shown, limit %d", len(got.Values), got.Limit)
 	}
 	over := tally(201)
-	want := []SegmentValues{{Attribute: "country", Values: []string{"PL"}}, {Attribute: "device", Limit: 200}}
+	want := []SegmentValues{{Attribute: "country", Values: []string{"PL"}, Subjects: [][][]int64{{{402, 0}}}}, {Attribute: "device", Limit: 200}}
 	if diff := cmp.Diff(want, over.Segments); diff != "" {
 		t.Errorf("segments (-want +got):\n%s", diff)
 	}

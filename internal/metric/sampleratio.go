@@ -1,35 +1,55 @@
 package metric
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/assayhq/assay/internal/stats"
 )
 
-// mismatch is the p-value below which a sample ratio counts as broken. It is
-// small because the test is looked at with every analysis, and because a split
-// that is really broken shows up with far smaller ones.
-const mismatch = 0.001
+const (
+	// mismatch is the p-value below which a sample ratio counts as broken. It is
+	// small because the test is looked at with every analysis, and because a split
+	// that is really broken shows up with far smaller ones. The verdict stays with
+	// the chi-square test although the sequential one needs no such reserve: it
+	// finds a mismatch with fewer subjects, and in its first days.
+	mismatch = 0.001
+	// brokenCell is the corrected p-value below which a cell counts as broken.
+	brokenCell = 0.05
+	// maxBrokenCells is how many broken cells are listed.
+	maxBrokenCells = 100
+)
 
-// sampleRatio tests the number of subjects by variant against the split, phase
-// by phase. A phase with too few subjects to be tested does not keep the others
-// from being tested.
+// sampleRatio tests the number of subjects by variant against the split, as a
+// whole, from day to day, and where it breaks.
 func sampleRatio(t *Tally, shares map[int32][]float64) (SampleRatio, error) {
+	ratio, err := t.ratioOf(t.Subjects, shares)
+	if err != nil {
+		return ratio, err
+	}
+	if ratio.SequentialPValue, err = t.sequentialRatio(shares); err != nil {
+		return ratio, err
+	}
+	ratio.BrokenCells, err = t.brokenCells(shares)
+	return ratio, err
+}
+
+// ratioOf tests the number of subjects by phase and variant against the split,
+// phase by phase. A phase with too few subjects to be tested does not keep the
+// others from being tested.
+func (t *Tally) ratioOf(subjects [][]int64, shares map[int32][]float64) (SampleRatio, error) {
 	ratio := SampleRatio{Observed: map[string]int64{}, Expected: map[string]float64{}}
 	for _, v := range t.Variants {
 		ratio.Observed[v], ratio.Expected[v] = 0, 0
 	}
-	var all, testable []stats.Split
-	for p, phase := range t.Phases {
-		split := stats.Split{Observed: t.Subjects[p], Weights: shares[phase]}
-		if len(split.Weights) != len(t.Variants) {
-			return ratio, fmt.Errorf("phase %d has %d shares for %d variants", phase, len(split.Weights), len(t.Variants))
-		}
-		if !slices.ContainsFunc(split.Weights, func(w float64) bool { return w > 0 }) {
-			continue // The variants of that phase have been removed since: nothing was expected of these.
-		}
-		all = append(all, split)
+	all, err := t.splits(subjects, shares)
+	if err != nil {
+		return ratio, err
+	}
+	var testable []stats.Split
+	for _, split := range all {
 		alone, err := stats.CheckSampleRatio(split)
 		if err != nil {
 			return ratio, err
@@ -49,22 +69,128 @@ func sampleRatio(t *Tally, shares map[int32][]float64) (SampleRatio, error) {
 	if err != nil {
 		return ratio, err
 	}
-	ratio.PValue = test.PValue
-	switch {
-	case impossible(&test):
-		ratio.Verdict = SampleRatioMismatch
-	case test.PValue == nil || test.TooFew:
-		ratio.Verdict = SampleRatioTooFew
-	case *test.PValue < mismatch:
-		ratio.Verdict = SampleRatioMismatch
-	default:
-		ratio.Verdict = SampleRatioOK
-	}
+	ratio.judge(&test)
 	return ratio, nil
+}
+
+// splits are the subjects of each phase beside the shares that its variants
+// were due. A phase whose variants have all been removed since is left out:
+// nothing was expected of its subjects.
+func (t *Tally) splits(subjects [][]int64, shares map[int32][]float64) ([]stats.Split, error) {
+	var splits []stats.Split
+	for p, phase := range t.Phases {
+		split := stats.Split{Observed: subjects[p], Weights: shares[phase]}
+		if len(split.Weights) != len(t.Variants) {
+			return nil, fmt.Errorf("phase %d has %d shares for %d variants", phase, len(split.Weights), len(t.Variants))
+		}
+		if slices.ContainsFunc(split.Weights, func(w float64) bool { return w > 0 }) {
+			splits = append(splits, split)
+		}
+	}
+	return splits, nil
+}
+
+// judge takes over the test's p-value, and draws the verdict.
+func (r *SampleRatio) judge(test *stats.SampleRatio) {
+	r.PValue = test.PValue
+	switch {
+	case impossible(test):
+		r.Verdict = SampleRatioMismatch
+	case test.PValue == nil || test.TooFew:
+		r.Verdict = SampleRatioTooFew
+	case *test.PValue < mismatch:
+		r.Verdict = SampleRatioMismatch
+	default:
+		r.Verdict = SampleRatioOK
+	}
 }
 
 // impossible tells whether no chance can bring the counts about, however few
 // they are: a variant without a share has subjects, say.
 func impossible(test *stats.SampleRatio) bool {
 	return test.PValue != nil && *test.PValue == 0
+}
+
+// sequentialRatio is the smallest p-value of the sequential test at the ends of
+// all days, by the days of first exposure, and at the end of all.
+func (t *Tally) sequentialRatio(shares map[int32][]float64) (*float64, error) {
+	splits, err := t.splits(t.Subjects, shares)
+	if err != nil {
+		return nil, err
+	}
+	smallest, err := stats.SequentialSampleRatio(splits...)
+	if err != nil {
+		return nil, err
+	}
+	subjects := t.noSubjects()
+	for i, day := range t.Exposed {
+		t.count(subjects, day)
+		if i+1 < len(t.Exposed) && t.Exposed[i+1].Day == day.Day {
+			continue
+		}
+		if splits, err = t.splits(subjects, shares); err != nil {
+			return nil, err
+		}
+		p, err := stats.SequentialSampleRatio(splits...)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil && *p < *smallest {
+			smallest = p
+		}
+	}
+	return smallest, nil
+}
+
+// noSubjects is a count of none by phase and variant.
+func (t *Tally) noSubjects() [][]int64 {
+	subjects := make([][]int64, len(t.Phases))
+	for p := range subjects {
+		subjects[p] = make([]int64, len(t.Variants))
+	}
+	return subjects
+}
+
+// count adds the subjects of a day.
+func (t *Tally) count(subjects [][]int64, day ExposedDay) {
+	p := slices.Index(t.Phases, day.Phase)
+	for v, n := range day.Subjects {
+		subjects[p][v] += n
+	}
+}
+
+// brokenCells are the segments and days in which the ratio is broken, worst
+// first. Those with too few subjects are not tested.
+func (t *Tally) brokenCells(shares map[int32][]float64) ([]SampleRatioCell, error) {
+	var cells []SampleRatioCell
+	test := func(attribute, value string, subjects [][]int64) error {
+		ratio, err := t.ratioOf(subjects, shares)
+		if err != nil || ratio.Verdict == SampleRatioTooFew {
+			return err
+		}
+		cells = append(cells, SampleRatioCell{Attribute: attribute, Value: value, Observed: ratio.Observed, Expected: ratio.Expected, PValue: ratio.PValue})
+		return nil
+	}
+	for _, segment := range t.Segments {
+		for i, value := range segment.Values {
+			if err := test(segment.Attribute, value, segment.Subjects[i]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i := 0; i < len(t.Exposed); {
+		day, subjects := t.Exposed[i].Day, t.noSubjects()
+		for ; i < len(t.Exposed) && t.Exposed[i].Day == day; i++ {
+			t.count(subjects, t.Exposed[i])
+		}
+		if err := test("", dateOf(day).Format(time.DateOnly), subjects); err != nil {
+			return nil, err
+		}
+	}
+	if err := holm(cells, func(c *SampleRatioCell) (*float64, **float64) { return c.PValue, &c.AdjustedPValue }); err != nil {
+		return nil, err
+	}
+	cells = slices.DeleteFunc(cells, func(c SampleRatioCell) bool { return *c.AdjustedPValue >= brokenCell })
+	slices.SortStableFunc(cells, func(a, b SampleRatioCell) int { return cmp.Compare(*a.PValue, *b.PValue) })
+	return cells[:min(len(cells), maxBrokenCells)], nil
 }

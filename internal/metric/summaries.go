@@ -3,7 +3,9 @@ package metric
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/stats"
@@ -24,7 +26,17 @@ type Summaries struct {
 type SummaryArm struct {
 	Variant string
 	Control bool
+	Weight  *float64         // In the split; nil if it is not known.
 	Strata  []SummaryStratum // The same ones in every arm, in any order.
+}
+
+// SummaryResult is what can be told from aggregates.
+type SummaryResult struct {
+	Arms          []Arm
+	Comparisons   []Comparison
+	SampleRatio   *SampleRatio // Nil if some arm has no weight.
+	Balance       []Balance
+	Heterogeneity []Heterogeneity // Between strata; the attribute is empty.
 }
 
 // SummaryStratum is the aggregates of one stratum of an arm.
@@ -39,29 +51,92 @@ type SummaryStratum struct {
 
 // Compare compares the arms as Analyze would: they form one family, corrected
 // by the plan. Faults are an InvalidError by the fields of the API's request.
-func (s *Summaries) Compare() ([]Arm, []Comparison, error) {
+func (s *Summaries) Compare() (*SummaryResult, error) {
 	var bad experiment.InvalidError
 	c := contest{control: -1, margin: s.Margin}
 	s.readFormula(&c, &bad)
 	s.readArms(&c, &bad)
 	if err := bad.Err(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var err error
 	if c.test, err = test(&s.Plan, 2/float64(len(s.Arms)), s.Alternative); err != nil {
-		return nil, nil, experiment.Invalid("plan.method", "%s", err)
+		return nil, experiment.Invalid("plan.method", "%s", err)
 	}
-	arms, comparisons, err := c.compare()
+	var result SummaryResult
+	if result.Arms, result.Comparisons, err = c.compare(); err == nil {
+		err = s.guard(&c, &result)
+	}
 	if err != nil {
 		if err := addFaults(&bad, "", err); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return nil, nil, bad.Err()
+		return nil, bad.Err()
 	}
-	if err := correct(&s.Plan, appendPointers(nil, comparisons)); err != nil {
-		return nil, nil, experiment.Invalid("plan.correction", "%s", err)
+	if err := correct(&s.Plan, appendPointers(nil, result.Comparisons)); err != nil {
+		return nil, experiment.Invalid("plan.correction", "%s", err)
 	}
-	return arms, comparisons, nil
+	return &result, nil
+}
+
+// guard tests what the comparison rests on: the split, the balance of the
+// covariates, and that the effect is one effect in all strata.
+func (s *Summaries) guard(c *contest, r *SummaryResult) error {
+	if err := s.checkRatio(r); err != nil {
+		return err
+	}
+	for i, component := range c.covariates {
+		found, err := checkBalance(covariate{s.Covariates[i], component, -1}, c.arms, c.control, c.variants)
+		if err != nil {
+			return err
+		}
+		r.Balance = append(r.Balance, found...)
+	}
+	if err := correctBalance(r.Balance); err != nil {
+		return err
+	}
+	if len(c.arms[0].Strata) < 2 {
+		return nil
+	}
+	effects := make([][]stats.Effect, len(r.Comparisons))
+	for j := range c.arms[0].Strata {
+		stratum := *c
+		stratum.arms = make([]stats.Arm, len(c.arms))
+		for i := range c.arms {
+			stratum.arms[i].Strata = c.arms[i].Strata[j : j+1]
+		}
+		arms, comparisons, err := stratum.compare()
+		if err != nil {
+			return err
+		}
+		if tooSmall(arms, r.Arms, s.Plan.SmallestSegment()) {
+			continue
+		}
+		for k := range comparisons {
+			effects[k] = append(effects[k], comparisons[k].effect())
+		}
+	}
+	for k := range effects {
+		r.Heterogeneity = append(r.Heterogeneity, heterogeneity("", r.Comparisons[k].Variant, effects[k]))
+	}
+	return correctHeterogeneity(r.Heterogeneity)
+}
+
+// checkRatio tests the sample ratio, if every arm has a weight.
+func (s *Summaries) checkRatio(r *SummaryResult) error {
+	t := Tally{Phases: []int32{0}, Subjects: [][]int64{nil}}
+	var weights []float64
+	for i := range s.Arms {
+		if s.Arms[i].Weight == nil {
+			return nil
+		}
+		weights = append(weights, *s.Arms[i].Weight)
+		t.Variants = append(t.Variants, s.Arms[i].Variant)
+		t.Subjects[0] = append(t.Subjects[0], r.Arms[i].Subjects)
+	}
+	ratio, err := sampleRatio(&t, map[int32][]float64{0: weights})
+	r.SampleRatio = &ratio
+	return err
 }
 
 // readFormula parses the formula and finds the covariates.
@@ -95,9 +170,13 @@ func (s *Summaries) readFormula(c *contest, bad *experiment.InvalidError) {
 // readArms turns the aggregates into moments, the strata of every arm in the
 // order of the first arm's.
 func (s *Summaries) readArms(c *contest, bad *experiment.InvalidError) {
-	controls := 0
+	controls, weighted, weights := 0, 0, 0.0
 	for i := range s.Arms {
 		arm := &s.Arms[i]
+		if arm.Weight != nil {
+			weighted++
+			weights += *arm.Weight
+		}
 		if slices.Contains(c.variants, arm.Variant) {
 			bad.Add(fmt.Sprintf("arms[%d].variant", i), "%q is the variant of an earlier arm", arm.Variant)
 		}
@@ -110,6 +189,9 @@ func (s *Summaries) readArms(c *contest, bad *experiment.InvalidError) {
 	}
 	if controls != 1 {
 		bad.Add("arms", "exactly one arm must be the control; %d are", controls)
+	}
+	if weighted == len(s.Arms) && !(weights > 0 && weights <= math.MaxFloat64) {
+		bad.Add("arms", "the sum of the weights is not a positive finite number")
 	}
 	if len(s.Arms) < 2 {
 		bad.Add("arms", "a comparison needs at least two arms")
@@ -170,9 +252,12 @@ func addFaults(bad *experiment.InvalidError, path string, err error) error {
 		return err
 	}
 	field := fault.Field
+	observed, isSplit := strings.CutPrefix(field, "splits[0].observed")
 	switch {
 	case path != "":
 		field = path + "." + field
+	case isSplit:
+		field = "arms" + observed + ".strata"
 	case field == "method", field == "confidence_level", field == "planned_subjects":
 		field = "plan." + field
 	}

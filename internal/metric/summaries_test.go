@@ -45,10 +45,11 @@ func TestSummariesAreAnAnalysis(t *testing.T) {
 			}
 			summaries.Arms = append(summaries.Arms, arm)
 		}
-		arms, comparisons, err := summaries.Compare()
+		result, err := summaries.Compare()
 		if err != nil {
 			t.Fatal(err)
 		}
+		arms, comparisons := result.Arms, result.Comparisons
 		approximately := cmpopts.EquateApprox(1e-11, 0)
 		if diff := cmp.Diff(analysis.Arms, arms, approximately); diff != "" {
 			t.Errorf("%s: arms (-analysis +summaries):\n%s", method, diff)
@@ -77,10 +78,11 @@ func example() Summaries {
 func TestSummariesFirstComponent(t *testing.T) {
 	s := example()
 	s.Arms[1].Strata[0].Means[0] = 5.5
-	arms, comparisons, err := s.Compare()
+	result, err := s.Compare()
 	if err != nil {
 		t.Fatal(err)
 	}
+	arms, comparisons := result.Arms, result.Comparisons
 	want(t, "total", arms[1].Total, 5500, 1e-12)
 	want(t, "difference", comparisons[0].Difference.Estimate, 0.5, 1e-12)
 	want(t, "standard error", comparisons[0].StandardError, math.Sqrt(8.0/1000), 1e-12)
@@ -90,10 +92,11 @@ func TestSummariesFirstComponent(t *testing.T) {
 func TestSummariesMarginAndSide(t *testing.T) {
 	s := example()
 	s.Alternative, s.Margin = stats.Greater, stats.Margin{Value: -0.1}
-	_, comparisons, err := s.Compare()
+	result, err := s.Compare()
 	if err != nil {
 		t.Fatal(err)
 	}
+	comparisons := result.Comparisons
 	c := comparisons[0]
 	want(t, "statistic", c.Statistic, 0.1/math.Sqrt(8.0/1000), 1e-12)
 	if c.Difference.Upper != nil || c.Difference.Lower == nil {
@@ -104,10 +107,10 @@ func TestSummariesMarginAndSide(t *testing.T) {
 	// of its variance are 4/1000/5² and 4/1000·(6/5²)², of 999 degrees each.
 	s.Arms[1].Strata[0].Means[0] = 6
 	s.Margin = stats.Margin{Scale: stats.Relative, Value: -0.02}
-	_, comparisons, err = s.Compare()
-	if err != nil {
+	if result, err = s.Compare(); err != nil {
 		t.Fatal(err)
 	}
+	comparisons = result.Comparisons
 	treatment, control := 4.0/1000/25, 4.0/1000*36/625
 	want(t, "statistic of the lift", comparisons[0].Statistic, 0.22/math.Sqrt(treatment+control), 1e-12)
 	want(t, "degrees of freedom of the lift", comparisons[0].DegreesOfFreedom,
@@ -120,10 +123,11 @@ func TestSummariesNotesNameComponents(t *testing.T) {
 	for i := range s.Arms {
 		s.Arms[i].Strata[0].Covariances = []float64{4, 1, 0, 2, 0, 0}
 	}
-	_, comparisons, err := s.Compare()
+	result, err := s.Compare()
 	if err != nil {
 		t.Fatal(err)
 	}
+	comparisons := result.Comparisons
 	if diff := cmp.Diff([]string{`Component "c" is constant: it is not used as a covariate.`}, comparisons[0].Notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
 	}
@@ -175,6 +179,21 @@ func TestSummariesRefuse(t *testing.T) {
 		{"test", func(s *Summaries) { s.Plan.ConfidenceLevel, s.Margin.Value = 1, math.Inf(1) }, []experiment.Violation{
 			{Field: "plan.confidence_level", Message: "it lies above 0.5 and below 1, and 1 does not"},
 			{Field: "margin", Message: "it is not a finite number"}}},
+		{"weights", func(s *Summaries) { s.Arms[0].Weight, s.Arms[1].Weight = new(float64), new(float64) }, []experiment.Violation{
+			{Field: "arms", Message: "the sum of the weights is not a positive finite number"}}},
+		{"endless weights", func(s *Summaries) {
+			huge := math.MaxFloat64
+			s.Arms[0].Weight, s.Arms[1].Weight = &huge, &huge
+		}, []experiment.Violation{{Field: "arms", Message: "the sum of the weights is not a positive finite number"}}},
+		{"too many subjects for a split", func(s *Summaries) {
+			one := 1.0
+			for i := range s.Arms {
+				s.Arms[i].Weight = &one
+				s.Arms[i].Strata[0].Subjects = 1e15
+				s.Arms[i].Strata = append(s.Arms[i].Strata, s.Arms[i].Strata[0])
+				s.Arms[i].Strata[1].Name = "second"
+			}
+		}, []experiment.Violation{{Field: "arms[0].strata", Message: "a count lies between 0 and 1000000000000000, and 2000000000000000 does not"}}},
 		{"method", func(s *Summaries) { s.Plan.Method = "guess" }, []experiment.Violation{
 			{Field: "plan.method", Message: `method "guess" is not known`}}},
 		{"correction", func(s *Summaries) { s.Plan.Correction = "" }, []experiment.Violation{
@@ -184,7 +203,7 @@ func TestSummariesRefuse(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := example()
 			tt.change(&s)
-			_, _, err := s.Compare()
+			_, err := s.Compare()
 			var bad *experiment.InvalidError
 			if !errors.As(err, &bad) {
 				t.Fatalf("Compare: %v, want an InvalidError", err)
@@ -193,5 +212,95 @@ func TestSummariesRefuse(t *testing.T) {
 				t.Errorf("violations (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestSummariesGuard: the split, the balance and the heterogeneity of summaries
+// are those of an analysis of the same subjects.
+func TestSummariesGuard(t *testing.T) {
+	d := definition("control", "short")
+	s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary, "visits")}, "country")
+	var rows []Row
+	for i := range 900 {
+		variant, country := []string{"control", "short", "short"}[i%3], []string{"DE", "PL", "SE"}[min(i/410, 2)]
+		r := row(variant, float64(i*37%101)+float64(len(country)*i/300), float64(i*11%17+i%3))
+		r.Segments = [][]byte{[]byte(country)}
+		rows = append(rows, r)
+	}
+	tally := fold(s, rows...)
+	shares := map[int32][]float64{1: {0.5, 0.5}}
+	analysis, err := s.Analyze(tally, shares, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := 0.5
+	summaries := Summaries{Components: []string{"revenue", "visits"}, Covariates: []string{"visits"}, Plan: d.Plan}
+	for v, variant := range tally.Variants {
+		arm := SummaryArm{Variant: variant, Control: v == 0, Weight: &half}
+		for j, country := range tally.Segments[0].Values {
+			m := tally.Metrics[0].Segments[0][j][v][0]
+			stratum := SummaryStratum{Name: country, Subjects: m.N, Means: m.Means}
+			for _, product := range m.Products {
+				stratum.Covariances = append(stratum.Covariances, product/float64(m.N-1))
+			}
+			arm.Strata = append(arm.Strata, stratum)
+		}
+		summaries.Arms = append(summaries.Arms, arm)
+	}
+	got, err := summaries.Compare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	approximately := cmpopts.EquateApprox(1e-9, 0)
+	analysis.Metrics[0].Heterogeneity[0].Attribute = ""
+	if diff := cmp.Diff(analysis.Metrics[0].Heterogeneity, got.Heterogeneity, approximately); diff != "" {
+		t.Errorf("heterogeneity (-analysis +summaries):\n%s", diff)
+	}
+	analysis.SampleRatio.BrokenCells = nil
+	if diff := cmp.Diff(&analysis.SampleRatio, got.SampleRatio, approximately, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("sample ratio (-analysis +summaries):\n%s", diff)
+	}
+	if got.SampleRatio.Verdict != SampleRatioMismatch {
+		t.Errorf("300 and 600 subjects of equal weights: %+v", got.SampleRatio)
+	}
+	if got.Balance[0].Covariate != "visits" || got.Balance[0].Variant != "short" || got.Balance[0].StandardizedDifference == nil {
+		t.Errorf("balance %+v", got.Balance)
+	}
+
+	// In one stratum the balance is that of the subjects together.
+	for i := range summaries.Arms {
+		whole := stats.NewMoments(2)
+		for _, m := range tally.Metrics[0].Whole[i] {
+			whole.Merge(m)
+		}
+		one := SummaryStratum{Subjects: whole.N, Means: whole.Means}
+		for _, product := range whole.Products {
+			one.Covariances = append(one.Covariances, product/float64(whole.N-1))
+		}
+		summaries.Arms[i].Strata = []SummaryStratum{one}
+	}
+	summaries.Arms[1].Weight = nil
+	if got, err = summaries.Compare(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(analysis.Balance, got.Balance, approximately); diff != "" {
+		t.Errorf("balance (-analysis +summaries):\n%s", diff)
+	}
+	if got.SampleRatio != nil || got.Heterogeneity != nil {
+		t.Errorf("with a weight missing and one stratum: %+v, %+v", got.SampleRatio, got.Heterogeneity)
+	}
+
+	// Strata below the smallest cell do not count.
+	summaries.Arms[0].Strata[0].Subjects = 19
+	for i := range summaries.Arms {
+		second := summaries.Arms[i].Strata[0]
+		second.Name, second.Subjects = "second", 500
+		summaries.Arms[i].Strata = append(summaries.Arms[i].Strata, second)
+	}
+	if got, err = summaries.Compare(); err != nil {
+		t.Fatal(err)
+	}
+	if h := got.Heterogeneity; len(h) != 1 || h[0].Statistic != nil {
+		t.Errorf("one stratum is left, and %+v", h)
 	}
 }

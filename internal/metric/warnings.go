@@ -2,6 +2,7 @@ package metric
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -15,7 +16,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		warn("No exposure that can be analysed was recorded up to this moment.")
 	}
 	if a.SampleRatio.Verdict == SampleRatioMismatch {
-		warn("The variants' subjects are not as many as the split expects (p = %.3g): something loses or adds them unevenly, and no figure here can be trusted.", *a.SampleRatio.PValue)
+		warn("The variants' subjects are not as many as the split expects (p = %.3g): something loses or adds them unevenly, and no figure here can be trusted.%s", *a.SampleRatio.PValue, worst(a.SampleRatio.BrokenCells))
 	}
 	if s.definition.External {
 		warn("The variants were assigned elsewhere: exposures were not checked against the split.")
@@ -38,6 +39,18 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 			warn("The primary metric has no window, so the always-valid method does not protect it against peeking: a subject's number still changes after it was counted.")
 		}
 	}
+	for i := range a.Metrics {
+		for _, c := range a.Metrics[i].Caps {
+			if c.Constant {
+				warn("The cap on %q makes the number of every subject the same for the metric %q, which can tell nothing any more. A percentile that ignores zeros, or a number, does not.", c.Component, a.Metrics[i].Metric)
+			}
+		}
+	}
+	for _, b := range a.Balance {
+		if b.AdjustedPValue != nil && *b.AdjustedPValue < imbalance {
+			warn("Covariate %q was out of balance before exposure: %s differs from the control by %.3g standard deviations (p = %.3g).", b.Covariate, b.Variant, *b.StandardizedDifference, *b.AdjustedPValue)
+		}
+	}
 	if t.StratumLimit > 0 {
 		warn("%s", s.unstratified(t))
 	}
@@ -58,6 +71,25 @@ func cut(t *Tally) string {
 // unstratified says that the plan's strata are withheld.
 func (s *Study) unstratified(t *Tally) string {
 	return fmt.Sprintf("Subjects are not stratified by %q: it has more than %d values.", s.Stratum(), t.StratumLimit)
+}
+
+// worst names the cells in which a sample ratio is broken most.
+func worst(cells []SampleRatioCell) string {
+	var names []string
+	for _, c := range cells[:min(len(cells), 3)] {
+		switch {
+		case c.Attribute == "":
+			names = append(names, "on "+c.Value)
+		case c.Value == "":
+			names = append(names, fmt.Sprintf("where %s is missing", c.Attribute))
+		default:
+			names = append(names, fmt.Sprintf("where %s is %q", c.Attribute, c.Value))
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return " It is broken most " + strings.Join(names, ", ") + "."
 }
 
 // subjects begins a sentence about n subjects.

@@ -18,17 +18,26 @@ func (s *analysisService) CompareSummaries(ctx context.Context, req *assayv1.Com
 		Margin:      fromShift(req.Margin),
 	}
 	for _, arm := range req.Arms {
-		a := metric.SummaryArm{Variant: arm.Variant, Control: arm.Control}
+		a := metric.SummaryArm{Variant: arm.Variant, Control: arm.Control, Weight: arm.Weight}
 		for _, st := range arm.Strata {
 			a.Strata = append(a.Strata, metric.SummaryStratum{Name: st.Stratum, Subjects: st.Subjects, Means: st.Means, Covariances: st.Covariances})
 		}
 		summaries.Arms = append(summaries.Arms, a)
 	}
-	arms, comparisons, err := summaries.Compare()
+	result, err := summaries.Compare()
 	if err != nil {
 		return nil, err
 	}
-	return &assayv1.CompareSummariesResponse{Arms: convert(arms, toArm), Comparisons: convert(comparisons, toComparison)}, nil
+	resp := &assayv1.CompareSummariesResponse{
+		Arms:          convert(result.Arms, toArm),
+		Comparisons:   convert(result.Comparisons, toComparison),
+		Balance:       convert(result.Balance, toBalance),
+		Heterogeneity: convert(result.Heterogeneity, toHeterogeneity),
+	}
+	if result.SampleRatio != nil {
+		resp.SampleRatio = toSampleRatio(result.SampleRatio)
+	}
+	return resp, nil
 }
 
 var alternatives = map[assayv1.Alternative]stats.Alternative{
@@ -48,15 +57,13 @@ func fromShift(shift *assayv1.Shift) stats.Margin {
 
 func toAnalysis(a *metric.Analysis) *assayv1.AnalyzeExperimentResponse {
 	return &assayv1.AnalyzeExperimentResponse{
-		SampleRatio: &assayv1.SampleRatio{
-			Observed: a.SampleRatio.Observed, Expected: a.SampleRatio.Expected,
-			PValue: a.SampleRatio.PValue, Verdict: sampleRatioVerdicts.to(a.SampleRatio.Verdict),
-		},
-		Exclusions: &assayv1.Exclusions{Crossovers: a.Exclusions.Crossovers, Overridden: a.Exclusions.Overridden},
-		Metrics:    convert(a.Metrics, toMetricAnalysis),
-		Verdict:    &assayv1.Verdict{Action: actions.to(a.Verdict.Action), Variant: a.Verdict.Variant, Reasons: a.Verdict.Reasons},
-		Warnings:   a.Warnings,
-		Deviations: convert(a.Deviations, toDeviation),
+		SampleRatio: toSampleRatio(&a.SampleRatio),
+		Exclusions:  &assayv1.Exclusions{Crossovers: a.Exclusions.Crossovers, Overridden: a.Exclusions.Overridden},
+		Metrics:     convert(a.Metrics, toMetricAnalysis),
+		Balance:     convert(a.Balance, toBalance),
+		Verdict:     &assayv1.Verdict{Action: actions.to(a.Verdict.Action), Variant: a.Verdict.Variant, Reasons: a.Verdict.Reasons},
+		Warnings:    a.Warnings,
+		Deviations:  convert(a.Deviations, toDeviation),
 	}
 }
 
@@ -68,9 +75,40 @@ func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 		Comparisons: convert(r.Comparisons, toComparison),
 		Segments: convert(r.Segments, func(s *metric.Segment) *assayv1.SegmentResult {
 			return &assayv1.SegmentResult{
-				Attribute: s.Attribute, Value: s.Value, Arms: convert(s.Arms, toArm), Comparisons: convert(s.Comparisons, toComparison),
+				Attribute: s.Attribute, Value: s.Value, Arms: convert(s.Arms, toArm), Comparisons: convert(s.Comparisons, toComparison), Withheld: s.Withheld,
 			}
 		}),
+		Heterogeneity: convert(r.Heterogeneity, toHeterogeneity),
+		Caps: convert(r.Caps, func(c *metric.Cap) *assayv1.AppliedCap {
+			return &assayv1.AppliedCap{Component: c.Component, Lower: c.Lower, Upper: c.Upper, Raised: c.Raised, Lowered: c.Lowered, Notes: c.Notes}
+		}),
+	}
+}
+
+func toSampleRatio(r *metric.SampleRatio) *assayv1.SampleRatio {
+	return &assayv1.SampleRatio{
+		Observed: r.Observed, Expected: r.Expected, PValue: r.PValue, Verdict: sampleRatioVerdicts.to(r.Verdict),
+		SequentialPValue: r.SequentialPValue,
+		BrokenCells: convert(r.BrokenCells, func(c *metric.SampleRatioCell) *assayv1.SampleRatioCell {
+			return &assayv1.SampleRatioCell{
+				Attribute: c.Attribute, Value: c.Value, Observed: c.Observed, Expected: c.Expected,
+				PValue: c.PValue, AdjustedPValue: c.AdjustedPValue,
+			}
+		}),
+	}
+}
+
+func toBalance(b *metric.Balance) *assayv1.CovariateBalance {
+	return &assayv1.CovariateBalance{
+		Covariate: b.Covariate, Variant: b.Variant,
+		StandardizedDifference: b.StandardizedDifference, PValue: b.PValue, AdjustedPValue: b.AdjustedPValue,
+	}
+}
+
+func toHeterogeneity(h *metric.Heterogeneity) *assayv1.Heterogeneity {
+	return &assayv1.Heterogeneity{
+		Attribute: h.Attribute, Variant: h.Variant, Statistic: h.Statistic, DegreesOfFreedom: int32(h.DegreesOfFreedom),
+		PValue: h.PValue, AdjustedPValue: h.AdjustedPValue, Inconsistency: h.Inconsistency,
 	}
 }
 

@@ -10,7 +10,8 @@ type Balance struct {
 	// StandardizedDifference is the difference of the means over the root of
 	// the mean of the two arms' variances.
 	StandardizedDifference *float64
-	// PValue is that of Welch's test of the difference.
+	// PValue is that of Welch's test of the difference. It is there only with the
+	// StandardizedDifference.
 	PValue *float64
 }
 
@@ -36,12 +37,13 @@ func CheckBalance(arms []Arm, control, value, missing int) ([]Balance, error) {
 	}
 	balances := make([]Balance, len(result.Comparisons))
 	for i, c := range result.Comparisons {
-		balances[i] = Balance{Arm: c.Arm, PValue: c.Unadjusted.PValue}
+		balances[i].Arm = c.Arm
 		difference := c.Unadjusted.Difference.Estimate
 		treated, ok1 := variance(&result.Arms[c.Arm], missing)
 		untreated, ok2 := variance(&result.Arms[control], missing)
-		if deviation := math.Sqrt(treated/2 + untreated/2); ok1 && ok2 && difference != nil && deviation > 0 {
+		if deviation := math.Sqrt(treated/2 + untreated/2); ok1 && ok2 && difference != nil && deviation > 0 && finite(*difference/deviation) {
 			balances[i].StandardizedDifference = present(*difference / deviation)
+			balances[i].PValue = c.Unadjusted.PValue
 		}
 	}
 	return balances, nil

@@ -1,0 +1,154 @@
+package metric
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// spread are rows of n subjects of a variant in a country, whose numbers are
+// around a mean with a variance of 1.25·n/(n−1); n is a multiple of 4.
+func spread(variant, country string, n int, mean float64) []Row {
+	var rows []Row
+	for i := range n {
+		r := row(variant, mean+float64(i%4)-1.5)
+		r.Segments = [][]byte{[]byte(country)}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// TestHeterogeneity: with two values Q is the square of the difference of the
+// differences over its standard error. It is corrected over both variants.
+func TestHeterogeneity(t *testing.T) {
+	d := definition("control", "short", "long")
+	s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}, "country")
+	rows := slices.Concat(
+		spread("control", "DE", 100, 5), spread("short", "DE", 100, 5), spread("long", "DE", 100, 6),
+		spread("control", "PL", 40, 5), spread("short", "PL", 40, 5.8), spread("long", "PL", 40, 6.1))
+	got := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0].Heterogeneity
+	variance := 1.25*2/99 + 1.25*2/39.0
+	short, long := 0.8*0.8/variance, 0.1*0.1/variance
+	pShort, pLong := math.Erfc(math.Sqrt(short/2)), math.Erfc(math.Sqrt(long/2))
+	twice, one, none := 2*pShort, (short-1)/short, 0.0
+	want := []Heterogeneity{
+		{Attribute: "country", Variant: "short", Statistic: &short, DegreesOfFreedom: 1, PValue: &pShort, AdjustedPValue: &twice, Inconsistency: &one},
+		{Attribute: "country", Variant: "long", Statistic: &long, DegreesOfFreedom: 1, PValue: &pLong, AdjustedPValue: &pLong, Inconsistency: &none},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateApprox(1e-9, 0)); diff != "" {
+		t.Errorf("heterogeneity (-want +got):\n%s", diff)
+	}
+}
+
+// TestSmallestCell: a segment with 19 subjects of some variant shows how many
+// there are and nothing else, and is in no family; one with 20 is shown.
+func TestSmallestCell(t *testing.T) {
+	d := definition("control", "short", "unused")
+	s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}, "country")
+	rows := slices.Concat(
+		spread("control", "DE", 40, 5), spread("short", "DE", 20, 5.5),
+		spread("control", "PL", 20, 5), spread("short", "PL", 20, 6)[:19],
+		spread("control", "SE", 60, 5), spread("short", "SE", 20, 5))
+	result := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0]
+	de, pl, se := result.Segments[0], result.Segments[1], result.Segments[2]
+	if de.Withheld || se.Withheld || len(de.Comparisons) != 2 || de.Arms[1].Mean == nil {
+		t.Errorf("segments with 20 subjects a variant are withheld: %+v", de)
+	}
+	want := Segment{Attribute: "country", Value: "PL", Withheld: true, Arms: []Arm{
+		{Variant: "control", Subjects: 20}, {Variant: "short", Subjects: 19}, {Variant: "unused"},
+	}}
+	if diff := cmp.Diff(want, pl); diff != "" {
+		t.Errorf("withheld segment (-want +got):\n%s", diff)
+	}
+	if p := de.Comparisons[0]; *p.AdjustedPValue != 2**p.PValue {
+		t.Errorf("p %v became %v among two shown segments", *p.PValue, *p.AdjustedPValue)
+	}
+	if h := result.Heterogeneity; h[0].DegreesOfFreedom != 1 || h[1].Statistic != nil || h[1].PValue != nil {
+		t.Errorf("heterogeneity %+v", h)
+	}
+
+	for smallest, withheld := range map[int32]int{0: 0, 1: 0, 19: 0, 21: 3} {
+		d.Plan.SmallestCell = &smallest
+		n := 0
+		for _, segment := range mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0].Segments {
+			if segment.Withheld {
+				n++
+			}
+		}
+		if n != withheld {
+			t.Errorf("with a smallest cell of %d, %d segments are withheld, want %d", smallest, n, withheld)
+		}
+	}
+}
+
+// balanceRows are 400 rows of two variants with a past spend and visits.
+func balanceRows(tilt float64) []Row {
+	var rows []Row
+	for i := range 400 {
+		r := row([]string{"control", "short"}[i%2], float64(i*37%101), float64(i*11%17))
+		r.AttributeNumbers = []float64{float64(i*53%29) + tilt*float64(i%2)}
+		if i%10 == 3 {
+			r.AttributeNumbers[0] = math.NaN()
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// TestBalance: a covariate that was different before exposure is found, among
+// those that have it, and said; one that is not is left in peace.
+func TestBalance(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{
+		use("plain", Sum("purchase", nil), experiment.RolePrimary),
+		use("revenue", Sum("purchase", nil), experiment.RoleSecondary, "visits", "spend"),
+		use("again", Proportion("purchase", nil), experiment.RoleSecondary, "spend"),
+	})
+	warning := func(a *Analysis) bool {
+		return slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.HasPrefix(w, `Covariate "spend" was out of balance`) })
+	}
+	for _, tt := range []struct {
+		tilt   float64
+		warned bool
+	}{{0, false}, {5, true}} {
+		rows := balanceRows(tt.tilt)
+		for i := range rows {
+			rows[i].Values = []float64{rows[i].Values[0], rows[i].Values[1], 1}
+		}
+		a := mustAnalyze(t, s, fold(s, rows...), 0)
+		if len(a.Balance) != 2 || a.Balance[0].Covariate != "spend" || a.Balance[1].Covariate != "visits" || a.Balance[0].Variant != "short" {
+			t.Fatalf("balance %+v", a.Balance)
+		}
+		if warning(a) != tt.warned {
+			t.Errorf("tilt %v: warnings %q", tt.tilt, a.Warnings)
+		}
+		var sums, squares, n [2]float64
+		for i, r := range rows {
+			if x := r.AttributeNumbers[0]; !math.IsNaN(x) {
+				sums[i%2], squares[i%2], n[i%2] = sums[i%2]+x, squares[i%2]+x*x, n[i%2]+1
+			}
+		}
+		var means, variances [2]float64
+		for v := range means {
+			means[v] = sums[v] / n[v]
+			variances[v] = (squares[v] - n[v]*means[v]*means[v]) / (n[v] - 1)
+		}
+		want(t, "standardised difference", a.Balance[0].StandardizedDifference, (means[1]-means[0])/math.Sqrt((variances[0]+variances[1])/2), 1e-9)
+		adjusted := []float64{*a.Balance[0].PValue, *a.Balance[1].PValue}
+		if adjusted[0] < adjusted[1] {
+			adjusted[0], adjusted[1] = 2*adjusted[0], max(2*adjusted[0], adjusted[1])
+		} else {
+			adjusted[1], adjusted[0] = 2*adjusted[1], max(2*adjusted[1], adjusted[0])
+		}
+		for i := range adjusted {
+			want(t, "adjusted p-value of "+a.Balance[i].Covariate, a.Balance[i].AdjustedPValue, min(1, adjusted[i]), 1e-12)
+		}
+	}
+	if a := mustAnalyze(t, s, fold(s), 0); len(a.Balance) != 2 || a.Balance[0].PValue != nil {
+		t.Errorf("without subjects: %+v", a.Balance)
+	}
+}
