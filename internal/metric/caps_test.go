@@ -256,3 +256,35 @@ func TestCapsShareTheColumn(t *testing.T) {
 		want(t, a.Metrics[i].Metric, a.Metrics[i].Arms[0].Mean, mean, 1e-12)
 	}
 }
+
+// TestCapsOfTimeline: days and cohorts are capped by what caps the whole, and
+// the days since exposure, which are parts of a subject's number, are not.
+func TestCapsOfTimeline(t *testing.T) {
+	d := definition("control", "short")
+	m := capped(experiment.Cap{Upper: percentile(50)})
+	m.Window = 2 * day
+	line, err := NewTimeline(d, d.Variants, use("revenue", m, experiment.RolePrimary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := line.NewFold(moment)
+	for i := range 8 {
+		x := float64(i + 1)
+		r := row([]string{"control", "short"}[i%2], x, x, 0) // All of it on the first day.
+		r.FirstExposure = moment.AddDate(0, 0, -3-i/4)
+		f.Add(&r)
+	}
+	timeline, err := line.Timeline(f.Tally())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "the last day", timeline.Cumulative[1].Arms[0].Mean, (1+3+4.5+4.5)/4, 1e-12)
+	want(t, "a cohort", timeline.Cohorts[0].Arms[1].Mean, 4.5, 1e-12)
+	want(t, "the first day since exposure", timeline.SinceExposure[0].Arms[1].Mean, 5, 1e-12)
+	if diff := cmp.Diff([]string{
+		"Percentiles that cap a number are those of all subjects now, on every day.",
+		"By days since exposure nothing is capped: a cap is of the number in the whole window.",
+	}, timeline.Notes); diff != "" {
+		t.Errorf("notes (-want +got):\n%s", diff)
+	}
+}

@@ -158,6 +158,12 @@ func (s *Study) timelineNotes(t *Tally) []string {
 	if len(t.Metrics) == timelineBins {
 		note("There are no points by days since exposure: the metric has a component that is no count, sum or \"any\".")
 	}
+	if metric.entry.deferred {
+		note("Percentiles that cap a number are those of all subjects now, on every day.")
+	}
+	if len(metric.caps) > 0 && len(t.Metrics) > timelineBins+1 {
+		note("By days since exposure nothing is capped: a cap is of the number in the whole window.")
+	}
 	if t.StratumLimit > 0 {
 		note("%s", s.unstratified(t))
 	}

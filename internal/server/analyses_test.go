@@ -159,7 +159,7 @@ func TestCompareEqualsAnalyze(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := &assayv1.CompareSummariesResponse{Arms: analysis.Metrics[0].Arms, Comparisons: analysis.Metrics[0].Comparisons}
+			got := &assayv1.CompareSummariesResponse{Arms: analysis.Metrics[0].Arms, Comparisons: analysis.Metrics[0].Comparisons, Balance: analysis.Balance}
 			if diff := cmp.Diff(compared, got, protocmp.Transform(), cmpopts.EquateApprox(1e-9, 0)); diff != "" {
 				t.Errorf("AnalyzeExperiment differs from CompareSummaries (-summaries +experiment):\n%s", diff)
 			}

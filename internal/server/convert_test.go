@@ -35,7 +35,8 @@ func FuzzExperimentRoundTrip(f *testing.F) {
 		  "metrics":[{"metric":"m","role":"METRIC_ROLE_GUARDRAIL","objective":"OBJECTIVE_NON_INFERIORITY","covariates":["x","y"],"margin":{"relative":0}},
 		    {"metric":"n","role":"METRIC_ROLE_SECONDARY"},{"metric":"o","role":"METRIC_ROLE_PRIMARY","objective":"OBJECTIVE_EQUIVALENCE","margin":{"absolute":1}},
 		    {"metric":"q","role":"METRIC_ROLE_SECONDARY","objective":"OBJECTIVE_DIFFERENCE"}],
-		  "plan":{"method":"METHOD_FIXED_HORIZON","confidence_level":0.5000000000000001,"correction":"CORRECTION_BENJAMINI_HOCHBERG","minimum_effect":{"absolute":5e-324},"planned_subjects":"1000000000000"}}`,
+		  "plan":{"method":"METHOD_FIXED_HORIZON","confidence_level":0.5000000000000001,"correction":"CORRECTION_BENJAMINI_HOCHBERG","minimum_effect":{"absolute":5e-324},"planned_subjects":"1000000000000","smallest_cell":0}}`,
+		`{"key":"e","variants":[{"key":"a","control":true},{"key":"b"}],"plan":{"smallest_cell":20}}`,
 	} {
 		f.Add(encode(f, new(assayv1.Experiment), seed))
 	}
@@ -73,7 +74,8 @@ func FuzzMetricRoundTrip(f *testing.F) {
 	for _, seed := range []string{
 		`{"key":"m","direction":"DIRECTION_INCREASE","proportion":{"outcome":"purchase"}}`,
 		`{"key":"m","direction":"DIRECTION_DECREASE","description":"<d>","window":"1.5s","mean":{"outcome":"x","conditions":[{"field":"size","op":"OP_GREATER_OR_EQUAL","values":["1"]}]}}`,
-		`{"key":"m","direction":"DIRECTION_INCREASE","sum":{"outcome":"x","conditions":[{"field":"colour","op":"OP_EQUAL","values":["","red"]},{"field":"value","op":"OP_LESS","values":["-0"]}]}}`,
+		`{"key":"m","direction":"DIRECTION_INCREASE","sum":{"outcome":"x","conditions":[{"field":"colour","op":"OP_EQUAL","values":["","red"]},{"field":"value","op":"OP_LESS","values":["-0"]}],"cap":{"lower_value":-0.0,"upper_percentile":99.9,"ignore_zeros":true}}}`,
+		`{"key":"m","direction":"DIRECTION_INCREASE","formula":{"expression":"a","components":[{"name":"a","outcome":"x","aggregate":"AGGREGATE_MAX","cap":{"lower_percentile":5e-324,"upper_value":1e100}}]}}`,
 		`{"key":"m","direction":"DIRECTION_INCREASE","ratio":{"numerator":{"outcome":"x","aggregate":"AGGREGATE_SUM"},"denominator":{"name":"n","outcome":"x","aggregate":"AGGREGATE_ANY"}}}`,
 		`{"key":"m","direction":"DIRECTION_INCREASE","formula":{"expression":"-(a + 2.5e3) * b / a","components":[{"name":"a","outcome":"x","aggregate":"AGGREGATE_LAST"},{"name":"b","outcome":"y","aggregate":"AGGREGATE_MIN"}]}}`,
 	} {

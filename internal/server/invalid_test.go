@@ -55,6 +55,11 @@ func newFormula(expression, components string) string {
 	return fmt.Sprintf(`{"metric":{"key":"m","direction":"DIRECTION_INCREASE","formula":{"expression":%q,"components":[%s]}}}`, expression, components)
 }
 
+// newSum is a metric of sums with a cap.
+func newSum(limit string) string {
+	return `{"metric":{"key":"m","direction":"DIRECTION_INCREASE","sum":{"outcome":"purchase","cap":` + limit + `}}}`
+}
+
 func TestInvalidMetrics(t *testing.T) {
 	const create = "MetricService/CreateMetric"
 	invalid := func(name, request, says string, fields ...string) refusal {
@@ -87,6 +92,15 @@ func TestInvalidMetrics(t *testing.T) {
 		invalid("ratio of one name", `{"metric":{"key":"m","direction":"DIRECTION_INCREASE","ratio":{
 			"numerator":{"name":"a","outcome":"x","aggregate":"AGGREGATE_SUM"},"denominator":{"name":"a","outcome":"x","aggregate":"AGGREGATE_COUNT"}}}}`,
 			`"a" is the name of an earlier component`, "metric.ratio.denominator.name"),
+		invalid("cap without a bound", newSum(`{"ignore_zeros":true}`), "needs a bound", "metric.sum.cap"),
+		invalid("cap upside down", newSum(`{"lower_value":2,"upper_value":1.5}`), "must not be below the lower one, 2", "metric.sum.cap.upper_value"),
+		invalid("cap at one percentile", newSum(`{"lower_percentile":50,"upper_percentile":50}`), "must be above the lower one, 50", "metric.sum.cap.upper_percentile"),
+		invalid("zeros ignored by numbers", newSum(`{"upper_value":1,"ignore_zeros":true}`), "only percentiles", "metric.sum.cap.ignore_zeros"),
+		invalid("percentiles 0 and 100", newSum(`{"lower_percentile":0,"upper_percentile":100}`), "", "metric.sum.cap.lower_percentile", "metric.sum.cap.upper_percentile"),
+		invalid("percentile NaN", newSum(`{"upper_percentile":"NaN"}`), "", "metric.sum.cap.upper_percentile"),
+		invalid("endless caps", newSum(`{"lower_value":"-Infinity","upper_value":1.1e100}`), "", "metric.sum.cap.lower_value", "metric.sum.cap.upper_value"),
+		invalid("cap of a component", newFormula("a", `{"name":"a","outcome":"x","aggregate":"AGGREGATE_COUNT","cap":{"lower_value":2,"upper_value":1}}`),
+			"", "metric.formula.components[0].cap.upper_value"),
 		invalid("unknown aggregate", newFormula("a", `{"name":"a","outcome":"x","aggregate":42}`), "", "metric.formula.components[0].aggregate"),
 		invalid("formula without components", newFormula("1", " "), "", "metric.formula.components"),
 		invalid("component without a name", newFormula("a", `{"name":"a","outcome":"x","aggregate":"AGGREGATE_COUNT"},{"outcome":"y","aggregate":"AGGREGATE_COUNT"}`),
@@ -182,6 +196,8 @@ func TestInvalidExperiments(t *testing.T) {
 		invalid("no minimum effect", `"plan":{"minimum_effect":{"relative":0}}`, "greater than 0", "plan.minimum_effect"),
 		invalid("infinite minimum effect", `"plan":{"minimum_effect":{"relative":"Infinity"}}`, "", "plan.minimum_effect.relative"),
 		invalid("stratum that is not kept", `"segments":["country"],"covariates":[{"name":"age","attribute":"years"}],"plan":{"stratify_by":"age"}`, `"age" is not kept`, "plan.stratify_by"),
+		invalid("negative smallest cell", `"plan":{"smallest_cell":-1}`, "", "plan.smallest_cell"),
+		invalid("huge smallest cell", `"plan":{"smallest_cell":1000001}`, "", "plan.smallest_cell"),
 		invalid("negative plan", `"plan":{"planned_subjects":"-1"}`, "", "plan.planned_subjects"),
 		invalid("predicate that does not parse", `"eligibility":"attributes.country = 'PL'"`, "does not parse", "eligibility"),
 		invalid("predicate that is no bool", `"eligibility":"unit + 'x'"`, "must be a bool", "eligibility"),
@@ -277,6 +293,9 @@ func TestInvalidAnalyses(t *testing.T) {
 	summary := func(patch string) string {
 		return with(`{"components":["x"],`+arms(stratum, stratum)+`}`, patch)
 	}
+	weighted := func(control, short string) string {
+		return strings.NewReplacer(`"control":true`, `"control":true,"weight":`+control, `"variant":"short"`, `"variant":"short","weight":`+short).Replace(arms(stratum, stratum))
+	}
 	a.do(t, compare, summary(""))
 	invalid := func(name, patch, says string, fields ...string) refusal {
 		return refusal{name, compare, summary(patch), codes.InvalidArgument, fields, says}
@@ -312,6 +331,10 @@ func TestInvalidAnalyses(t *testing.T) {
 		invalid("too many subjects", arms(stratum, `{"subjects":"9223372036854775807","means":[1],"covariances":[2]}`), "", "arms[1].strata[0].subjects"),
 		invalid("alternative", `"alternative":5`, "", "alternative"),
 		invalid("equivalence without a margin", `"alternative":"ALTERNATIVE_EQUIVALENT"`, "greater than 0", "margin"),
+		invalid("weights of 0", weighted("0", "0"), "sum of the weights", "arms"),
+		invalid("weight below 0", weighted("1", "-1"), "", "arms[1].weight"),
+		invalid("endless weight", weighted(`"Infinity"`, "1"), "", "arms[0].weight"),
+		invalid("weights too large to add", weighted("1.7e308", "1.7e308"), "sum of the weights", "arms"),
 		invalid("margin", `"margin":{"relative":"-Infinity"}`, "", "margin.relative"),
 		invalid("margin without a scale", `"margin":{}`, "", "margin.scale"),
 		invalid("plan", `"plan":{"confidence_level":0.4,"method":17}`, "", "plan.confidence_level", "plan.method"),

@@ -99,7 +99,8 @@ func TestStratifyBy(t *testing.T) {
 		t.Fatal(err)
 	}
 	analysis := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain","segments":["band"]}`)
-	got := &assayv1.CompareSummariesResponse{Arms: analysis.Metrics[0].Arms, Comparisons: analysis.Metrics[0].Comparisons}
+	analysis.Metrics[0].Heterogeneity[0].Attribute = "" // Summaries name none.
+	got := &assayv1.CompareSummariesResponse{Arms: analysis.Metrics[0].Arms, Comparisons: analysis.Metrics[0].Comparisons, Heterogeneity: analysis.Metrics[0].Heterogeneity}
 	if diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.EquateApprox(1e-9, 0)); diff != "" {
 		t.Errorf("AnalyzeExperiment differs from CompareSummaries (-summaries +experiment):\n%s", diff)
 	}

@@ -176,7 +176,7 @@ func TestUpdateDraft(t *testing.T) {
 	got = resp.Experiment
 	want := newRequest(t, "ExperimentService/CreateExperiment", newExperiment(`"key":"checkout-copy","unit":"user","traffic":1,"salt":"checkout-copy","assignment":"ASSIGNMENT_NATIVE",
 		"variants":[{"key":"a","control":true,"weight":1},{"key":"b","weight":1}],"metrics":[{"metric":"purchase_rate","role":"METRIC_ROLE_PRIMARY","objective":"OBJECTIVE_DIFFERENCE"}],
-		"plan":{"method":"METHOD_ALWAYS_VALID","confidence_level":0.95,"correction":"CORRECTION_HOLM"}`)).(*assayv1.CreateExperimentRequest).Experiment
+		"plan":{"method":"METHOD_ALWAYS_VALID","confidence_level":0.95,"correction":"CORRECTION_HOLM","smallest_cell":20}`)).(*assayv1.CreateExperimentRequest).Experiment
 	if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(want,
 		"state", "revision", "phase", "allocation", "etag", "create_time", "update_time")); diff != "" {
 		t.Errorf("replaced (-want +got):\n%s", diff)
