@@ -28,6 +28,10 @@
 // sees only the estimate, its standard error, the degrees of freedom and the
 // number of subjects, so a new method stands beside the old ones.
 //
+// Beside it stand the tests of what a comparison rests on: that the subjects are
+// split as meant ([CheckSampleRatio], [SequentialSampleRatio]), alike before they
+// were exposed ([CheckBalance]), and of one effect ([CheckHeterogeneity]).
+//
 // Before there are data a [Design] asks the same test how likely it is to find
 // an effect, how many subjects that takes, and how small an effect can be found.
 package stats

@@ -281,9 +281,10 @@ type SampleRatio struct {
 	// (Lindon and Malek 2022), which holds however often it is looked at. Absent
 	// without subjects.
 	SequentialPValue *float64 `protobuf:"fixed64,5,opt,name=sequential_p_value,json=sequentialPValue,proto3,oneof" json:"sequential_p_value,omitempty"`
-	// Where the ratio is broken: the segments and days in which the chi-square
-	// test, corrected by Holm over all that were tested, has p < 0.05. At most
-	// 100, those with the smallest p-values.
+	// Where the ratio is broken: the segments that were asked for and the days of
+	// first exposure in which the chi-square test, corrected by Holm over all that
+	// have enough subjects to be tested, has p < 0.05. At most 100, those with the
+	// smallest p-values.
 	BrokenCells   []*SampleRatioCell `protobuf:"bytes,6,rep,name=broken_cells,json=brokenCells,proto3" json:"broken_cells,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -773,9 +774,9 @@ type AppliedCap struct {
 	Lower *float64 `protobuf:"fixed64,2,opt,name=lower,proto3,oneof" json:"lower,omitempty"`
 	// Larger numbers were lowered to this. Absent without such a cap.
 	Upper *float64 `protobuf:"fixed64,3,opt,name=upper,proto3,oneof" json:"upper,omitempty"`
-	// Subjects of all variants whose number was raised.
+	// Analysed subjects of all variants whose number was raised.
 	Raised int64 `protobuf:"varint,4,opt,name=raised,proto3" json:"raised,omitempty"`
-	// Subjects of all variants whose number was lowered.
+	// Analysed subjects of all variants whose number was lowered.
 	Lowered int64 `protobuf:"varint,5,opt,name=lowered,proto3" json:"lowered,omitempty"`
 	// What to know of it, for instance that nothing varies any more.
 	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
@@ -1300,7 +1301,8 @@ func (x *SegmentResult) GetWithheld() bool {
 }
 
 // CovariateBalance compares a covariate, known before exposure, between a
-// variant and the control. The split should leave it balanced.
+// variant and the control, among the subjects that have it. The split should
+// leave it balanced.
 type CovariateBalance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The covariate's name.

@@ -604,7 +604,8 @@ type Plan struct {
 	// it. Segments are compared within phases alone. Empty: none.
 	StratifyBy string `protobuf:"bytes,8,opt,name=stratify_by,json=stratifyBy,proto3" json:"stratify_by,omitempty"`
 	// A segment in which some variant has fewer subjects than this is withheld:
-	// its figures are absent. Default 20.
+	// its figures are absent. A variant without any subject in the experiment does
+	// not count. 0 withholds none. Default 20.
 	SmallestCell  *int32 `protobuf:"varint,9,opt,name=smallest_cell,json=smallestCell,proto3,oneof" json:"smallest_cell,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
