@@ -194,3 +194,30 @@ func TestSummariesAreGuarded(t *testing.T) {
 		t.Errorf("heterogeneity %v", h)
 	}
 }
+
+// TestOutcomesOnlyBeforeExposure: they count for nobody, and the metric says that
+// it has nothing to go by.
+func TestOutcomesOnlyBeforeExposure(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", newMetric(`"proportion":null,"sum":{"outcome":"purchase"}`))
+	a.startPlain(t, `"metrics":[{"metric":"m","role":"METRIC_ROLE_PRIMARY"}],"plan":{"method":"METHOD_FIXED_HORIZON"}`)
+	people := make([]person, 40)
+	for i := range people {
+		people[i].variant = []string{"a", "b"}[i%2]
+	}
+	a.meet(t, people)
+	outcomes := &assayv1.RecordOutcomesRequest{}
+	for i := range people {
+		key := fmt.Sprint("u-", i)
+		outcomes.Outcomes = append(outcomes.Outcomes, &assayv1.Outcome{
+			EventId: key, Subject: &assayv1.Subject{Key: key}, Name: "purchase", Value: proto.Float64(9), OccurredTime: timestamppb.New(exposedAt.Add(-time.Millisecond)),
+		})
+	}
+	if _, err := a.events.RecordOutcomes(t.Context(), outcomes); err != nil {
+		t.Fatal(err)
+	}
+	m := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain"}`).Metrics[0]
+	if c := m.Comparisons[0]; m.Arms[0].GetSubjects() != 20 || m.Arms[0].Mean == nil || *m.Arms[0].Mean != 0 || c.PValue != nil || len(c.Notes) == 0 {
+		t.Errorf("arm %v, comparison %v", m.Arms[0], c)
+	}
+}
