@@ -79,7 +79,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 		}
 	}
 	result.Caps = metric.describeCaps(tally)
-	return result, s.cut(m, t, &result)
+	return result, s.bySegment(m, t, &result)
 }
 
 // compare compares the variants on one metric among some subjects. Each phase

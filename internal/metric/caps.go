@@ -52,9 +52,9 @@ func (c *CapTally) apply(x float64) float64 {
 	return x
 }
 
-// cap caps the present row, and keeps its part of the deferred metrics, which do
+// applyCaps caps the present row, and keeps its part of the deferred metrics, which do
 // not count yet.
-func (f *Fold) cap() {
+func (f *Fold) applyCaps() {
 	for m := range f.caps {
 		if f.closed[m] && !f.study.metrics[m].entry.deferred {
 			f.capMetric(m)
@@ -76,6 +76,7 @@ func (f *Fold) cap() {
 	}
 }
 
+// capMetric caps the present row's components of a metric.
 func (f *Fold) capMetric(m int) {
 	for i, c := range f.study.metrics[m].caps {
 		f.vectors[m][c.component] = f.caps[m][i].apply(f.vectors[m][c.component])

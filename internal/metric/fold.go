@@ -162,7 +162,7 @@ func (f *Fold) Add(row *Row) {
 	}
 	f.locate(row, phase, variant)
 	f.read(row)
-	f.cap()
+	f.applyCaps()
 	f.take()
 }
 

@@ -2,9 +2,9 @@ package metric
 
 import "github.com/assayhq/assay/internal/stats"
 
-// cut compares the variants on one metric segment by segment, and asks whether
+// bySegment compares the variants on one metric segment by segment, and asks whether
 // their effects differ between the values of each.
-func (s *Study) cut(m int, t *Tally, result *Result) error {
+func (s *Study) bySegment(m int, t *Tally, result *Result) error {
 	for i, segment := range t.Segments {
 		from := len(result.Segments)
 		for j, value := range segment.Values {
