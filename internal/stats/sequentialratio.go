@@ -66,8 +66,8 @@ func (s Split) logBayesFactor() float64 {
 		arms++
 		prior, mean := concentration*share, (concentration+n)*share
 		u := (x - expected[i]) / mean
-		if math.IsInf(u, 1) {
-			return u
+		if math.IsInf(u, 0) { // A share of 0, or hardly more. It may be −0.
+			return math.Inf(1)
 		}
 		ratio := math.Log1p(u)
 		sum += mean*((1+u)*ratio-u) - ratio/2 + binet(prior+x) - binet(prior)

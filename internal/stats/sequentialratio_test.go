@@ -2,6 +2,7 @@ package stats
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"math/rand/v2"
 	"testing"
@@ -102,6 +103,7 @@ func TestSequentialSampleRatioEdges(t *testing.T) {
 		{"an empty phase does not count", []Split{{[]int64{0, 0}, []float64{1, 3}}, {[]int64{9, 9}, []float64{1, 1}}}, &one},
 		{"an arm without weight does not count", []Split{{[]int64{9, 9, 0}, []float64{1, 1, 0}}}, &one},
 		{"subjects without weight", []Split{{[]int64{9, 9, 1}, []float64{1, 1, 0}}}, new(float64)},
+		{"subjects with a weight of −0", []Split{{[]int64{9, 9}, []float64{1, math.Copysign(0, -1)}}}, new(float64)},
 		{"one arm", []Split{{[]int64{9}, []float64{1}}}, &one},
 		{"beyond all doubt", []Split{{[]int64{1e15, 0}, []float64{1, 1}}}, new(float64)},
 		{"two where hardly one is expected", []Split{{[]int64{2, 10}, []float64{1e-320, 1}}}, new(float64)},
