@@ -31,7 +31,7 @@ func want(t *testing.T, name string, got *float64, reference, tolerance float64)
 	t.Helper()
 	if got == nil {
 		t.Errorf("%s is absent, want %v", name, reference)
-	} else if math.Abs(*got-reference) > tolerance*math.Abs(reference) {
+	} else if !(math.Abs(*got-reference) <= tolerance*math.Abs(reference)) {
 		t.Errorf("%s = %.15g, want %.15g", name, *got, reference)
 	}
 }

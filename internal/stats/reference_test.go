@@ -11,7 +11,7 @@ import (
 // near fails the test unless got is within a relative error of want.
 func near(t *testing.T, what string, got, want, relative float64) {
 	t.Helper()
-	if math.Abs(got-want) > relative*math.Abs(want) {
+	if !(math.Abs(got-want) <= relative*math.Abs(want)) { // NaN is near nothing.
 		t.Errorf("%s = %.17g, want %.17g (off by %.2g of it)", what, got, want, math.Abs(got/want-1))
 	}
 }
