@@ -32,6 +32,10 @@ type Fold struct {
 	// KeptFrom is the moment before which outcomes have been dropped. Whoever
 	// sets it does so before the first Add; zero if none have.
 	KeptFrom time.Time
+	// OnlyKnown leaves out whoever did not count at the study's earlier moment: for
+	// each metric those who were not exposed or whose window was open. It is set
+	// before the first Add.
+	OnlyKnown bool
 
 	study    *Study
 	asOf     time.Time
@@ -141,6 +145,9 @@ func (s *Study) numbers() int {
 
 // Add takes in one subject.
 func (f *Fold) Add(row *Row) {
+	if f.OnlyKnown && row.KnownExposure.IsZero() {
+		return
+	}
 	if row.Crossover {
 		f.crossovers++
 		return
@@ -213,7 +220,8 @@ func (f *Fold) read(row *Row) {
 	for m := range f.study.metrics {
 		metric := &f.study.metrics[m]
 		closes := metric.entry.closes
-		f.closed[m] = closes == 0 || !row.FirstExposure.Add(closes).After(f.asOf)
+		f.closed[m] = closes == 0 || !row.FirstExposure.Add(closes).After(f.asOf) &&
+			!(f.OnlyKnown && row.KnownExposure.Add(closes).After(f.study.earlier))
 		if !f.closed[m] {
 			f.openWindows[m]++
 			continue

@@ -47,6 +47,7 @@ type Study struct {
 	attributes []string
 	segments   []string
 	deferred   []int // The metrics with a percentile among their caps.
+	earlier    time.Time
 }
 
 // compiled is one metric of a study.
@@ -130,6 +131,17 @@ func (s *Study) Segments() []string { return s.segments }
 // Stratum is the name of the attribute that becomes Row.Stratum; empty for
 // none.
 func (s *Study) Stratum() string { return s.definition.Plan.StratifyBy }
+
+// Since returns the study with an earlier moment, as of which a fold can tell who
+// counted already.
+func (s *Study) Since(earlier time.Time) *Study {
+	since := *s
+	since.earlier = earlier
+	return &since
+}
+
+// Earlier is the moment that [Study.Since] gave; zero for none.
+func (s *Study) Earlier() time.Time { return s.earlier }
 
 // inOrder sorts uses as an analysis shows them, and drops unplanned repeats.
 func inOrder(uses []Use) []Use {

@@ -14,6 +14,9 @@ type Row struct {
 	// Phase is the phase of its first exposure.
 	Phase         int32
 	FirstExposure time.Time
+	// KnownExposure is the first exposure as known at the study's earlier moment;
+	// zero if none was, or the study has no such moment.
+	KnownExposure time.Time
 	// Crossover says that it was seen in two variants of one phase.
 	Crossover bool
 	// Segments holds the text of each of the study's segments at first

@@ -106,11 +106,11 @@ func (q *subjectQuery) arg(v any) string {
 }
 
 // exposedSQL finds each subject's first phase, and in it the first exposure;
-// a subject with two variants there is a crossover.
+// a subject with two variants there is a crossover. More columns can be added.
 const exposedSQL = `SELECT DISTINCT ON (subject_id) subject_id, phase, min(exposed_time) AS first_time,
 		(array_agg(variant ORDER BY exposed_time, variant))[1] AS variant,
 		min(variant) <> max(variant) AS crossover,
-		(array_agg(attributes ORDER BY exposed_time, variant))[1] AS attributes
+		(array_agg(attributes ORDER BY exposed_time, variant))[1] AS attributes%s
 	FROM exposures x
 	WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
 		SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
@@ -139,14 +139,20 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx, study *metric.Study
 		joined = true
 		fmt.Fprintf(&b, ", coalesce(%s, 0)::float8", q.aggregate(c.Component.Aggregate, q.filter(id, c)))
 	}
-	fmt.Fprintf(&b, " FROM (%s) e", exposedSQL)
+	more, known := "", ""
+	if earlier := study.Earlier(); !earlier.IsZero() {
+		more = fmt.Sprintf(", min(min(exposed_time) FILTER (WHERE recorded_time <= %s)) OVER (PARTITION BY subject_id) AS known_time", q.arg(earlier))
+		known = ", e.known_time"
+	}
+	b.WriteString(known)
+	fmt.Fprintf(&b, " FROM (%s) e", fmt.Sprintf(exposedSQL, more))
 	if joined {
 		join, err := q.join(ctx, tx, study, names)
 		if err != nil {
 			return "", err
 		}
 		b.WriteString(join)
-		b.WriteString(" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover, e.attributes")
+		b.WriteString(" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover, e.attributes" + known)
 	}
 	return b.String(), nil
 }
@@ -296,6 +302,10 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 	for i := range row.Values {
 		targets = append(targets, &row.Values[i])
 	}
+	var known *time.Time
+	if !study.Earlier().IsZero() {
+		targets = append(targets, &known)
+	}
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
 			return err
@@ -305,6 +315,10 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 			if n != nil {
 				row.AttributeNumbers[i] = *n
 			}
+		}
+		row.KnownExposure = time.Time{}
+		if known != nil {
+			row.KnownExposure = *known
 		}
 		if err := visit(&row); err != nil {
 			return err

@@ -429,6 +429,48 @@ func TestSubjectsAsOf(t *testing.T) {
 	}
 }
 
+// A study since an earlier moment also tells the first exposures that were known
+// then, in whatever phase.
+func TestSubjectsSince(t *testing.T) {
+	d := newDatabase(t)
+	known := day(20)
+	in := func(subject int, phase int32, at, recorded time.Time) {
+		e := exposure(subject, "a", at)
+		e.Phase = phase
+		recordExposures(t, d.DB, e)
+		exec(t, d.raw, `UPDATE exposures SET recorded_time = $1 WHERE subject_id = $2 AND exposed_time = $3`, recorded, [16]byte(subjectID(subject)), at)
+	}
+	later := known.Add(time.Microsecond)
+	in(1, 1, day(3), known)
+	in(2, 1, day(4), later)
+	in(3, 1, day(6), known)
+	in(3, 1, day(5), later) // An earlier exposure came late.
+	in(4, 2, day(8), known) // A first phase came late.
+	in(4, 1, day(7), later)
+	in(5, 2, day(10), later)
+	in(5, 1, day(9), known)
+	recordOutcomes(t, d.DB, outcome("x", 1, day(3, 1), 1.0, ""))
+	want := map[string]string{"3": "3", "4": "0", "5": "6", "7": "8", "9": "9"} // Day of the first exposure → of the known one.
+	for _, columns := range [][]metric.Column{nil, {{Component: component(experiment.AggregateSum)}}} {
+		study := studyOf(t, columns, nil, []string{"country"})
+		got := map[string]string{}
+		rows, _ := d.subjects(t, 7, forever, study.Since(known))
+		for _, r := range rows {
+			day := r.KnownExposure.UTC().Day()
+			if r.KnownExposure.IsZero() {
+				day = 0
+			}
+			got[fmt.Sprint(r.FirstExposure.UTC().Day())] = fmt.Sprint(day)
+		}
+		if diff := cmp.Diff(want, got); diff != "" || len(rows) != 5 {
+			t.Errorf("%d rows (-want +got):\n%s", len(rows), diff)
+		}
+		if rows, _ = d.subjects(t, 7, forever, study); len(rows) != 5 || !rows[0].KnownExposure.IsZero() {
+			t.Errorf("without an earlier moment: %v", rows)
+		}
+	}
+}
+
 func TestSubjectsEndsWithTheVisitor(t *testing.T) {
 	d := newDatabase(t)
 	recordExposures(t, d.DB, exposure(1, "a", day(3)), exposure(2, "a", day(3)))

@@ -126,10 +126,7 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	shares := map[int32][]float64{}
-	for i := range phases {
-		shares[phases[i].Phase] = e.SharesOf(&phases[i])
-	}
+	shares := sharesOf(e, phases)
 	analysis, record, err := s.runStudy(ctx, e.ID, study, shares, asOf)
 	if err != nil {
 		return nil, err
@@ -150,6 +147,16 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	resp.Plan = toPlan(&def.Plan)
 	record.Result, err = proto.Marshal(resp)
 	return record, err
+}
+
+// sharesOf returns the shares that the experiment's variants are due in each
+// phase, of which it is given the last revisions.
+func sharesOf(e *experiment.Experiment, phases []experiment.Revision) map[int32][]float64 {
+	shares := map[int32][]float64{}
+	for i := range phases {
+		shares[phases[i].Phase] = e.SharesOf(&phases[i])
+	}
+	return shares
 }
 
 // runStudy folds what was recorded of an experiment or a holdout and analyses
@@ -177,18 +184,28 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 // subjects that were ever pinned.
 func (s *analysisService) tally(ctx context.Context, id int32, study *metric.Study, asOf time.Time) (*metric.Tally, int64, error) {
 	fold := study.NewFold(asOf)
-	var err error
-	if fold.KeptFrom, err = s.DB.KeptFrom(ctx); err != nil {
-		return nil, 0, err
-	}
-	overridden, err := s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
-		fold.Add(row)
-		return nil
-	})
+	overridden, err := s.fold(ctx, id, study, asOf, fold)
 	if err != nil {
 		return nil, 0, err
 	}
 	return fold.Tally(), overridden, nil
+}
+
+// fold adds what was recorded to folds of one study, in one pass.
+func (s *analysisService) fold(ctx context.Context, id int32, study *metric.Study, asOf time.Time, folds ...*metric.Fold) (overridden int64, err error) {
+	keptFrom, err := s.DB.KeptFrom(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range folds {
+		f.KeptFrom = keptFrom
+	}
+	return s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
+		for _, f := range folds {
+			f.Add(row)
+		}
+		return nil
+	})
 }
 
 // newAnalysis returns the record of an analysis that is made now, under an id

@@ -73,20 +73,13 @@ func (s *experimentService) basis(ctx context.Context, e *experiment.Experiment,
 	basis := &metric.Basis{
 		Verdict:     metric.Verdict{Action: actions.from(analysis.GetVerdict().GetAction()), Variant: analysis.GetVerdict().GetVariant()},
 		SampleRatio: sampleRatioVerdicts.from(analysis.GetSampleRatio().GetVerdict()),
+		Results:     storedResults(analysis),
 	}
 	for _, observed := range analysis.GetSampleRatio().GetObserved() {
 		basis.Subjects += observed
 	}
 	for _, m := range analysis.Metrics {
-		result := metric.Result{Metric: m.Metric, Role: roles.from(m.Role), Objective: objectives.from(m.Objective)}
-		for _, c := range m.Comparisons {
-			result.Comparisons = append(result.Comparisons, metric.Comparison{
-				Variant: c.Variant, Difference: metric.Interval{Estimate: c.GetDifference().Estimate},
-				Significant: c.Significant, Guardrail: guardrailVerdicts.from(c.Guardrail),
-			})
-		}
-		basis.Results = append(basis.Results, result)
-		if result.Role == experiment.RolePrimary {
+		if m.Role == assayv1.MetricRole_METRIC_ROLE_PRIMARY {
 			primary, err := s.DB.Metric(ctx, m.Metric, m.MetricRevision)
 			if err != nil {
 				return nil, err
@@ -97,6 +90,23 @@ func (s *experimentService) basis(ctx context.Context, e *experiment.Experiment,
 	var err error
 	basis.Newer, err = s.DB.ExposedSince(ctx, e.ID, stored.AsOfTime)
 	return basis, err
+}
+
+// storedResults reads back what a stored analysis says of its metrics, as far as
+// decisions and later analyses go by it.
+func storedResults(analysis *assayv1.AnalyzeExperimentResponse) []metric.Result {
+	var results []metric.Result
+	for _, m := range analysis.Metrics {
+		result := metric.Result{Metric: m.Metric, Role: roles.from(m.Role), Objective: objectives.from(m.Objective)}
+		for _, c := range m.Comparisons {
+			result.Comparisons = append(result.Comparisons, metric.Comparison{
+				Variant: c.Variant, Difference: metric.Interval{Estimate: c.GetDifference().Estimate}, StandardError: c.StandardError,
+				Significant: c.Significant, Guardrail: guardrailVerdicts.from(c.Guardrail),
+			})
+		}
+		results = append(results, result)
+	}
+	return results
 }
 
 // toConclusion returns how an experiment ended, nil if it has not.

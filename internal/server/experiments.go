@@ -46,14 +46,9 @@ func (s *experimentService) GetExperiment(ctx context.Context, req *assayv1.GetE
 		return nil, err
 	}
 	if number := req.GetRevision(); number != 0 && number != e.Current.Number {
-		revisions, err := s.DB.ExperimentRevisions(ctx, e.ID, number+1, 1)
-		if err != nil {
+		if e.Current, err = s.revision(ctx, e, number); err != nil {
 			return nil, err
 		}
-		if len(revisions) == 0 || revisions[0].Number != number {
-			return nil, experiment.Errorf(experiment.ErrNotFound, "REVISION_NOT_FOUND", "the experiment %q has no revision %d", req.Key, number)
-		}
-		e.Current = revisions[0]
 	}
 	return &assayv1.GetExperimentResponse{Experiment: toExperiment(e)}, nil
 }

@@ -61,6 +61,18 @@ func (s *experimentService) ListExperimentRevisions(ctx context.Context, req *as
 	return resp, nil
 }
 
+// revision returns one of an experiment's revisions.
+func (s *services) revision(ctx context.Context, e *experiment.Experiment, number int32) (experiment.Revision, error) {
+	revisions, err := s.DB.ExperimentRevisions(ctx, e.ID, number+1, 1)
+	if err != nil {
+		return experiment.Revision{}, err
+	}
+	if len(revisions) == 0 || revisions[0].Number != number {
+		return experiment.Revision{}, experiment.Errorf(experiment.ErrNotFound, "REVISION_NOT_FOUND", "the experiment %q has no revision %d", e.Key, number)
+	}
+	return revisions[0], nil
+}
+
 func atRevision(e *experiment.Experiment, r experiment.Revision) *assayv1.Experiment {
 	of := *e
 	of.Current = r

@@ -1148,13 +1148,17 @@ func (x *CompareSummariesResponse) GetHeterogeneity() []*Heterogeneity {
 	return nil
 }
 
-// CompareAnalysesRequest names two stored analyses.
+// CompareAnalysesRequest names two stored analyses: by their ids, or by their
+// experiment.
 type CompareAnalysesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the earlier one.
+	// The id of the earlier one: that of the earlier `as_of_time`.
 	FromAnalysisId string `protobuf:"bytes,1,opt,name=from_analysis_id,json=fromAnalysisId,proto3" json:"from_analysis_id,omitempty"`
 	// The id of the later one.
-	ToAnalysisId  string `protobuf:"bytes,2,opt,name=to_analysis_id,json=toAnalysisId,proto3" json:"to_analysis_id,omitempty"`
+	ToAnalysisId string `protobuf:"bytes,2,opt,name=to_analysis_id,json=toAnalysisId,proto3" json:"to_analysis_id,omitempty"`
+	// The experiment's key, in place of the ids: the two analyses of it that were
+	// made last.
+	Experiment    string `protobuf:"bytes,3,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1203,16 +1207,27 @@ func (x *CompareAnalysesRequest) GetToAnalysisId() string {
 	return ""
 }
 
+func (x *CompareAnalysesRequest) GetExperiment() string {
+	if x != nil {
+		return x.Experiment
+	}
+	return ""
+}
+
 // CompareAnalysesResponse says what changed.
 type CompareAnalysesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the earlier analysis.
+	FromAnalysisId string `protobuf:"bytes,1,opt,name=from_analysis_id,json=fromAnalysisId,proto3" json:"from_analysis_id,omitempty"`
+	// The id of the later one.
+	ToAnalysisId string `protobuf:"bytes,2,opt,name=to_analysis_id,json=toAnalysisId,proto3" json:"to_analysis_id,omitempty"`
 	// What differs between the definitions and requests, one sentence each.
-	DefinitionChanges []string `protobuf:"bytes,1,rep,name=definition_changes,json=definitionChanges,proto3" json:"definition_changes,omitempty"`
+	DefinitionChanges []string `protobuf:"bytes,3,rep,name=definition_changes,json=definitionChanges,proto3" json:"definition_changes,omitempty"`
 	// The change of each comparison that both analyses have.
-	Changes []*EstimateChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Metrics and variants that only one of them has, one sentence each, and why
-	// a share cannot be told.
-	Notes         []string `protobuf:"bytes,3,rep,name=notes,proto3" json:"notes,omitempty"`
+	Changes []*EstimateChange `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
+	// What only one of them has, subjects that were erased since, and why a share
+	// is absent.
+	Notes         []string `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1247,6 +1262,20 @@ func (*CompareAnalysesResponse) Descriptor() ([]byte, []int) {
 	return file_assay_v1_analysis_service_proto_rawDescGZIP(), []int{14}
 }
 
+func (x *CompareAnalysesResponse) GetFromAnalysisId() string {
+	if x != nil {
+		return x.FromAnalysisId
+	}
+	return ""
+}
+
+func (x *CompareAnalysesResponse) GetToAnalysisId() string {
+	if x != nil {
+		return x.ToAnalysisId
+	}
+	return ""
+}
+
 func (x *CompareAnalysesResponse) GetDefinitionChanges() []string {
 	if x != nil {
 		return x.DefinitionChanges
@@ -1269,7 +1298,9 @@ func (x *CompareAnalysesResponse) GetNotes() []string {
 }
 
 // EstimateChange is how the estimate of a difference changed, and why. The
-// shares add up to `to` − `from`.
+// shares add up to `to` − `from`, and what is as small as rounding is 0. They are
+// absent where they cannot be told: where there is no estimate, or where outcomes
+// have been dropped from the database.
 type EstimateChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The metric's key.
@@ -1280,15 +1311,18 @@ type EstimateChange struct {
 	From *float64 `protobuf:"fixed64,3,opt,name=from,proto3,oneof" json:"from,omitempty"`
 	// The difference in the later one.
 	To *float64 `protobuf:"fixed64,4,opt,name=to,proto3,oneof" json:"to,omitempty"`
-	// By subjects that were erased since the earlier analysis, of what it knew.
+	// By subjects that were erased since: what that does to the earlier analysis,
+	// less what it does to the later one. The other shares are of those who are
+	// left.
 	ByErasures *float64 `protobuf:"fixed64,5,opt,name=by_erasures,json=byErasures,proto3,oneof" json:"by_erasures,omitempty"`
-	// By the definition: other revisions of metrics, variants, covariates or
-	// plan.
+	// By the definition: another revision of a metric that was only asked for, or
+	// other variants. All else is sealed.
 	ByDefinition *float64 `protobuf:"fixed64,6,opt,name=by_definition,json=byDefinition,proto3,oneof" json:"by_definition,omitempty"`
-	// By events of the same subjects that were recorded after the earlier
-	// analysis.
+	// By what was recorded later of the subjects that the earlier analysis counted:
+	// outcomes, exposures, and pins, by which they no longer count.
 	ByLateEvents *float64 `protobuf:"fixed64,7,opt,name=by_late_events,json=byLateEvents,proto3,oneof" json:"by_late_events,omitempty"`
-	// By subjects that the earlier analysis did not count.
+	// By subjects that the earlier analysis did not count: they were not exposed
+	// yet, or their window was open.
 	ByNewSubjects *float64 `protobuf:"fixed64,8,opt,name=by_new_subjects,json=byNewSubjects,proto3,oneof" json:"by_new_subjects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2347,14 +2381,19 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\vcomparisons\x18\x02 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x128\n" +
 	"\fsample_ratio\x18\x03 \x01(\v2\x15.assay.v1.SampleRatioR\vsampleRatio\x124\n" +
 	"\abalance\x18\x04 \x03(\v2\x1a.assay.v1.CovariateBalanceR\abalance\x12=\n" +
-	"\rheterogeneity\x18\x05 \x03(\v2\x17.assay.v1.HeterogeneityR\rheterogeneity\"|\n" +
-	"\x16CompareAnalysesRequest\x122\n" +
-	"\x10from_analysis_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x0efromAnalysisId\x12.\n" +
-	"\x0eto_analysis_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\ftoAnalysisId\"\x92\x01\n" +
-	"\x17CompareAnalysesResponse\x12-\n" +
-	"\x12definition_changes\x18\x01 \x03(\tR\x11definitionChanges\x122\n" +
-	"\achanges\x18\x02 \x03(\v2\x18.assay.v1.EstimateChangeR\achanges\x12\x14\n" +
-	"\x05notes\x18\x03 \x03(\tR\x05notes\"\xf1\x02\n" +
+	"\rheterogeneity\x18\x05 \x03(\v2\x17.assay.v1.HeterogeneityR\rheterogeneity\"\xc5\x01\n" +
+	"\x16CompareAnalysesRequest\x125\n" +
+	"\x10from_analysis_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x0efromAnalysisId\x121\n" +
+	"\x0eto_analysis_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\ftoAnalysisId\x12A\n" +
+	"\n" +
+	"experiment\x18\x03 \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
+	"experiment\"\xe2\x01\n" +
+	"\x17CompareAnalysesResponse\x12(\n" +
+	"\x10from_analysis_id\x18\x01 \x01(\tR\x0efromAnalysisId\x12$\n" +
+	"\x0eto_analysis_id\x18\x02 \x01(\tR\ftoAnalysisId\x12-\n" +
+	"\x12definition_changes\x18\x03 \x03(\tR\x11definitionChanges\x122\n" +
+	"\achanges\x18\x04 \x03(\v2\x18.assay.v1.EstimateChangeR\achanges\x12\x14\n" +
+	"\x05notes\x18\x05 \x03(\tR\x05notes\"\xf1\x02\n" +
 	"\x0eEstimateChange\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x17\n" +

@@ -63,10 +63,13 @@ type AnalysisServiceClient interface {
 	ListAnalyses(ctx context.Context, in *ListAnalysesRequest, opts ...grpc.CallOption) (*ListAnalysesResponse, error)
 	// CompareAnalyses says what changed between two stored analyses of one
 	// experiment: how much of the difference in each estimate comes from subjects
-	// that were new, events that came late, the definition, and erasures.
+	// that were new, events that came late, the definition, and erasures. It makes
+	// both of them again from what is recorded, and stores nothing.
 	//
 	// NOT_FOUND if one of them is unknown, INVALID_ARGUMENT if they are not of the
-	// same experiment.
+	// same experiment or in the wrong order, or one is of a holdout,
+	// FAILED_PRECONDITION if the experiment has fewer than two, ABORTED if one of
+	// its subjects was erased meanwhile.
 	CompareAnalyses(ctx context.Context, in *CompareAnalysesRequest, opts ...grpc.CallOption) (*CompareAnalysesResponse, error)
 	// GetTimeline shows how an effect came about: cumulative by day, by days since
 	// exposure (novelty), and by the day of exposure (cohorts).
@@ -212,10 +215,13 @@ type AnalysisServiceServer interface {
 	ListAnalyses(context.Context, *ListAnalysesRequest) (*ListAnalysesResponse, error)
 	// CompareAnalyses says what changed between two stored analyses of one
 	// experiment: how much of the difference in each estimate comes from subjects
-	// that were new, events that came late, the definition, and erasures.
+	// that were new, events that came late, the definition, and erasures. It makes
+	// both of them again from what is recorded, and stores nothing.
 	//
 	// NOT_FOUND if one of them is unknown, INVALID_ARGUMENT if they are not of the
-	// same experiment.
+	// same experiment or in the wrong order, or one is of a holdout,
+	// FAILED_PRECONDITION if the experiment has fewer than two, ABORTED if one of
+	// its subjects was erased meanwhile.
 	CompareAnalyses(context.Context, *CompareAnalysesRequest) (*CompareAnalysesResponse, error)
 	// GetTimeline shows how an effect came about: cumulative by day, by days since
 	// exposure (novelty), and by the day of exposure (cohorts).
