@@ -17,6 +17,8 @@
 //     can be stored and, but for its days, analysed again.
 //   - [Study.Analyze] compares the variants of a tally by the experiment's plan
 //     and draws the verdict. [Study.Timeline] compares them day by day.
+//     [Study.Deviations] says how the analysis departs from that plan, [Objections]
+//     what speaks against a decision by it, and [Again] what changed between two.
 //     [Summaries] enters at this step with aggregates that a caller brings.
 //
 // Before there are subjects, [Planned] answers how many it takes, from figures

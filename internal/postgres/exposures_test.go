@@ -222,6 +222,19 @@ func TestExposedSubjects(t *testing.T) {
 	}
 }
 
+// A subject is new since a moment if nothing of it was recorded before.
+func TestExposedSince(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "short", day(3)), exposure(2, "short", day(3)), of(8, exposure(4, "short", day(3))))
+	then := scalar[time.Time](t, d.raw, `SELECT clock_timestamp()`)
+	recordExposures(t, d.DB, exposure(1, "short", day(2)), exposure(1, "control", day(4)), exposure(3, "short", day(3)), exposure(3, "control", day(3)))
+	for at, want := range map[time.Time]int64{{}: 3, then: 1, forever: 0} {
+		if got, err := d.ExposedSince(t.Context(), 7, at); err != nil || got != want {
+			t.Errorf("since %v: %d, %v; want %d", at, got, err, want)
+		}
+	}
+}
+
 // Exposures that are known write no WAL, in whatever order they come again. What
 // Postgres itself writes now and then only adds to it, so that one repeat of
 // several without any is proof.

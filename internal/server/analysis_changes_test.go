@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
@@ -299,4 +301,39 @@ func TestCompareOtherAnalyses(t *testing.T) {
 		{"both ways", compareAnalyses, `{"experiment":"plain","to_analysis_id":"` + to + `"}`, codes.InvalidArgument, []string{"to_analysis_id"}, "must be left out"},
 		{"no id", compareAnalyses, pair("x", to), codes.InvalidArgument, []string{"from_analysis_id"}, ""},
 	})
+}
+
+// Where outcomes have been dropped since, nobody can tell what an erasure did.
+func TestCompareDropped(t *testing.T) {
+	a, address := newAPIAt(t)
+	a.do(t, "MetricService/CreateMetric", revenue)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"assignment":"ASSIGNMENT_EXTERNAL","metrics":[{"metric":"revenue","role":"METRIC_ROLE_PRIMARY"}]`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	list := buyers()
+	list[5].erased = "between"
+	a.exposeBuyers(t, "plain", list, false)
+	a.pay(t, "early", list, func(b *buyer) []float64 { return b.paid })
+	a.do(t, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain"}`)
+	a.eraseBuyers(t, list, "between")
+	a.do(t, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain"}`)
+	compare := func() *assayv1.CompareAnalysesResponse {
+		return call[*assayv1.CompareAnalysesResponse](t, a, compareAnalyses, `{"experiment":"plain"}`)
+	}
+	if got := compare(); got.Changes[0].GetByErasures() == 0 {
+		t.Fatalf("before outcomes were dropped: %v", got)
+	}
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, statement := range []string{`DELETE FROM outcomes`, `INSERT INTO settings VALUES ('outcomes_kept_from', '2026-02-01T00:00:00Z')`} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := compare()
+	if c := got.Changes[0]; c.From == nil || c.To == nil || c.ByErasures != nil || c.ByNewSubjects != nil || !strings.Contains(got.Notes[0], "outcomes have been dropped") {
+		t.Errorf("after outcomes were dropped: %v", got)
+	}
 }
