@@ -280,6 +280,17 @@ func TestCompareOtherAnalyses(t *testing.T) {
 		t.Errorf("changes %v: a pin took a subject away, by which the difference went from %v to %v", got.Changes, before, after)
 	}
 
+	// Of two of one moment, that which was made first is the earlier one.
+	var made []string
+	for _, metrics := range []string{`[]`, `["purchase_rate"]`} {
+		request := `{"experiment":"plain","as_of_time":"2026-01-20T00:00:00Z","metrics":` + metrics + `}`
+		made = append(made, call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", request).AnalysisId)
+	}
+	got = call[*assayv1.CompareAnalysesResponse](t, a, compareAnalyses, `{"experiment":"plain"}`)
+	if got.FromAnalysisId != made[0] || got.ToAnalysisId != made[1] || len(got.Notes) != 2 || !strings.HasPrefix(got.Notes[0], "b on revenue: there is no estimate") {
+		t.Errorf("of one moment, before any subject: %v; want %s with %s", got, made[0], made[1])
+	}
+
 	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"key":"other","metrics":[{"metric":"revenue","role":"METRIC_ROLE_PRIMARY"}]`))
 	a.do(t, "ExperimentService/StartExperiment", `{"key":"other"}`)
 	other := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"other"}`).AnalysisId
@@ -310,12 +321,13 @@ func TestCompareDropped(t *testing.T) {
 	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"assignment":"ASSIGNMENT_EXTERNAL","metrics":[{"metric":"revenue","role":"METRIC_ROLE_PRIMARY"}]`))
 	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
 	list := buyers()
-	list[5].erased = "between"
+	list[5].erased, list[6].erased = "between", "after"
 	a.exposeBuyers(t, "plain", list, false)
 	a.pay(t, "early", list, func(b *buyer) []float64 { return b.paid })
 	a.do(t, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain"}`)
 	a.eraseBuyers(t, list, "between")
 	a.do(t, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain"}`)
+	a.eraseBuyers(t, list, "after")
 	compare := func() *assayv1.CompareAnalysesResponse {
 		return call[*assayv1.CompareAnalysesResponse](t, a, compareAnalyses, `{"experiment":"plain"}`)
 	}
