@@ -97,6 +97,8 @@ type Comparison struct {
 	Statistic, PValue *float64
 	// Opposite is the p-value of the opposite, as in Inference.
 	Opposite *float64
+	// Boundary is that of a group-sequential look, for the statistic.
+	Boundary *float64
 	Notes    []string
 }
 

@@ -60,10 +60,10 @@ func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value float64,
 	c.note(inference.Note)
 	out.StandardError = present(deviation)
 	out.Lower, out.Upper = inference.Lower, inference.Upper
-	if r.Test.Method == FixedHorizon && inference.PValue != nil {
+	if r.Test.Method != AlwaysValid && inference.PValue != nil {
 		out.DegreesOfFreedom = present(degrees)
 	}
 	if r.Margin.Scale == scale {
-		c.Statistic, c.PValue, c.Opposite = inference.Statistic, inference.PValue, inference.Opposite
+		c.Statistic, c.PValue, c.Opposite, c.Boundary = inference.Statistic, inference.PValue, inference.Opposite, inference.Boundary
 	}
 }

@@ -13,6 +13,9 @@ const (
 	// AlwaysValid is an asymptotic confidence sequence. It holds at all times
 	// together, so it may be looked at as often as one likes.
 	AlwaysValid
+	// GroupSequential judges by the boundaries of a [Schedule], with Student's t
+	// in place of the normal distribution. It holds at all its looks together.
+	GroupSequential
 )
 
 // An Alternative is the side on which the effect is sought.
@@ -40,10 +43,13 @@ type Test struct {
 	// ConfidenceLevel lies above 0.5 and below 1.
 	ConfidenceLevel float64
 	// PlannedSubjects is where an always-valid interval is tightest, counted
-	// over both compared arms; 0 is DefaultPlannedSubjects. The other method
-	// does not use it.
+	// over both compared arms; 0 is DefaultPlannedSubjects. The other methods do
+	// not use it.
 	PlannedSubjects int64
 	Alternative     Alternative
+	// Schedule is that of a group-sequential test, which judges nothing without
+	// one: between the looks.
+	Schedule *Schedule
 }
 
 // Evidence is what a method needs to know of an estimate.
@@ -53,7 +59,7 @@ type Evidence struct {
 	// DegreesOfFreedom of the standard error; +Inf if it is known exactly.
 	// Always-valid inference does not use it.
 	DegreesOfFreedom float64
-	// Subjects of both compared arms. Fixed-horizon inference does not use it.
+	// Subjects of both compared arms. Only always-valid inference uses it.
 	Subjects int64
 }
 
@@ -69,6 +75,9 @@ type Inference struct {
 	// Equivalent on the estimate's side. It is nil for TwoSided, which asks for
 	// both sides.
 	Opposite *float64
+	// Boundary is the size of the statistic from which on a group-sequential
+	// look is significant.
+	Boundary *float64
 	Note     string
 }
 
@@ -88,7 +97,7 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 		return Inference{Note: "The numbers are too large to compute with: no interval and no p-value."}
 	case e.StandardError == 0:
 		return Inference{Note: "The variance is zero: no interval and no p-value."}
-	case t.Method == FixedHorizon && !(e.DegreesOfFreedom > 0),
+	case t.Method != AlwaysValid && !(e.DegreesOfFreedom > 0),
 		t.Method == AlwaysValid && e.Subjects < 1:
 		return Inference{Note: "There are too few subjects for a variance: no interval and no p-value."}
 	}
@@ -100,10 +109,14 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 			side, null = Greater, -null
 		}
 	}
-	half := t.critical(1-t.ConfidenceLevel, e) * e.StandardError
-	lower, upper := e.Estimate-half, e.Estimate+half
 	statistic := (e.Estimate - null) / e.StandardError
-	if !finite(lower) || !finite(upper) || !finite(statistic) {
+	if note := t.silence(); note != "" && finite(statistic) {
+		return Inference{Statistic: &statistic, Note: note}
+	}
+	critical := t.critical(1-t.ConfidenceLevel, e)
+	half := critical * e.StandardError
+	lower, upper := e.Estimate-half, e.Estimate+half
+	if !finite(statistic) || t.Method != GroupSequential && !(finite(lower) && finite(upper)) {
 		return Inference{Note: "The numbers are too large to compute with: no interval and no p-value."}
 	}
 	p := t.pValue(side, statistic, e)
@@ -111,6 +124,13 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 	if side != TwoSided {
 		opposite := t.pValue(Greater+Less-side, statistic, e) // On the other side.
 		inference.Opposite = &opposite
+	}
+	if t.Method == GroupSequential {
+		if !finite(lower) || !finite(upper) {
+			inference.Note = "This look spends so little of the error rate that no result could be significant: no interval."
+			return inference
+		}
+		inference.Boundary = &critical
 	}
 	if t.Alternative != Less {
 		inference.Lower = &lower
@@ -121,6 +141,20 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 	return inference
 }
 
+// silence says why a group-sequential test judges nothing; it is empty if it
+// does judge.
+func (t Test) silence() string {
+	switch {
+	case t.Method != GroupSequential:
+		return ""
+	case t.Schedule == nil:
+		return "A group-sequential plan is judged at its looks only, and this is none: no interval and no p-value."
+	case t.Schedule.idle:
+		return "Too little has been added since the look before: no interval and no p-value."
+	}
+	return ""
+}
+
 // critical is how many standard errors an interval of level 1 − alpha reaches
 // to each side on which it has a bound. For an always-valid test alpha may
 // differ from the plan's; the shape of the boundary stays the plan's.
@@ -128,8 +162,12 @@ func (t Test) critical(alpha float64, e Evidence) float64 {
 	if t.Method == AlwaysValid {
 		return mixtureCritical(alpha, t.intrinsicTime(e.Subjects))
 	}
-	if t.Alternative == TwoSided {
+	twoSided := t.Alternative == TwoSided
+	if twoSided {
 		alpha /= 2
+	}
+	if t.Method == GroupSequential {
+		return t.Schedule.critical(alpha, e.DegreesOfFreedom, twoSided)
 	}
 	return studentUpperQuantile(alpha, e.DegreesOfFreedom)
 }
@@ -143,13 +181,20 @@ func (t Test) pValue(side Alternative, statistic float64, e Evidence) float64 {
 		}
 		return mixturePValue(statistic, t.intrinsicTime(e.Subjects))
 	}
+	rate := func(statistic float64) float64 {
+		tail := studentUpperTail(statistic, e.DegreesOfFreedom)
+		if t.Method == GroupSequential {
+			return t.Schedule.rate(tail, side == TwoSided)
+		}
+		return tail
+	}
 	switch side {
 	case Greater:
-		return studentUpperTail(statistic, e.DegreesOfFreedom)
+		return rate(statistic)
 	case Less:
-		return studentUpperTail(-statistic, e.DegreesOfFreedom)
+		return rate(-statistic)
 	default:
-		return 2 * studentUpperTail(math.Abs(statistic), e.DegreesOfFreedom)
+		return math.Min(1, 2*rate(math.Abs(statistic)))
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"gonum.org/v1/gonum/integrate/quad"
 )
 
-// legendre holds the nodes and weights of Gauss and Legendre's rule on [0, 1].
+// legendre holds the nodes, rising, and the weights of Gauss and Legendre's rule
+// on [0, 1].
 var legendre = func() (rule struct{ nodes, weights [20]float64 }) {
 	quad.Legendre{}.FixedLocations(rule.nodes[:], rule.weights[:], 0, 1)
+	slices.Sort(rule.nodes[:]) // The weights are symmetric.
 	return rule
 }()
 

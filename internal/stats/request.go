@@ -101,7 +101,7 @@ func (r *Request) checkCovariates(f *faults, dim int) {
 
 // check refuses a test that says nothing.
 func (t Test) check(f *faults) {
-	if t.Method != FixedHorizon && t.Method != AlwaysValid {
+	if t.Method < FixedHorizon || t.Method > GroupSequential {
 		f.add("method", "method %d is not known", t.Method)
 	}
 	if !(t.ConfidenceLevel > 0.5 && t.ConfidenceLevel < 1) {
@@ -109,6 +109,9 @@ func (t Test) check(f *faults) {
 	}
 	if t.PlannedSubjects < 0 {
 		f.add("planned_subjects", "it is not negative, and %d is", t.PlannedSubjects)
+	}
+	if t.Method != GroupSequential && t.Schedule != nil {
+		f.add("looks", "only a group-sequential test has looks")
 	}
 	if t.Alternative < TwoSided || t.Alternative > Equivalent {
 		f.add("alternative", "alternative %d is not known", t.Alternative)

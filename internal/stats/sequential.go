@@ -1,0 +1,139 @@
+package stats
+
+import (
+	"fmt"
+	"math"
+	"sync"
+)
+
+// A Spending says how a group-sequential test spreads its error rate over the
+// looks. It is the α(t) of Lan and DeMets (1983), Discrete sequential boundaries
+// for clinical trials, on each side of a two-sided test with half of the rate,
+// as R's rpact has them (typeOfDesign "asOF" and "asP").
+type Spending int
+
+const (
+	// OBrienFleming spends little at early looks: 2 − 2Φ(z(1 − α/2)/√t).
+	OBrienFleming Spending = iota + 1
+	// Pocock spends about alike at all looks: α ln(1 + (e − 1)t).
+	Pocock
+)
+
+// Spent is the error rate spent up to a time, of a test at level 1 − alpha.
+func (s Spending) Spent(alpha, time float64, alternative Alternative) float64 {
+	if alternative == TwoSided {
+		return 2 * s.side(alpha/2, time)
+	}
+	return s.side(alpha, time)
+}
+
+// side is what one side of a test spends of its rate up to a time.
+func (s Spending) side(rate, time float64) float64 {
+	switch {
+	case time >= 1:
+		return rate
+	case s == Pocock:
+		return rate * math.Log1p((math.E-1)*time)
+	}
+	return 2 * normalUpperTail(normalUpperQuantile(rate/2)/math.Sqrt(time))
+}
+
+const (
+	// leastGrowth is by what share the information has to grow for a look to
+	// count. Less is not worth a look, and boundaries of looks that are close
+	// together are long to compute.
+	leastGrowth = 1e-3
+	// leastChance is the chance of crossing, on one side, below which a look has
+	// no boundary: it could not be written.
+	leastChance = 1e-300
+)
+
+// A Look is one look of a group-sequential test.
+type Look struct {
+	// Time decides how much of the error rate has been spent: the share of what
+	// was planned. From 1 on all of it has.
+	Time float64
+	// Information is what the estimate then rests on, in any unit, such as the
+	// number of subjects.
+	Information float64
+}
+
+// A Schedule is the looks of a group-sequential test up to the present one, at
+// whatever level it is made. It is immutable, computes its boundaries once for
+// all estimates that it judges, and may be used by several goroutines.
+type Schedule struct {
+	spending Spending
+	looks    []Look // Those that count, the present one last.
+	idle     bool   // Whether the present one does not count.
+	oneSided func() *curve
+	twoSided func() *curve
+}
+
+// NewSchedule returns the schedule of looks, the present one last. Their times
+// have to be above 0 and rise, and only the last may be 1 or more. A look at
+// which the information has not grown by a thousandth spends nothing and judges
+// nothing. The error is an [InvalidError], or several joined.
+func NewSchedule(spending Spending, looks []Look) (*Schedule, error) {
+	var f faults
+	if spending != OBrienFleming && spending != Pocock {
+		f.add("spending", "spending %d is not known", spending)
+	}
+	if len(looks) == 0 {
+		f.add("looks", "there are none")
+	}
+	s := &Schedule{spending: spending}
+	time, information := 0.0, 0.0
+	for i, look := range looks {
+		field := fmt.Sprintf("looks[%d]", i)
+		switch {
+		case !finite(look.Time) || !finite(look.Information) || look.Information < 0:
+			f.add(field, "its time and its information are finite, and the information is not negative")
+		case !(look.Time > time):
+			f.add(field, "the times rise from above 0, and %v does not lie above %v", look.Time, time)
+		case look.Time >= 1 && i < len(looks)-1:
+			f.add(field, "a look at 1 or later is the last one, and %v has others after it", look.Time)
+		}
+		time = look.Time
+		if s.idle = !Grown(information, look.Information); !s.idle {
+			information = look.Information
+			s.looks = append(s.looks, look)
+		}
+	}
+	if len(f) > 0 {
+		return nil, f.err()
+	}
+	s.oneSided = sync.OnceValue(func() *curve { return s.curve(false) })
+	s.twoSided = sync.OnceValue(func() *curve { return s.curve(true) })
+	return s, nil
+}
+
+// Grown says whether information has grown enough for another look.
+func Grown(before, now float64) bool { return now > 0 && now >= before*(1+leastGrowth) }
+
+// boundary is where the present look has its boundary, as a quantile of the
+// normal distribution, if each side of the test spends the given rate. Without
+// one it is +Inf.
+func (s *Schedule) boundary(rate float64, twoSided bool) float64 {
+	var below *region // Of the look before.
+	c, spent := math.Inf(1), 0.0
+	for i, look := range s.looks {
+		last := i == len(s.looks)-1
+		chance := s.spending.side(rate, look.Time) - spent
+		if chance < leastChance {
+			if last {
+				return math.Inf(1)
+			}
+			continue
+		}
+		spent += chance
+		if below == nil {
+			c = normalUpperQuantile(chance)
+		} else {
+			c = below.boundary(chance, below.step(look.Information))
+		}
+		if !last {
+			below = below.then(look.Information, c, s.looks[i+1].Information, twoSided)
+		}
+	}
+	return c
+}
