@@ -145,7 +145,7 @@ func (c *curve) rate(statistic float64) (rate float64, ok bool) {
 		boundary, slope := c.boundary(rate)
 		by := (boundary - statistic) / slope
 		rate = math.Max(c.bottom, math.Min(c.top, rate-by))
-		if math.Abs(by) < 1e-14*math.Max(1, rate) {
+		if math.Abs(by) < 1e-13*math.Max(1, rate) {
 			break
 		}
 	}

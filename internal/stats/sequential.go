@@ -39,9 +39,9 @@ func (s Spending) side(rate, time float64) float64 {
 }
 
 const (
-	// leastGrowth is by what share the information has to grow for a look to
-	// count. Less is not worth a look, and boundaries of looks that are close
-	// together are long to compute.
+	// leastGrowth is by what share a look has to add to the one before to count.
+	// Less is not worth a look, and boundaries of looks that are close together
+	// are long to compute.
 	leastGrowth = 1e-3
 	// leastChance is the chance of crossing, on one side, below which a look has
 	// no boundary: it could not be written.
@@ -71,8 +71,7 @@ type Schedule struct {
 
 // NewSchedule returns the schedule of looks, the present one last. Their times
 // have to be above 0 and rise, and only the last may be 1 or more. A look at
-// which the information has not grown by a thousandth spends nothing and judges
-// nothing. The error is an [InvalidError], or several joined.
+// which time or information has not [Grown] spends nothing and judges nothing. The error is an [InvalidError], or several joined.
 func NewSchedule(spending Spending, looks []Look) (*Schedule, error) {
 	var f faults
 	if spending != OBrienFleming && spending != Pocock {
@@ -82,7 +81,7 @@ func NewSchedule(spending Spending, looks []Look) (*Schedule, error) {
 		f.add("looks", "there are none")
 	}
 	s := &Schedule{spending: spending}
-	time, information := 0.0, 0.0
+	time, counted := 0.0, Look{}
 	for i, look := range looks {
 		field := fmt.Sprintf("looks[%d]", i)
 		switch {
@@ -94,8 +93,8 @@ func NewSchedule(spending Spending, looks []Look) (*Schedule, error) {
 			f.add(field, "a look at 1 or later is the last one, and %v has others after it", look.Time)
 		}
 		time = look.Time
-		if s.idle = !Grown(information, look.Information); !s.idle {
-			information = look.Information
+		if s.idle = !Grown(counted.Time, look.Time) || !Grown(counted.Information, look.Information); !s.idle {
+			counted = look
 			s.looks = append(s.looks, look)
 		}
 	}
@@ -107,7 +106,8 @@ func NewSchedule(spending Spending, looks []Look) (*Schedule, error) {
 	return s, nil
 }
 
-// Grown says whether information has grown enough for another look.
+// Grown says whether information has grown enough for another look: by a
+// thousandth.
 func Grown(before, now float64) bool { return now > 0 && now >= before*(1+leastGrowth) }
 
 // boundary is where the present look has its boundary, as a quantile of the

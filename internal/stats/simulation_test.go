@@ -86,11 +86,14 @@ func BenchmarkCompare(b *testing.B) {
 		{"mean", Request{Formula: ComponentMean(0)}},
 		{"ratio with covariate", Request{Formula: ComponentRatio(0, 1), Covariates: []int{2}}},
 	} {
-		for _, method := range []Method{FixedHorizon, AlwaysValid} {
-			name := c.name + map[Method]string{FixedHorizon: " fixed horizon", AlwaysValid: " always valid"}[method]
+		for _, method := range []Method{FixedHorizon, AlwaysValid, GroupSequential} {
+			name := c.name + map[Method]string{FixedHorizon: " fixed horizon", AlwaysValid: " always valid", GroupSequential: " group sequential"}[method]
 			b.Run(name, func(b *testing.B) {
 				r := c.r
 				r.Arms, r.Test = arms, Test{Method: method, ConfidenceLevel: 0.95}
+				if method == GroupSequential {
+					r.Test.Schedule = mustSchedule(b, OBrienFleming, sameLooks(0.2, 0.4, 0.6, 0.8, 1))
+				}
 				b.ReportAllocs()
 				for b.Loop() {
 					if _, err := Compare(r); err != nil {

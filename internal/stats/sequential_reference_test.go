@@ -1,0 +1,101 @@
+package stats
+
+import (
+	"fmt"
+	"math"
+	"testing"
+)
+
+// sameLooks are looks whose information is their time.
+func sameLooks(times ...float64) []Look {
+	looks := make([]Look, len(times))
+	for i, t := range times {
+		looks[i] = Look{Time: t, Information: t}
+	}
+	return looks
+}
+
+func mustSchedule(t testing.TB, spending Spending, looks []Look) *Schedule {
+	t.Helper()
+	s, err := NewSchedule(spending, looks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// evenly are k times from 1/k to 1.
+func evenly(k int) []float64 {
+	times := make([]float64, k)
+	for i := range times {
+		times[i] = float64(i+1) / float64(k)
+	}
+	return times
+}
+
+// TestBoundaries: rpact's getDesignGroupSequential. The boundary is that of the
+// look as the last one of a schedule.
+func TestBoundaries(t *testing.T) {
+	var file struct {
+		Designs []struct {
+			Spending                         Spending
+			Sided                            int
+			Alpha                            float64
+			Times, Boundaries, Spent, Levels []float64
+		}
+	}
+	load(t, "sequential.json", &file)
+	if len(file.Designs) < 40 {
+		t.Fatalf("only %d designs", len(file.Designs))
+	}
+	for _, d := range file.Designs {
+		test := Test{Method: GroupSequential, ConfidenceLevel: 1 - d.Alpha, Alternative: Greater}
+		if d.Sided == 2 {
+			test.Alternative = TwoSided
+		}
+		for k := range d.Times {
+			test.Schedule = mustSchedule(t, d.Spending, sameLooks(d.Times[:k+1]...))
+			what := fmt.Sprintf("spending %d, %d-sided, alpha %v, look %d of %v:", d.Spending, d.Sided, d.Alpha, k+1, d.Times)
+			got := test.critical(d.Alpha, Evidence{DegreesOfFreedom: math.Inf(1)})
+			near(t, what+" boundary", got, d.Boundaries[k], 1e-6)
+			near(t, what+" level", normalUpperTail(got), d.Levels[k], 1e-6)
+			near(t, what+" spent", d.Spending.Spent(d.Alpha, d.Times[k], test.Alternative), d.Spent[k], 1e-6)
+		}
+	}
+}
+
+// TestRepeated: rpact's getRepeatedConfidenceIntervals and getRepeatedPValues,
+// which gives 0.5 for all from there on.
+func TestRepeated(t *testing.T) {
+	var file struct {
+		Repeated []struct {
+			Spending                                                  Spending
+			Times                                                     []float64
+			Normal                                                    bool
+			Subjects, Estimate, Deviation, Statistic, Lower, Upper, P float64
+		}
+	}
+	load(t, "sequential.json", &file)
+	if len(file.Repeated) < 20 {
+		t.Fatalf("only %d cases", len(file.Repeated))
+	}
+	for _, c := range file.Repeated {
+		e := Evidence{Estimate: c.Estimate, StandardError: c.Deviation * math.Sqrt(2/c.Subjects), DegreesOfFreedom: math.Inf(1)}
+		if !c.Normal {
+			e.DegreesOfFreedom = 2*c.Subjects - 2
+		}
+		test := Test{Method: GroupSequential, ConfidenceLevel: 0.975, Alternative: Greater,
+			Schedule: mustSchedule(t, c.Spending, sameLooks(c.Times...))}
+		got := test.Infer(e, 0)
+		what := fmt.Sprintf("spending %d, %v, normal %v:", c.Spending, c.Times, c.Normal)
+		near(t, what+" statistic", *got.Statistic, c.Statistic, 1e-9)
+		nearOptional(t, what+" lower", got.Lower, &c.Lower, 1e-6)
+		if c.P < 0.4999 {
+			near(t, what+" p", *got.PValue, c.P, 1e-6)
+		} else if *got.PValue < 0.4999 {
+			t.Errorf("%s p = %v, want %v or more", what, *got.PValue, c.P)
+		}
+		test.Alternative = Less
+		nearOptional(t, what+" upper", test.Infer(e, 0).Upper, &c.Upper, 1e-6)
+	}
+}
