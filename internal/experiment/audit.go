@@ -29,6 +29,7 @@ const (
 	AuditAllocateRoster AuditAction = "allocate_roster"
 	AuditDeleteRoster   AuditAction = "delete_roster"
 	AuditErase          AuditAction = "erase"
+	AuditTakeLook       AuditAction = "take_look"
 )
 
 // AuditedKind is a kind of resource. The value is how it is stored.

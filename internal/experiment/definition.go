@@ -185,6 +185,18 @@ type Method string
 const (
 	MethodFixedHorizon Method = "fixed_horizon"
 	MethodAlwaysValid  Method = "always_valid"
+	// MethodGroupSequential judges at a few looks, which have to be taken.
+	MethodGroupSequential Method = "group_sequential"
+)
+
+// Spending says how a group-sequential plan spreads its error rate over the
+// looks.
+type Spending string
+
+// The spendings.
+const (
+	SpendingOBrienFleming Spending = "obrien_fleming"
+	SpendingPocock        Spending = "pocock"
 )
 
 // Correction adjusts p-values for the number of comparisons in a family.
@@ -211,6 +223,7 @@ type Plan struct {
 	MinimumEffect   *Magnitude `json:"minimum_effect,omitempty"`
 	PlannedSubjects int64      `json:"planned_subjects,omitempty"` // Of all arms; 0 means none planned.
 	StratifyBy      string     `json:"stratify_by,omitempty"`      // A kept attribute; empty means none.
+	Spending        Spending   `json:"spending,omitempty"`         // Group sequential only.
 	SmallestCell    *int32     `json:"smallest_cell,omitempty"`    // Nil means the default.
 }
 

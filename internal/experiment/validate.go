@@ -41,8 +41,22 @@ func (d *Definition) Validate() error {
 	if m := d.Plan.MinimumEffect; m != nil && !(m.Value > 0) {
 		bad.Add("plan.minimum_effect", "must be greater than 0")
 	}
+	if d.Plan.Method == MethodGroupSequential && d.Plan.PlannedSubjects == 0 {
+		bad.Add("plan.planned_subjects", "a group-sequential plan needs them: its looks are shares of them")
+	}
+	bad.Join("plan", d.Plan.Validate())
 	if by := d.Plan.StratifyBy; by != "" && !slices.Contains(d.KeptAttributes(), by) {
 		bad.Add("plan.stratify_by", "%q is not kept with exposures: it is neither a segment nor the attribute of a covariate", by)
+	}
+	return bad.Err()
+}
+
+// Validate checks the rules that a plan has by itself; its violations are
+// relative to it.
+func (p *Plan) Validate() error {
+	var bad InvalidError
+	if p.Spending != "" && p.Method != MethodGroupSequential {
+		bad.Add("spending", "only a group-sequential plan spends its error rate")
 	}
 	return bad.Err()
 }

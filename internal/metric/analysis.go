@@ -10,6 +10,7 @@ type Analysis struct {
 	Metrics     []Result // Primary, secondary, guardrails, then exploratory ones.
 	Balance     []Balance
 	Verdict     Verdict
+	Look        *Look    // The group-sequential look that it takes; nil for none.
 	Warnings    []string // What a reader must know before trusting the figures.
 	Deviations  []experiment.Deviation
 }
@@ -131,6 +132,7 @@ type Comparison struct {
 	Earlier          *Earlier // Nil unless an earlier p-value counts, as it is smaller.
 	AdjustedPValue   *float64 // Within its family; nil where no correction applies.
 	Significant      bool
+	Boundary         *float64 // Of the statistic's size; only at a group-sequential look.
 	// Opposed says that the opposite of a one-sided objective was shown, at the
 	// plan's level and not corrected: see verdict.
 	Opposed bool

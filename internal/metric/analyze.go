@@ -18,8 +18,11 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 	if err := s.check(t); err != nil {
 		return nil, err
 	}
-	a := &Analysis{Exclusions: Exclusions{Crossovers: t.Crossovers, Overridden: overridden}}
-	var err error
+	s, look, err := s.schedule(t)
+	if err != nil {
+		return nil, err
+	}
+	a := &Analysis{Look: look, Exclusions: Exclusions{Crossovers: t.Crossovers, Overridden: overridden}}
 	if a.SampleRatio, err = sampleRatio(t, shares); err != nil {
 		return nil, fmt.Errorf("sample ratio: %w", err)
 	}
@@ -91,6 +94,7 @@ func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, er
 	if err != nil {
 		return nil, nil, err
 	}
+	test.Schedule = s.looks.schedules[metric.Metric.Key]
 	c := contest{
 		expression: metric.expression, control: s.control, test: test, margin: margin,
 		arms: metric.arms(moments), names: make([]string, len(metric.sources)),

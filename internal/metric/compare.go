@@ -69,6 +69,7 @@ func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
 		StandardError: from.Difference.StandardError,
 		Statistic:     from.Statistic,
 		PValue:        from.PValue,
+		Boundary:      from.Boundary,
 	}
 	out.DegreesOfFreedom = from.Difference.DegreesOfFreedom
 	if c.margin.Scale == stats.Relative {
@@ -114,6 +115,8 @@ func test(plan *experiment.Plan, part float64, alternative stats.Alternative) (s
 		t.Method = stats.FixedHorizon
 	case experiment.MethodAlwaysValid:
 		t.Method = stats.AlwaysValid
+	case experiment.MethodGroupSequential:
+		t.Method = stats.GroupSequential
 	default:
 		return t, fmt.Errorf("method %q is not known", plan.Method)
 	}

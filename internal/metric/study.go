@@ -48,6 +48,7 @@ type Study struct {
 	segments   []string
 	deferred   []int // The metrics with a percentile among their caps.
 	earlier    time.Time
+	looks      looks
 }
 
 // compiled is one metric of a study.

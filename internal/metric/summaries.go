@@ -20,6 +20,7 @@ type Summaries struct {
 	Plan        experiment.Plan // With its defaults.
 	Alternative stats.Alternative
 	Margin      stats.Margin
+	Looks       []float64 // Information times of a group-sequential plan, the present one last.
 }
 
 // SummaryArm is one variant's aggregates.
@@ -56,14 +57,12 @@ func (s *Summaries) Compare() (*SummaryResult, error) {
 	c := contest{control: -1, margin: s.Margin}
 	s.readFormula(&c, &bad)
 	s.readArms(&c, &bad)
+	s.readTest(&c, &bad)
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	var err error
-	if c.test, err = test(&s.Plan, 2/float64(len(s.Arms)), s.Alternative); err != nil {
-		return nil, experiment.Invalid("plan.method", "%s", err)
-	}
 	var result SummaryResult
+	var err error
 	if result.Arms, result.Comparisons, err = c.compare(); err == nil {
 		err = s.guard(&c, &result)
 	}
@@ -137,6 +136,30 @@ func (s *Summaries) checkRatio(r *SummaryResult) error {
 	ratio, err := sampleRatio(&t, map[int32][]float64{0: weights})
 	r.SampleRatio = &ratio
 	return err
+}
+
+// readTest turns the plan into the rule that judges.
+func (s *Summaries) readTest(c *contest, bad *experiment.InvalidError) {
+	bad.Join("plan", s.Plan.Validate())
+	var err error
+	if c.test, err = test(&s.Plan, 2/float64(len(s.Arms)), s.Alternative); err != nil {
+		bad.Add("plan.method", "%s", err)
+	}
+	sequential := s.Plan.Method == experiment.MethodGroupSequential
+	switch {
+	case !sequential && len(s.Looks) > 0:
+		bad.Add("looks", "only a group-sequential plan has looks")
+	case sequential && len(s.Looks) == 0:
+		bad.Add("looks", "a group-sequential plan is judged at its looks: name their information times, the present one last")
+	case sequential:
+		looks := make([]stats.Look, len(s.Looks))
+		for i, t := range s.Looks {
+			looks[i] = stats.Look{Time: t, Information: t}
+		}
+		if c.test.Schedule, err = stats.NewSchedule(spendings[s.Plan.Spending], looks); err != nil {
+			addFaults(bad, "", err)
+		}
+	}
 }
 
 // readFormula parses the formula and finds the covariates.
@@ -258,7 +281,7 @@ func addFaults(bad *experiment.InvalidError, path string, err error) error {
 		field = path + "." + field
 	case isSplit:
 		field = "arms" + observed + ".strata"
-	case field == "method", field == "confidence_level", field == "planned_subjects":
+	case field == "method", field == "confidence_level", field == "planned_subjects", field == "spending":
 		field = "plan." + field
 	}
 	bad.Add(field, "%s", fault.Reason)

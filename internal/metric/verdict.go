@@ -63,6 +63,11 @@ func (s *Study) verdict(a *Analysis) Verdict {
 		return decide(ActionKeepRunning, "There are too few subjects to tell whether the sample ratio holds.")
 	case plan.Method == experiment.MethodFixedHorizon && plan.PlannedSubjects > 0 && !complete:
 		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed, and a fixed horizon decides only then.", subjects, plan.PlannedSubjects)
+	case plan.Method == experiment.MethodGroupSequential && a.Look == nil:
+		if v := s.looks.latest(); v != nil {
+			return *v
+		}
+		return decide(ActionKeepRunning, "A group-sequential plan decides at its looks only, and none so far has decided: take the next one.")
 	}
 	if winner := s.winner(standings); winner != nil {
 		safely := ""

@@ -38,6 +38,9 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		if result.Role == experiment.RolePrimary && !result.PeekingProtected && s.definition.Plan.Method == experiment.MethodAlwaysValid {
 			warn("The primary metric has no window, so the always-valid method does not protect it against peeking: a subject's number still changes after it was counted.")
 		}
+		if result.Role == experiment.RolePrimary && s.definition.Plan.Method == experiment.MethodGroupSequential && s.metrics[i].Metric.Definition.Window == 0 {
+			warn("The primary metric has no window, so the looks do not add up as the group-sequential method relies on: a subject's number still changes after it was counted.")
+		}
 	}
 	for i := range a.Metrics {
 		for _, c := range a.Metrics[i].Caps {

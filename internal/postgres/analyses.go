@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
@@ -23,6 +24,7 @@ type Analysis struct {
 	Analysed     int64  // How many subjects of the primary metric; set to save it.
 	Erased       int64  // How many of its exposed subjects were erased before; set to save it.
 	ErasedSince  int64  // And since; set where it is read.
+	Look         *Look  // That it takes and is saved with; nil for none. Not read.
 }
 
 // analysisColumns are what scanAnalysis reads.
@@ -30,14 +32,32 @@ const analysisColumns = `id, experiment_id, revision, as_of_time, create_time, r
 	coalesce((SELECT subjects FROM erasures e WHERE e.experiment_id = analyses.experiment_id), 0) - erased`
 
 // SaveAnalysis stores an analysis and returns what is stored for its request:
-// another server may have stored its own first.
+// another server may have stored its own first. An analysis that takes a look is
+// refused if somebody else has taken that look meanwhile.
 func (db *DB) SaveAnalysis(ctx context.Context, a *Analysis) (*Analysis, error) {
-	if _, err := db.definitions.Exec(ctx, `INSERT INTO analyses (id, experiment_id, revision, as_of_time, request_hash, create_time, result, moments, erased, analysed)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
-		a.ID, a.ExperimentID, a.Revision, a.AsOfTime, a.RequestHash, a.CreateTime, a.Result, string(a.Moments), a.Erased, a.Analysed); err != nil {
-		return nil, interpret(err)
+	var err error
+	if a.Look == nil {
+		err = interpret(insertAnalysis(ctx, db.definitions, a))
+	} else {
+		err = db.saveLook(ctx, a)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return db.FindAnalysis(ctx, a.ExperimentID, a.RequestHash)
+}
+
+// executor is a pool or a transaction.
+type executor interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// insertAnalysis stores an analysis, unless its request has one.
+func insertAnalysis(ctx context.Context, e executor, a *Analysis) error {
+	_, err := e.Exec(ctx, `INSERT INTO analyses (id, experiment_id, revision, as_of_time, request_hash, create_time, result, moments, erased, analysed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
+		a.ID, a.ExperimentID, a.Revision, a.AsOfTime, a.RequestHash, a.CreateTime, a.Result, string(a.Moments), a.Erased, a.Analysed)
+	return err
 }
 
 // FindAnalysis returns the analysis stored for a request, or nil.

@@ -126,6 +126,10 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
+	study, looks, err := s.atLook(ctx, e, req, study, asOf)
+	if err != nil {
+		return nil, err
+	}
 	shares := sharesOf(e, phases)
 	analysis, record, err := s.runStudy(ctx, e.ID, study, shares, asOf)
 	if err != nil {
@@ -137,7 +141,12 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	}
 	analysis.Deviations = study.Deviations(analysis, course)
 	record.Revision, record.Analysed = e.Current.Number, analysis.Analysed()
+	if analysis.Look != nil {
+		record.Look = &postgres.Look{Look: *analysis.Look, AnalysisID: record.ID, AsOfTime: asOf, CreateTime: record.CreateTime, Author: authorOf(ctx)}
+		looks = append(looks, *record.Look)
+	}
 	resp := toAnalysis(analysis)
+	resp.Looks = toLooks(study, looks)
 	resp.AnalysisId = formatUUID(record.ID)
 	resp.Experiment = e.Key
 	resp.Revision = e.Current.Number

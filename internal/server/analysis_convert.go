@@ -16,6 +16,7 @@ func (s *analysisService) CompareSummaries(ctx context.Context, req *assayv1.Com
 		Plan:        fromPlan(req.Plan),
 		Alternative: alternatives[req.Alternative],
 		Margin:      fromShift(req.Margin),
+		Looks:       req.Looks,
 	}
 	for _, arm := range req.Arms {
 		a := metric.SummaryArm{Variant: arm.Variant, Control: arm.Control, Weight: arm.Weight}
@@ -123,7 +124,7 @@ func toComparison(c *metric.Comparison) *assayv1.Comparison {
 		Variant: c.Variant, Baseline: c.Baseline,
 		Difference: toInterval(c.Difference), Lift: toInterval(c.Lift),
 		StandardError: c.StandardError, Statistic: c.Statistic, DegreesOfFreedom: c.DegreesOfFreedom,
-		PValue: c.PValue, AdjustedPValue: c.AdjustedPValue, Significant: c.Significant,
+		PValue: c.PValue, AdjustedPValue: c.AdjustedPValue, Significant: c.Significant, Boundary: c.Boundary,
 		VarianceReduction: c.VarianceReduction, Guardrail: guardrailVerdicts.to(c.Guardrail), Notes: c.Notes,
 	}
 	if c.Unadjusted != nil {

@@ -52,6 +52,7 @@ var auditActions = enum[assayv1.AuditAction, experiment.AuditAction]{
 	{assayv1.AuditAction_AUDIT_ACTION_ALLOCATE_ROSTER, experiment.AuditAllocateRoster},
 	{assayv1.AuditAction_AUDIT_ACTION_DELETE_ROSTER, experiment.AuditDeleteRoster},
 	{assayv1.AuditAction_AUDIT_ACTION_ERASE, experiment.AuditErase},
+	{assayv1.AuditAction_AUDIT_ACTION_TAKE_LOOK, experiment.AuditTakeLook},
 }
 
 var directions = enum[assayv1.Direction, metric.Direction]{
@@ -116,6 +117,12 @@ var methods = enum[assayv1.Method, experiment.Method]{
 	{assayv1.Method_METHOD_ALWAYS_VALID, experiment.MethodAlwaysValid},
 	{assayv1.Method_METHOD_UNSPECIFIED, experiment.MethodAlwaysValid},
 	{assayv1.Method_METHOD_FIXED_HORIZON, experiment.MethodFixedHorizon},
+	{assayv1.Method_METHOD_GROUP_SEQUENTIAL, experiment.MethodGroupSequential},
+}
+
+var spendings = enum[assayv1.Spending, experiment.Spending]{
+	{assayv1.Spending_SPENDING_O_BRIEN_FLEMING, experiment.SpendingOBrienFleming},
+	{assayv1.Spending_SPENDING_POCOCK, experiment.SpendingPocock},
 }
 
 var corrections = enum[assayv1.Correction, experiment.Correction]{

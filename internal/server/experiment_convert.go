@@ -91,6 +91,10 @@ func fromPlan(p *assayv1.Plan) experiment.Plan {
 		MinimumEffect:   fromMagnitude(p.GetMinimumEffect()),
 		PlannedSubjects: p.GetPlannedSubjects(),
 		StratifyBy:      p.GetStratifyBy(),
+		Spending:        spendings.from(p.GetSpending()),
+	}
+	if plan.Method == experiment.MethodGroupSequential && plan.Spending == "" {
+		plan.Spending = experiment.SpendingOBrienFleming
 	}
 	if p.GetConfidenceLevel() != 0 {
 		plan.ConfidenceLevel = p.GetConfidenceLevel()
@@ -192,6 +196,7 @@ func toPlan(plan *experiment.Plan) *assayv1.Plan {
 		PlannedSubjects: plan.PlannedSubjects,
 		StratifyBy:      plan.StratifyBy,
 		SmallestCell:    proto.Int32(int32(plan.SmallestSegment())),
+		Spending:        spendings.to(plan.Spending),
 	}
 }
 

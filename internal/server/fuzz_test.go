@@ -96,6 +96,13 @@ var requests = []struct{ method, request string }{
 	{"AnalysisService/CompareSummaries", `{"components":["x","before"],"covariates":["before"],"plan":{"smallest_cell":0},"arms":[
 		{"variant":"a","control":true,"weight":0.5,"strata":[{"stratum":"s","subjects":"9","means":[1,2],"covariances":[2,1,1]},{"stratum":"t","subjects":"9","means":[0,2],"covariances":[1,0,3]}]},
 		{"variant":"b","weight":1e-320,"strata":[{"stratum":"t","subjects":"2","means":[0,1],"covariances":[0,0,0]},{"stratum":"s","subjects":"8","means":[2,3],"covariances":[3,0,1]}]}]}`},
+	{"AnalysisService/CompareSummaries", `{"components":["x"],"plan":{"method":"METHOD_GROUP_SEQUENTIAL","spending":"SPENDING_POCOCK"},"looks":[0.2,0.5,1],
+		"arms":[{"variant":"a","control":true,"strata":[{"subjects":"9","means":[1],"covariances":[2]}]},{"variant":"b","strata":[{"subjects":"8","means":[2],"covariances":[3]}]}]}`},
+	{"ExperimentService/CreateExperiment", `{"experiment":{"key":"looks","variants":[{"key":"a","control":true},{"key":"b"}],"metrics":[{"metric":"purchase_rate","role":"METRIC_ROLE_PRIMARY"}],
+		"plan":{"method":"METHOD_GROUP_SEQUENTIAL","spending":"SPENDING_O_BRIEN_FLEMING","planned_subjects":"10"}}}`},
+	{"ExperimentService/StartExperiment", `{"key":"looks"}`},
+	{"EventService/RecordExposures", `{"exposures":[{"experiment":"looks","variant":"a","subject":{"key":"u-1"},"exposed_time":"2026-01-05T10:00:00Z","revision":1}]}`},
+	{"AnalysisService/AnalyzeExperiment", `{"experiment":"looks","take_look":true}`},
 	{"ExperimentService/PauseExperiment", `{"key":"checkout-copy"}`},
 	{"ExperimentService/ResumeExperiment", `{"key":"checkout-copy"}`},
 	{"ExperimentService/ConcludeExperiment", `{"key":"layered","analysis_id":"00000000-0000-4000-8000-000000000000"}`},

@@ -198,6 +198,8 @@ func TestInvalidExperiments(t *testing.T) {
 		invalid("stratum that is not kept", `"segments":["country"],"covariates":[{"name":"age","attribute":"years"}],"plan":{"stratify_by":"age"}`, `"age" is not kept`, "plan.stratify_by"),
 		invalid("negative smallest cell", `"plan":{"smallest_cell":-1}`, "", "plan.smallest_cell"),
 		invalid("huge smallest cell", `"plan":{"smallest_cell":1000001}`, "", "plan.smallest_cell"),
+		invalid("group-sequential plan without a size", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"}`, "shares of them", "plan.planned_subjects"),
+		invalid("spending of another method", `"plan":{"method":"METHOD_FIXED_HORIZON","spending":"SPENDING_POCOCK"}`, "only a group-sequential plan", "plan.spending"),
 		invalid("negative plan", `"plan":{"planned_subjects":"-1"}`, "", "plan.planned_subjects"),
 		invalid("predicate that does not parse", `"eligibility":"attributes.country = 'PL'"`, "does not parse", "eligibility"),
 		invalid("predicate that is no bool", `"eligibility":"unit + 'x'"`, "must be a bool", "eligibility"),
@@ -345,6 +347,13 @@ func TestInvalidAnalyses(t *testing.T) {
 		invalid("weights too large to add", weighted("1.7e308", "1.7e308"), "sum of the weights", "arms"),
 		invalid("margin", `"margin":{"relative":"-Infinity"}`, "", "margin.relative"),
 		invalid("margin without a scale", `"margin":{}`, "", "margin.scale"),
+		invalid("no looks", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"}`, "judged at its looks", "looks"),
+		invalid("looks of another method", `"looks":[0.5]`, "only a group-sequential plan", "looks"),
+		invalid("spending of another method", `"plan":{"spending":"SPENDING_POCOCK"}`, "only a group-sequential plan", "plan.spending"),
+		invalid("looks out of order", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"},"looks":[0.2,0.5,0.5,0.4]`, "times rise", "looks[2]", "looks[3]"),
+		invalid("a look after the last", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"},"looks":[0.2,1,1.5]`, "the last one", "looks[1]"),
+		invalid("a look at nothing", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"},"looks":[0,1]`, "", "looks[0]"),
+		invalid("an infinite look", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"},"looks":[0.5,"Infinity"]`, "", "looks[1]"),
 		invalid("plan", `"plan":{"confidence_level":0.4,"method":17}`, "", "plan.confidence_level", "plan.method"),
 	})
 	// What JSON cannot say.

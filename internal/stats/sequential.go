@@ -48,7 +48,10 @@ const (
 	leastChance = 1e-300
 )
 
-// A Look is one look of a group-sequential test.
+// A Look is one look of a group-sequential test. Its time and its information
+// differ where the rate is spent by something else than what the estimate rests
+// on (Lan and DeMets 1989, Group sequential procedures: calendar versus
+// information time).
 type Look struct {
 	// Time decides how much of the error rate has been spent: the share of what
 	// was planned. From 1 on all of it has.

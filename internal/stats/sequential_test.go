@@ -109,16 +109,16 @@ func TestRepeatedAgreesAtEveryLevel(t *testing.T) {
 // cannot be said is said.
 func TestExtremeLooks(t *testing.T) {
 	for name, looks := range map[string][]Look{
-		"early":                    sameLooks(1e-4),
-		"very early":               sameLooks(1e-300),
-		"early, then late":         sameLooks(1e-9, 0.5, 1),
-		"close together":           sameLooks(0.5, 0.5006, 0.5012),
-		"at the end":               sameLooks(0.999, 1),
-		"overrun":                  sameLooks(0.5, 40),
-		"times without growth":     {{0.2, 100}, {0.4, 100}, {1, 200}},
-		"growth without time":      {{0.2, 100}, {0.2000000000000001, 10000}},
-		"huge growth":              {{0.2, 1e-200}, {0.4, 1e200}},
-		"fifty":                    sameLooks(evenly(50)...),
+		"early":                sameLooks(1e-4),
+		"very early":           sameLooks(1e-300),
+		"early, then late":     sameLooks(1e-9, 0.5, 1),
+		"close together":       sameLooks(0.5, 0.5006, 0.5012),
+		"at the end":           sameLooks(0.999, 1),
+		"overrun":              sameLooks(0.5, 40),
+		"times without growth": {{0.2, 100}, {0.4, 100}, {1, 200}},
+		"growth without time":  {{0.2, 100}, {0.2000000000000001, 10000}},
+		"huge growth":          {{0.2, 1e-200}, {0.4, 1e200}},
+		"fifty":                sameLooks(evenly(50)...),
 	} {
 		for _, spending := range []Spending{OBrienFleming, Pocock} {
 			s := mustSchedule(t, spending, looks)

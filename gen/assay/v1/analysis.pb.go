@@ -1034,8 +1034,8 @@ type Comparison struct {
 	// the smallest that was reached at the end of any UTC day or at the moment, so
 	// that it does not rise from day to day unless events from before are recorded
 	// late; a note names the day. Of a segment it is that of the moment. Under
-	// GROUP_SEQUENTIAL the smallest error rate at which this look would
-	// be significant. Absent under BAYESIAN.
+	// GROUP_SEQUENTIAL the smallest error rate at which this look would be
+	// significant, and 1 if that is above 0.5. Absent under BAYESIAN.
 	PValue *float64 `protobuf:"fixed64,8,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// The p-value corrected within its family: the variants of the primary
 	// metric; the secondary metrics; a metric's segments. Absent where no
@@ -1391,9 +1391,9 @@ type Look struct {
 	// 1 for the first.
 	Number int32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	// Subjects of the primary metric that were analysed, over the planned
-	// subjects; at most 1.
+	// subjects. A look at 1 or more is the last one.
 	Information float64 `protobuf:"fixed64,2,opt,name=information,proto3" json:"information,omitempty"`
-	// The error rate spent up to this look.
+	// The error rate spent up to this look by a two-sided test.
 	Spent float64 `protobuf:"fixed64,3,opt,name=spent,proto3" json:"spent,omitempty"`
 	// The analysis that it judged.
 	AnalysisId string `protobuf:"bytes,4,opt,name=analysis_id,json=analysisId,proto3" json:"analysis_id,omitempty"`

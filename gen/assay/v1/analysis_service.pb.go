@@ -37,9 +37,15 @@ type AnalyzeExperimentRequest struct {
 	// before which no write can still commit.
 	AsOfTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
 	// Of a group-sequential plan: take the next look, which spends a part of the
-	// error rate. FAILED_PRECONDITION if the plan is not group-sequential, if the
-	// last look was taken, or if no subject was added since the previous one. An
-	// `as_of_time` before that of the previous look is refused too.
+	// error rate. Every metric spends what is due at the subjects of the primary
+	// one, and counts its own subjects at each look; one that the plan does not
+	// name counts those of the primary one.
+	//
+	// FAILED_PRECONDITION if the plan is not group-sequential or has no primary
+	// metric, if the last look or 50 were taken, if the primary metric's subjects
+	// have not grown by a thousandth since the previous one, or if `as_of_time` is
+	// before that of the previous one. ABORTED if somebody else takes a look at
+	// the same time.
 	TakeLook      bool `protobuf:"varint,5,opt,name=take_look,json=takeLook,proto3" json:"take_look,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -117,6 +117,8 @@ const (
 	AuditAction_AUDIT_ACTION_DELETE_ROSTER AuditAction = 10
 	// The subject was erased.
 	AuditAction_AUDIT_ACTION_ERASE AuditAction = 11
+	// A look of a group-sequential plan was taken; `details.look` is its number.
+	AuditAction_AUDIT_ACTION_TAKE_LOOK AuditAction = 12
 )
 
 // Enum value maps for AuditAction.
@@ -134,6 +136,7 @@ var (
 		9:  "AUDIT_ACTION_ALLOCATE_ROSTER",
 		10: "AUDIT_ACTION_DELETE_ROSTER",
 		11: "AUDIT_ACTION_ERASE",
+		12: "AUDIT_ACTION_TAKE_LOOK",
 	}
 	AuditAction_value = map[string]int32{
 		"AUDIT_ACTION_UNSPECIFIED":     0,
@@ -148,6 +151,7 @@ var (
 		"AUDIT_ACTION_ALLOCATE_ROSTER": 9,
 		"AUDIT_ACTION_DELETE_ROSTER":   10,
 		"AUDIT_ACTION_ERASE":           11,
+		"AUDIT_ACTION_TAKE_LOOK":       12,
 	}
 )
 
@@ -439,7 +443,7 @@ const file_assay_v1_audit_service_proto_rawDesc = "" +
 	"\x13AUDITED_KIND_METRIC\x10\x02\x12\x16\n" +
 	"\x12AUDITED_KIND_LAYER\x10\x03\x12\x18\n" +
 	"\x14AUDITED_KIND_HOLDOUT\x10\x04\x12\x18\n" +
-	"\x14AUDITED_KIND_SUBJECT\x10\x05*\xd5\x02\n" +
+	"\x14AUDITED_KIND_SUBJECT\x10\x05*\xf1\x02\n" +
 	"\vAuditAction\x12\x1c\n" +
 	"\x18AUDIT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUDIT_ACTION_CREATE\x10\x01\x12\x17\n" +
@@ -453,7 +457,8 @@ const file_assay_v1_audit_service_proto_rawDesc = "" +
 	"\x1cAUDIT_ACTION_ALLOCATE_ROSTER\x10\t\x12\x1e\n" +
 	"\x1aAUDIT_ACTION_DELETE_ROSTER\x10\n" +
 	"\x12\x16\n" +
-	"\x12AUDIT_ACTION_ERASE\x10\v2k\n" +
+	"\x12AUDIT_ACTION_ERASE\x10\v\x12\x1a\n" +
+	"\x16AUDIT_ACTION_TAKE_LOOK\x10\f2k\n" +
 	"\fAuditService\x12[\n" +
 	"\x0fListAuditEvents\x12 .assay.v1.ListAuditEventsRequest\x1a!.assay.v1.ListAuditEventsResponse\"\x03\x90\x02\x01B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
 

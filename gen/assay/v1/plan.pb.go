@@ -214,17 +214,19 @@ func (Method) EnumDescriptor() ([]byte, []int) {
 	return file_assay_v1_plan_proto_rawDescGZIP(), []int{2}
 }
 
-// Spending says how a group-sequential plan spreads its error rate over the
-// looks.
+// Spending says how a group-sequential plan spreads its error rate α over the
+// looks, by the information time t, the share of the planned subjects. A
+// two-sided test spends on each side what a one-sided one of α/2 does. This is
+// how R's rpact has them, as "asOF" and "asP".
 type Spending int32
 
 const (
 	// O_BRIEN_FLEMING.
 	Spending_SPENDING_UNSPECIFIED Spending = 0
-	// Little at early looks: α(t) = 2 − 2Φ(z(1 − α/2)/√t), and for one-sided tests
-	// the same with α for α/2 on one side.
+	// Little at early looks: one-sided α(t) = 2 − 2Φ(z(1 − α/2)/√t), and so
+	// two-sided α(t) = 4 − 4Φ(z(1 − α/4)/√t).
 	Spending_SPENDING_O_BRIEN_FLEMING Spending = 1
-	// About alike at all looks: α(t) = α ln(1 + (e − 1)t).
+	// About alike at all looks: α(t) = α ln(1 + (e − 1)t), one- and two-sided.
 	Spending_SPENDING_POCOCK Spending = 2
 )
 

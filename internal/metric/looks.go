@@ -1,0 +1,161 @@
+package metric
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
+)
+
+// maxLooks bounds the looks of an experiment, whose boundaries depend on all
+// earlier ones.
+const maxLooks = 50
+
+// Look is one look of a group-sequential plan.
+type Look struct {
+	Number   int32            // From 1 on.
+	Subjects map[string]int64 // Those that were analysed, by metric of the plan.
+	// Verdict is what the look decided. Only the latest one's is needed, where
+	// an analysis takes no look.
+	Verdict Verdict
+}
+
+// looks is where a study stands among the looks of its plan.
+type looks struct {
+	earlier   []Look
+	taking    bool                       // Whether the analysis takes the next one.
+	schedules map[string]*stats.Schedule // By metric, if it does.
+}
+
+var spendings = map[experiment.Spending]stats.Spending{
+	experiment.SpendingOBrienFleming: stats.OBrienFleming,
+	experiment.SpendingPocock:        stats.Pocock,
+}
+
+// AtLook is the study of an analysis that follows the earlier looks, and takes
+// the next one if take is set. It refuses a look that cannot be taken, whatever
+// the subjects did.
+func (s *Study) AtLook(earlier []Look, take bool) (*Study, error) {
+	at := *s
+	at.looks = looks{earlier: earlier, taking: take}
+	if !take {
+		return &at, nil
+	}
+	refuse := func(reason, format string, args ...any) (*Study, error) {
+		return nil, experiment.Errorf(experiment.ErrPrecondition, reason, format, args...)
+	}
+	last := len(earlier) - 1
+	switch {
+	case s.definition.Plan.Method != experiment.MethodGroupSequential:
+		return refuse("NOT_GROUP_SEQUENTIAL", "the plan is not group-sequential, and has no looks to take")
+	case len(s.metrics) == 0 || s.metrics[0].Role != experiment.RolePrimary:
+		return refuse("NO_PRIMARY_METRIC", "the plan has no primary metric, by whose subjects looks are timed")
+	case last >= 0 && s.Information(&earlier[last]) >= 1:
+		return refuse("LAST_LOOK_TAKEN", "look %d was the last one: it had all of the %d planned subjects", earlier[last].Number, s.definition.Plan.PlannedSubjects)
+	case len(earlier) >= maxLooks:
+		return refuse("TOO_MANY_LOOKS", "%d looks were taken, and there are no more", maxLooks)
+	}
+	return &at, nil
+}
+
+// Information is the share of the planned subjects that a look had. There is a
+// primary metric wherever there is a look.
+func (s *Study) Information(l *Look) float64 {
+	return float64(l.Subjects[s.metrics[0].Metric.Key]) / float64(s.definition.Plan.PlannedSubjects)
+}
+
+// Spent is the error rate that two-sided tests have spent up to a look.
+func (s *Study) Spent(l *Look) float64 {
+	plan := &s.definition.Plan
+	return spendings[plan.Spending].Spent(1-plan.ConfidenceLevel, s.Information(l), stats.TwoSided)
+}
+
+// schedule prepares the study for the look that an analysis of the tally takes,
+// if it takes one.
+func (s *Study) schedule(t *Tally) (*Study, *Look, error) {
+	if !s.looks.taking {
+		return s, nil, nil
+	}
+	look := Look{Number: int32(len(s.looks.earlier)) + 1, Subjects: map[string]int64{}}
+	for i := range t.Metrics {
+		if s.metrics[i].Role != "" {
+			look.Subjects[t.Metrics[i].Metric] = t.Metrics[i].Whole.subjects()
+		}
+	}
+	if err := s.checkGrowth(&look); err != nil {
+		return nil, nil, err
+	}
+	at := *s
+	at.looks.schedules = map[string]*stats.Schedule{}
+	all := append(slices.Clone(s.looks.earlier), look)
+	known := map[string]*stats.Schedule{} // By the subjects at all looks.
+	for i := range s.metrics {
+		key := s.metrics[i].Metric.Key
+		looks := s.looksOf(key, all)
+		text := fmt.Sprint(looks)
+		if known[text] == nil {
+			schedule, err := stats.NewSchedule(spendings[s.definition.Plan.Spending], looks)
+			if err != nil {
+				return nil, nil, fmt.Errorf("looks of metric %q: %w", key, err)
+			}
+			known[text] = schedule
+		}
+		at.looks.schedules[key] = known[text]
+	}
+	return &at, &look, nil
+}
+
+// checkGrowth refuses a look that adds too little to the one before.
+func (s *Study) checkGrowth(look *Look) error {
+	primary := s.metrics[0].Metric.Key
+	now, before := look.Subjects[primary], int64(0)
+	if n := len(s.looks.earlier); n > 0 {
+		before = s.looks.earlier[n-1].Subjects[primary]
+	}
+	if stats.Grown(float64(before), float64(now)) {
+		return nil
+	}
+	return experiment.Errorf(experiment.ErrPrecondition, "LOOK_WITHOUT_SUBJECTS",
+		"%d subjects have been analysed for %q, and %d at the look before: a look needs a thousandth more", now, primary, before)
+}
+
+// looksOf is the looks of one metric. All metrics spend by the time of the
+// primary one, whose subjects the plan counts, so that all have spent everything
+// at the last look. Their statistics are correlated by their own subjects, which
+// differ where windows do. A metric whose subjects are not known of every look,
+// as the plan does not name it, is taken to have those of the primary one.
+func (s *Study) looksOf(key string, all []Look) []stats.Look {
+	if slices.ContainsFunc(all, func(l Look) bool { _, ok := l.Subjects[key]; return !ok }) {
+		key = s.metrics[0].Metric.Key
+	}
+	looks := make([]stats.Look, len(all))
+	for i := range all {
+		looks[i] = stats.Look{Time: s.Information(&all[i]), Information: float64(all[i].Subjects[key])}
+	}
+	return looks
+}
+
+// latest is the verdict of the latest look, or nil if it has not decided.
+func (l *looks) latest() *Verdict {
+	if len(l.earlier) == 0 {
+		return nil
+	}
+	last := &l.earlier[len(l.earlier)-1]
+	v := last.Verdict
+	if v.Action == "" || v.Action == ActionKeepRunning {
+		return nil
+	}
+	v.Reasons = append([]string{fmt.Sprintf("Look %d decided. Its verdict stands until another look is taken.", last.Number)}, v.Reasons...)
+	return &v
+}
+
+// subjects counts the subjects of all variants.
+func (a Arms) subjects() (n int64) {
+	for _, strata := range a {
+		for i := range strata {
+			n += strata[i].N
+		}
+	}
+	return n
+}

@@ -1,0 +1,156 @@
+package metric
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
+)
+
+// sequential is a study by a group-sequential plan of 400 subjects. The primary
+// metric and soon have no window, late has one of a week.
+func sequential(t *testing.T) *Study {
+	t.Helper()
+	d := definition("control", "short")
+	d.Plan.Method, d.Plan.PlannedSubjects, d.Plan.Spending = experiment.MethodGroupSequential, 400, experiment.SpendingPocock
+	late := Sum("purchase", nil)
+	late.Window = week
+	return mustStudy(t, d, []Use{
+		use("revenue", Sum("purchase", nil), experiment.RolePrimary),
+		use("soon", Sum("order", nil), experiment.RoleSecondary),
+		use("late", late, experiment.RoleSecondary),
+		use("unplanned", Sum("visit", nil), ""),
+	}, "country")
+}
+
+// shoppers are n subjects, of whom the last open have not been exposed for a
+// week. Those of the treatment are better by effect.
+func shoppers(s *Study, n, open int, effect float64) *Tally {
+	var rows []Row
+	for i := range n {
+		value := float64(i*37%11) + effect*float64(i%2)
+		r := row([]string{"control", "short"}[i%2], value, value, value, value)
+		r.Segments = [][]byte{[]byte("PL")}
+		if i >= n-open {
+			r.FirstExposure = moment.Add(-week / 2)
+		}
+		rows = append(rows, r)
+	}
+	return fold(s, rows...)
+}
+
+func mustLook(t *testing.T, s *Study, earlier []Look, take bool) *Study {
+	t.Helper()
+	s, err := s.AtLook(earlier, take)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestLookSchedules: every metric spends by the time of the primary one, and
+// counts its own subjects; segments are judged like the whole.
+func TestLookSchedules(t *testing.T) {
+	s := sequential(t)
+	earlier := []Look{{Number: 1, Subjects: map[string]int64{"revenue": 100, "soon": 100, "late": 20}}}
+	a := mustAnalyze(t, mustLook(t, s, earlier, true), shoppers(s, 200, 80, 0.4), 0)
+	if a.Look == nil || a.Look.Number != 2 || a.Look.Subjects["revenue"] != 200 || a.Look.Subjects["late"] != 120 || len(a.Look.Subjects) != 3 {
+		t.Fatalf("look %+v", a.Look)
+	}
+	schedule := func(before, now float64) *stats.Schedule {
+		schedule, err := stats.NewSchedule(stats.Pocock, []stats.Look{{Time: 0.25, Information: before}, {Time: 0.5, Information: now}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return schedule
+	}
+	for key, schedule := range map[string]*stats.Schedule{
+		"revenue": schedule(1, 2), "soon": schedule(1, 2), "late": schedule(20, 120), "unplanned": schedule(1, 2),
+	} {
+		for i := range a.Metrics {
+			if a.Metrics[i].Metric != key {
+				continue
+			}
+			all := a.Metrics[i].Comparisons
+			for _, cut := range a.Metrics[i].Segments {
+				all = append(all, cut.Comparisons...)
+			}
+			if len(all) != 2 {
+				t.Fatalf("%s: %d comparisons", key, len(all))
+			}
+			for _, c := range all {
+				test := stats.Test{Method: stats.GroupSequential, ConfidenceLevel: 0.95, Schedule: schedule}
+				inference := test.Infer(stats.Evidence{Estimate: *c.Difference.Estimate, StandardError: *c.StandardError, DegreesOfFreedom: *c.DegreesOfFreedom}, 0)
+				want(t, key+" p-value", c.PValue, *inference.PValue, 1e-12)
+				want(t, key+" lower", c.Difference.Lower, *inference.Lower, 1e-9)
+				want(t, key+" boundary", c.Boundary, *inference.Boundary, 1e-12)
+			}
+		}
+	}
+	if revenue, late := a.Metrics[0].Comparisons[0].Boundary, a.Metrics[2].Comparisons[0].Boundary; math.Abs(*revenue-*late) < 0.01 {
+		t.Errorf("the boundaries %v and %v do not differ by the subjects", *revenue, *late)
+	}
+}
+
+// TestLooksRefused: what can be known before the subjects are, and what cannot.
+func TestLooksRefused(t *testing.T) {
+	s := sequential(t)
+	at := func(revenue int64) Look { return Look{Number: 1, Subjects: map[string]int64{"revenue": revenue}} }
+	full := make([]Look, maxLooks)
+	for i := range full {
+		full[i] = at(int64(i) + 1)
+	}
+	refused := func(name, reason string, err error) {
+		t.Helper()
+		var refusal *experiment.Error
+		if !errors.As(err, &refusal) || refusal.Reason != reason || !errors.Is(err, experiment.ErrPrecondition) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := s.AtLook([]Look{at(400)}, true)
+	refused("after the last", "LAST_LOOK_TAKEN", err)
+	_, err = s.AtLook(full, true)
+	refused("too many", "TOO_MANY_LOOKS", err)
+	for before, subjects := range map[int64]int{200: 200, 201: 200} {
+		_, err = mustLook(t, s, []Look{at(before)}, true).Analyze(shoppers(s, subjects, 0, 0), map[int32][]float64{1: {0.5, 0.5}}, 0)
+		refused("without growth", "LOOK_WITHOUT_SUBJECTS", err)
+	}
+	_, err = mustLook(t, s, nil, true).Analyze(shoppers(s, 0, 0, 0), nil, 0)
+	refused("without subjects", "LOOK_WITHOUT_SUBJECTS", err)
+	fixed := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	_, err = fixed.AtLook(nil, true)
+	refused("another method", "NOT_GROUP_SEQUENTIAL", err)
+}
+
+// TestVerdictBetweenLooks: a plan decides at its looks, and what the latest one
+// decided stands.
+func TestVerdictBetweenLooks(t *testing.T) {
+	s := sequential(t)
+	look := func(number int32, action Action) Look {
+		return Look{Number: number, Subjects: map[string]int64{"revenue": 100}, Verdict: Verdict{Action: action, Variant: "v", Reasons: []string{"r"}}}
+	}
+	for name, c := range map[string]struct {
+		looks  []Look
+		action Action
+		reason string
+	}{
+		"no look":                   {nil, ActionKeepRunning, "decides at its looks only"},
+		"the latest did not decide": {[]Look{look(1, ActionShip), look(2, ActionKeepRunning)}, ActionKeepRunning, "decides at its looks only"},
+		"the latest decided":        {[]Look{look(1, ActionKeepRunning), look(2, ActionRollBack)}, ActionRollBack, "Look 2 decided."},
+	} {
+		a := mustAnalyze(t, mustLook(t, s, c.looks, false), shoppers(s, 300, 0, 50), 0)
+		if v := a.Verdict; v.Action != c.action || !strings.Contains(v.Reasons[0], c.reason) || a.Look != nil || a.Metrics[0].Comparisons[0].PValue != nil {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	// A look with the same subjects decides by itself.
+	if v := mustAnalyze(t, mustLook(t, s, nil, true), shoppers(s, 300, 0, 50), 0).Verdict; v.Action != ActionShip {
+		t.Errorf("at a look: %+v", v)
+	}
+	if v := mustAnalyze(t, mustLook(t, s, nil, true), shoppers(s, 400, 0, 0), 0).Verdict; v.Action != ActionInconclusive {
+		t.Errorf("at the last look: %+v", v)
+	}
+}

@@ -1,0 +1,66 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+	"github.com/assayhq/assay/internal/postgres"
+)
+
+// atLook prepares the study of an analysis for the looks of a group-sequential
+// plan, and returns those that it follows.
+func (s *analysisService) atLook(ctx context.Context, e *experiment.Experiment, req *assayv1.AnalyzeExperimentRequest, study *metric.Study, asOf time.Time) (*metric.Study, []postgres.Look, error) {
+	looks, err := s.DB.Looks(ctx, e.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	n := len(looks)
+	for n > 0 && asOf.Before(looks[n-1].AsOfTime) {
+		n--
+	}
+	if req.TakeLook && n < len(looks) {
+		last := &looks[len(looks)-1]
+		return nil, nil, experiment.Errorf(experiment.ErrPrecondition, "LOOK_OUT_OF_ORDER", "look %d was taken as of %s, and the next cannot be as of an earlier time",
+			last.Number, last.AsOfTime.UTC().Format(time.RFC3339Nano))
+	}
+	looks = looks[:n]
+	earlier := make([]metric.Look, n)
+	for i := range looks {
+		earlier[i] = looks[i].Look
+	}
+	if n > 0 && !req.TakeLook {
+		if earlier[n-1].Verdict, err = s.verdictOf(ctx, &looks[n-1]); err != nil {
+			return nil, nil, err
+		}
+	}
+	study, err = study.AtLook(earlier, req.TakeLook)
+	return study, looks, err
+}
+
+// verdictOf is what a look decided.
+func (s *analysisService) verdictOf(ctx context.Context, l *postgres.Look) (metric.Verdict, error) {
+	stored, err := s.DB.Analysis(ctx, l.AnalysisID)
+	if err != nil {
+		return metric.Verdict{}, err
+	}
+	analysis, err := decodeAnalysis(stored)
+	if err != nil {
+		return metric.Verdict{}, err
+	}
+	v := analysis.GetVerdict()
+	return metric.Verdict{Action: actions.from(v.GetAction()), Variant: v.GetVariant(), Reasons: v.GetReasons()}, nil
+}
+
+func toLooks(study *metric.Study, looks []postgres.Look) []*assayv1.Look {
+	return convert(looks, func(l *postgres.Look) *assayv1.Look {
+		return &assayv1.Look{
+			Number: l.Number, Information: study.Information(&l.Look), Spent: study.Spent(&l.Look),
+			AnalysisId: formatUUID(l.AnalysisID), CreateTime: timestamppb.New(l.CreateTime),
+		}
+	})
+}
