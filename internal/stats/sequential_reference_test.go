@@ -3,6 +3,7 @@ package stats
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -33,34 +34,49 @@ func evenly(k int) []float64 {
 	return times
 }
 
-// TestBoundaries: rpact's getDesignGroupSequential. The boundary is that of the
-// look as the last one of a schedule.
+// design is a schedule with the boundary of each look as the last one so far,
+// where it is known. Level and what was spent are there from rpact alone.
+type design struct {
+	Spending                  Spending
+	Sided                     int
+	Alpha                     float64
+	Times                     []float64
+	Boundaries, Spent, Levels []*float64
+}
+
+func (d design) check(t *testing.T) {
+	t.Helper()
+	rate, alternative := d.Alpha, Greater
+	if d.Sided == 2 {
+		rate, alternative = d.Alpha/2, TwoSided
+	}
+	for k := range d.Boundaries {
+		s := mustSchedule(t, d.Spending, sameLooks(d.Times[:k+1]...))
+		got := s.boundary(rate, d.Sided == 2) // Which TestTabulatedBoundary compares with what is used.
+		spent := d.Spending.Spent(d.Alpha, d.Times[k], alternative)
+		what := fmt.Sprintf("spending %d, %d-sided, alpha %v, look %d of %v:", d.Spending, d.Sided, d.Alpha, k+1, d.Times)
+		for name, pair := range map[string]struct {
+			got  float64
+			want []*float64
+		}{"boundary": {got, d.Boundaries}, "level": {normalUpperTail(got), d.Levels}, "spent": {spent, d.Spent}} {
+			if pair.want != nil && pair.want[k] != nil {
+				near(t, what+" "+name, pair.got, *pair.want[k], 1e-6)
+			}
+		}
+	}
+}
+
+// TestBoundaries: rpact's getDesignGroupSequential, mvtnorm's pmvnorm, and an
+// integration in Python.
 func TestBoundaries(t *testing.T) {
-	var file struct {
-		Designs []struct {
-			Spending                         Spending
-			Sided                            int
-			Alpha                            float64
-			Times, Boundaries, Spent, Levels []float64
-		}
+	var r, python struct{ Designs, Exact []design }
+	load(t, "sequential-r.json", &r)
+	load(t, "sequential-python.json", &python)
+	if len(r.Designs) < 40 || len(r.Exact) < 10 || len(python.Designs) < 50 {
+		t.Fatalf("%d, %d and %d designs", len(r.Designs), len(r.Exact), len(python.Designs))
 	}
-	load(t, "sequential.json", &file)
-	if len(file.Designs) < 40 {
-		t.Fatalf("only %d designs", len(file.Designs))
-	}
-	for _, d := range file.Designs {
-		test := Test{Method: GroupSequential, ConfidenceLevel: 1 - d.Alpha, Alternative: Greater}
-		if d.Sided == 2 {
-			test.Alternative = TwoSided
-		}
-		for k := range d.Times {
-			test.Schedule = mustSchedule(t, d.Spending, sameLooks(d.Times[:k+1]...))
-			what := fmt.Sprintf("spending %d, %d-sided, alpha %v, look %d of %v:", d.Spending, d.Sided, d.Alpha, k+1, d.Times)
-			got := test.critical(d.Alpha, Evidence{DegreesOfFreedom: math.Inf(1)})
-			near(t, what+" boundary", got, d.Boundaries[k], 1e-6)
-			near(t, what+" level", normalUpperTail(got), d.Levels[k], 1e-6)
-			near(t, what+" spent", d.Spending.Spent(d.Alpha, d.Times[k], test.Alternative), d.Spent[k], 1e-6)
-		}
+	for _, d := range slices.Concat(r.Designs, r.Exact, python.Designs) {
+		d.check(t)
 	}
 }
 
@@ -75,7 +91,7 @@ func TestRepeated(t *testing.T) {
 			Subjects, Estimate, Deviation, Statistic, Lower, Upper, P float64
 		}
 	}
-	load(t, "sequential.json", &file)
+	load(t, "sequential-r.json", &file)
 	if len(file.Repeated) < 20 {
 		t.Fatalf("only %d cases", len(file.Repeated))
 	}

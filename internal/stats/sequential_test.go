@@ -58,7 +58,7 @@ func drawSchedule(t *testing.T, rng *rand.Rand, looks int) *Schedule {
 // are computed for one rate, and takes them back.
 func TestTabulatedBoundary(t *testing.T) {
 	rng := rand.New(rand.NewPCG(21, 22))
-	for range 12 {
+	for range 8 {
 		s := drawSchedule(t, rng, 2+rng.IntN(5))
 		twoSided := rng.IntN(2) == 0
 		c := s.curveOf(twoSided)

@@ -1,38 +1,73 @@
-# Writes sequential.json: boundaries of Lan and DeMets's spending functions, and
-# repeated confidence intervals and p-values, from rpact 3.3.4.
-# Run with R 4.2: Rscript sequential.R > sequential.json
-# Two sided, rpact's alpha is that of both sides. Its integration is told to use
-# its least tolerance; the boundaries then have about 9 digits.
+# Writes sequential-r.json: boundaries of Lan and DeMets's spending functions,
+# and repeated confidence intervals and p-values, from rpact 3.3.4; boundaries of
+# three looks from mvtnorm.
+# Run with R 4.2: Rscript sequential.R > sequential-r.json
+# Two sided, rpact's alpha is that of both sides. It computes tails as 1 - pnorm,
+# so what depends on a level below 1e-8 is left out here, and its grid is coarse
+# for one-sided looks that are close together: mvtnorm's TVPACK, which is exact
+# to 1e-14 for three looks, and sequential.py have those.
 
 suppressMessages(library(rpact))
+suppressMessages(library(mvtnorm))
 setLogLevel("DISABLED")
 
 text <- function(x) if (is.na(x)) "null" else sprintf("%.17g", x)
 row <- function(x) paste0("[", paste(vapply(x, text, ""), collapse = ", "), "]")
+list_of <- function(name, items, last = FALSE)
+  cat(sprintf("\"%s\": [\n  %s\n]%s\n", name, paste(items, collapse = ",\n  "), if (last) "" else ","))
 names <- c(asOF = "1", asP = "2")
 
 schedules <- list(
-  list(0.05, 1), list(0.05, c(0.5, 1)), list(0.05, c(0.2, 0.6, 1)), list(0.05, (1:5) / 5),
-  list(0.05, (1:10) / 10), list(0.01, c(0.3, 0.35, 0.9, 1)), list(0.0001, c(0.25, 0.5, 0.75, 1)),
-  list(0.4, c(0.25, 0.5, 0.75, 1)), list(0.1, c(0.6, 0.62, 0.64, 1)), list(0.2, c(0.8, 0.9, 0.95, 1)),
-  list(0.05, c(0.1, 0.11, 0.12, 0.5, 1)), list(0.05, (1:20) / 20), list(0.02, c(0.15, 0.95, 1)))
-
+  list(0.05, 1), list(0.05, c(0.5, 1)), list(0.05, c(0.2, 0.6, 1)), list(0.05, (1:5) / 5), list(0.05, (1:10) / 10),
+  list(0.01, c(0.3, 0.35, 0.9, 1)), list(0.0001, c(0.25, 0.5, 0.75, 1)), list(0.4, c(0.25, 0.5, 0.75, 1)),
+  list(0.001, c(0.4, 0.8, 1)), list(0.2, c(0.1, 0.5, 0.7)), list(0.1, c(0.7, 1)))
+cat("{\n")
 designs <- c()
 for (s in schedules) for (type in c("asOF", "asP")) for (sided in 1:2) {
-  design <- getDesignGroupSequential(kMax = length(s[[2]]), informationRates = s[[2]], alpha = s[[1]],
+  times <- if (max(s[[2]]) == 1) s[[2]] else c(s[[2]], 1)
+  design <- getDesignGroupSequential(kMax = length(times), informationRates = times, alpha = s[[1]],
     sided = sided, typeOfDesign = type, tolerance = 1e-10)
+  # The least increment so far of what is spent says how many digits are left.
+  increments <- cummin(diff(c(0, design$alphaSpent)))
+  sound <- function(x) ifelse(increments < 1e-7, NA, x)
   designs <- c(designs, sprintf(
     "{\"spending\": %s, \"sided\": %d, \"alpha\": %.17g, \"times\": %s, \"boundaries\": %s, \"spent\": %s, \"levels\": %s}",
-    names[[type]], sided, s[[1]], row(s[[2]]), row(design$criticalValues), row(design$alphaSpent), row(design$stageLevels)))
+    names[[type]], sided, s[[1]], row(times), row(sound(design$criticalValues)),
+    row(ifelse(times < 1, sound(design$alphaSpent), s[[1]])), row(sound(design$stageLevels))))
 }
+list_of("designs", designs)
 
-# Means of two arms, by stage. The intervals are rpact's for a normal statistic.
+# One-sided boundaries of three looks: the first by qnorm, the others where the
+# chance of crossing there and not before is what is spent there.
+spent <- function(type, alpha, t) {
+  t <- pmin(t, 1)
+  if (type == "asOF") 2 * pnorm(qnorm(alpha / 2, lower.tail = FALSE) / sqrt(t), lower.tail = FALSE)
+  else alpha * log(1 + (exp(1) - 1) * t)
+}
+exact <- c()
+for (s in list(list(0.02, c(0.15, 0.95, 1)), list(0.1, c(0.6, 0.62, 0.64)), list(0.05, c(0.5, 0.501, 1.2)),
+               list(0.4, c(0.9, 0.91, 1)), list(0.001, c(0.5, 0.75, 0.8)))) for (type in c("asOF", "asP")) {
+  times <- s[[2]]
+  chance <- diff(c(0, spent(type, s[[1]], times)))
+  b <- qnorm(chance[1], lower.tail = FALSE)
+  for (k in 2:3) {
+    corr <- outer(times[1:k], times[1:k], function(x, y) sqrt(pmin(x, y) / pmax(x, y)))
+    below <- function(b) pmvnorm(upper = b, corr = corr, algorithm = TVPACK(1e-14))[[1]]
+    first <- function(x) below(c(b, Inf)) - below(c(b, x)) - chance[k]
+    b <- c(b, uniroot(first, c(0, 9), tol = 1e-13)$root)
+  }
+  exact <- c(exact, sprintf("{\"spending\": %s, \"sided\": 1, \"alpha\": %.17g, \"times\": %s, \"boundaries\": %s}",
+    names[[type]], s[[1]], row(times), row(b)))
+}
+list_of("exact", exact)
+
+# Means of two arms by stage: what rpact says at the last of the looks.
 repeated <- c()
 set.seed(20260106)
 for (type in c("asOF", "asP")) for (case in 1:5) {
-  times <- list(c(0.2, 0.6, 1), (1:4) / 4, c(0.5, 1), c(0.5, 0.75, 0.8), c(0.3, 0.7))[[case]]
+  times <- list(c(0.2, 0.6, 1), (1:4) / 4, c(0.5, 1), c(0.25, 0.5), c(0.3, 0.7))[[case]]
   n <- diff(c(0, times * 1000))
-  planned <- if (times[length(times)] == 1) times else c(times, 1)
+  planned <- if (max(times) == 1) times else c(times, 1)
   design <- getDesignGroupSequential(kMax = length(planned), informationRates = planned, alpha = 0.025,
     sided = 1, typeOfDesign = type, tolerance = 1e-10)
   m1 <- rnorm(length(n), 0.04 + 0.02 * case, 0.02)
@@ -50,5 +85,5 @@ for (type in c("asOF", "asP")) for (case in 1:5) {
       stage$overallStDevs[k], stage$overallTestStatistics[k], interval[1, k], interval[2, k], text(p[k])))
   }
 }
-cat(sprintf("{\n\"designs\": [\n  %s\n],\n\"repeated\": [\n  %s\n]\n}\n",
-  paste(designs, collapse = ",\n  "), paste(repeated, collapse = ",\n  ")))
+list_of("repeated", repeated, last = TRUE)
+cat("}\n")
