@@ -92,14 +92,8 @@ type Inference struct {
 // interval has the level 1 − 2(1 − ConfidenceLevel), and it lies within the
 // margins exactly when the p-value is at most 1 − ConfidenceLevel.
 func (t Test) Infer(e Evidence, null float64) Inference {
-	switch {
-	case !finite(e.Estimate) || !finite(e.StandardError) || e.StandardError < 0 || !finite(null):
-		return Inference{Note: "The numbers are too large to compute with: no interval and no p-value."}
-	case e.StandardError == 0:
-		return Inference{Note: "The variance is zero: no interval and no p-value."}
-	case t.Method != AlwaysValid && !(e.DegreesOfFreedom > 0),
-		t.Method == AlwaysValid && e.Subjects < 1:
-		return Inference{Note: "There are too few subjects for a variance: no interval and no p-value."}
+	if note := t.hindrance(e, null); note != "" {
+		return Inference{Note: note}
 	}
 	side := t.Alternative
 	if side == Equivalent {
@@ -117,7 +111,7 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 	half := critical * e.StandardError
 	lower, upper := e.Estimate-half, e.Estimate+half
 	if !finite(statistic) || t.Method != GroupSequential && !(finite(lower) && finite(upper)) {
-		return Inference{Note: "The numbers are too large to compute with: no interval and no p-value."}
+		return Inference{Note: tooLarge}
 	}
 	p := t.pValue(side, statistic, e)
 	inference := Inference{Statistic: &statistic, PValue: &p}
@@ -139,6 +133,22 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 		inference.Upper = &upper
 	}
 	return inference
+}
+
+const tooLarge = "The numbers are too large to compute with: no interval and no p-value."
+
+// hindrance says why an estimate cannot be judged; it is empty if it can.
+func (t Test) hindrance(e Evidence, null float64) string {
+	switch {
+	case !finite(e.Estimate) || !finite(e.StandardError) || e.StandardError < 0 || !finite(null):
+		return tooLarge
+	case e.StandardError == 0:
+		return "The variance is zero: no interval and no p-value."
+	case t.Method != AlwaysValid && !(e.DegreesOfFreedom > 0),
+		t.Method == AlwaysValid && e.Subjects < 1:
+		return "There are too few subjects for a variance: no interval and no p-value."
+	}
+	return ""
 }
 
 // silence says why a group-sequential test judges nothing; it is empty if it

@@ -53,7 +53,7 @@ for (s in list(list(0.02, c(0.15, 0.95, 1)), list(0.1, c(0.6, 0.62, 0.64)), list
   for (k in 2:3) {
     corr <- outer(times[1:k], times[1:k], function(x, y) sqrt(pmin(x, y) / pmax(x, y)))
     below <- function(b) pmvnorm(upper = b, corr = corr, algorithm = TVPACK(1e-14))[[1]]
-    first <- function(x) below(c(b, Inf)) - below(c(b, x)) - chance[k]
+    first <- function(x) below(c(b, 40)) - below(c(b, x)) - chance[k]
     b <- c(b, uniroot(first, c(0, 9), tol = 1e-13)$root)
   }
   exact <- c(exact, sprintf("{\"spending\": %s, \"sided\": 1, \"alpha\": %.17g, \"times\": %s, \"boundaries\": %s}",
