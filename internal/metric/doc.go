@@ -16,7 +16,8 @@
 //     segments, variants, strata and days together, and ends as a [Tally], which
 //     can be stored and, but for its days, analysed again.
 //   - [Study.Analyze] compares the variants of a tally by the experiment's plan
-//     and draws the verdict. [Study.Timeline] compares them day by day.
+//     and draws the verdict; [Study.AtLook] tells it of the looks of a
+//     group-sequential plan. [Study.Timeline] compares them day by day.
 //     [Study.Deviations] says how the analysis departs from that plan, [Objections]
 //     what speaks against a decision by it, and [Again] what changed between two.
 //     [Summaries] enters at this step with aggregates that a caller brings.

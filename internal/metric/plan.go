@@ -197,6 +197,9 @@ func (p *Planned) design() (*stats.Design, error) {
 	}}
 	var alternative stats.Alternative
 	alternative, d.Margin = asked.question()
+	if p.Plan.Method == experiment.MethodGroupSequential {
+		return nil, experiment.Invalid("plan.method", "the size of a group-sequential plan is not computed")
+	}
 	var err error
 	if d.Test, err = test(&p.Plan, 1, alternative); err != nil {
 		return nil, experiment.Invalid("plan.method", "%s", err)

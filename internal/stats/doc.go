@@ -26,7 +26,9 @@
 // of independent variances, one for each arm and stratum, from which the
 // Satterthwaite degrees of freedom follow. What judges the estimate (a [Test])
 // sees only the estimate, its standard error, the degrees of freedom and the
-// number of subjects, so a new method stands beside the old ones.
+// number of subjects, so a new method stands beside the old ones. A
+// group-sequential one also has a [Schedule] of looks, whose boundaries are
+// computed once for all estimates that it judges.
 //
 // Beside it stand the tests of what a comparison rests on: that the subjects are
 // split as meant ([CheckSampleRatio], [SequentialSampleRatio]), alike before they

@@ -72,6 +72,10 @@ func FuzzCompare(f *testing.F) {
 		if result, err := Compare(r); err == nil {
 			soundness(t, r, result)
 		}
+		r.Test.Method, r.Test.Schedule = GroupSequential, someSchedule(planned)
+		if result, err := Compare(r); err == nil {
+			soundness(t, r, result)
+		}
 	})
 }
 
@@ -102,13 +106,18 @@ func TestNeverNaN(t *testing.T) {
 	levels := []float64{math.Nextafter(0.5, 1), 0.8, 0.95, 0.999, math.Nextafter(1, 0)}
 	refused := 0
 	const tries = 10_000
-	for range tries {
+	for tried := range tries {
 		test := Test{ConfidenceLevel: levels[rng.IntN(len(levels))], PlannedSubjects: []int64{0, 1, 5000, math.MaxInt64}[rng.IntN(4)]}
 		r := arbitrary(uint8(rng.Uint32()), test, number(), count, number)
 		result, err := Compare(r)
 		if err != nil {
 			refused++
 			continue
+		}
+		soundness(t, r, result)
+		r.Test.Method, r.Test.Schedule = GroupSequential, someSchedule(int64(tried))
+		if result, err = Compare(r); err != nil {
+			t.Fatal(err)
 		}
 		soundness(t, r, result)
 		if t.Failed() {

@@ -24,6 +24,21 @@ func draw(rng *rand.Rand, dim, n int) Moments {
 	return m
 }
 
+// someSchedule is one of a few schedules, whose boundaries are computed once.
+var someSchedule = func() func(int64) *Schedule {
+	var all []*Schedule
+	for _, looks := range [][]Look{sameLooks(1), sameLooks(0.3), sameLooks(0.2, 0.6, 1.1), {{0.4, 10}, {0.5, 30}, {1, 30.5}}} {
+		for _, spending := range []Spending{OBrienFleming, Pocock} {
+			schedule, err := NewSchedule(spending, looks)
+			if err != nil {
+				panic(err)
+			}
+			all = append(all, schedule)
+		}
+	}
+	return func(n int64) *Schedule { return all[uint64(n)%uint64(len(all))] }
+}()
+
 // drawRequest is a ratio with a covariate, in some arms and strata.
 func drawRequest(rng *rand.Rand) Request {
 	r := Request{
@@ -31,12 +46,15 @@ func drawRequest(rng *rand.Rand) Request {
 		Covariates: []int{2},
 		Arms:       make([]Arm, 2+rng.IntN(2)),
 		Test: Test{
-			Method:          FixedHorizon + Method(rng.IntN(2)),
+			Method:          FixedHorizon + Method(rng.IntN(3)),
 			ConfidenceLevel: 0.5 + 0.4999*rng.Float64(),
 			PlannedSubjects: rng.Int64N(1000),
 			Alternative:     Alternative(rng.IntN(3)),
 		},
 		Margin: Margin{Scale: Scale(rng.IntN(2)), Value: 0.2 * (rng.Float64() - 0.5)},
+	}
+	if r.Test.Method == GroupSequential {
+		r.Test.Schedule = someSchedule(rng.Int64N(100))
 	}
 	r.Control = rng.IntN(len(r.Arms))
 	strata := 1 + rng.IntN(3)

@@ -829,7 +829,8 @@ type CompareSummariesRequest struct {
 	Margin *Shift `protobuf:"bytes,7,opt,name=margin,proto3" json:"margin,omitempty"`
 	// Of a group-sequential plan: the information times of the looks, rising and
 	// above 0, each as a share of the planned subjects, with the present look
-	// last. From 1 on a look is the last one.
+	// last. From 1 on a look is the last one. One that adds less than a thousandth
+	// to the one before judges nothing.
 	Looks         []float64 `protobuf:"fixed64,8,rep,packed,name=looks,proto3" json:"looks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
