@@ -23,14 +23,14 @@ type database struct {
 	url   string
 }
 
-func newDatabase(t *testing.T) *database {
+func newDatabase(t testing.TB) *database {
 	t.Helper()
 	d := &database{url: postgrestest.URL(t)}
 	d.DB, d.other, d.raw = openURL(t, d.url), openURL(t, d.url), connect(t, d.url, "test")
 	return d
 }
 
-func openURL(t *testing.T, url string) *postgres.DB {
+func openURL(t testing.TB, url string) *postgres.DB {
 	t.Helper()
 	db, err := postgres.Open(t.Context(), url, postgrestest.Pepper)
 	if err != nil {
@@ -41,7 +41,7 @@ func openURL(t *testing.T, url string) *postgres.DB {
 }
 
 // connect returns a connection under a name of its own.
-func connect(t *testing.T, url, name string) *pgx.Conn {
+func connect(t testing.TB, url, name string) *pgx.Conn {
 	t.Helper()
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -57,7 +57,7 @@ func connect(t *testing.T, url, name string) *pgx.Conn {
 	return conn
 }
 
-func exec(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
+func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
@@ -65,7 +65,7 @@ func exec(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
 }
 
 // scalar returns the one value that a query gives.
-func scalar[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
+func scalar[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
 	t.Helper()
 	var v T
 	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {

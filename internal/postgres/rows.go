@@ -3,7 +3,9 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,12 +69,12 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 			WHERE e.experiment_id = $1 AND e.recorded_time <= $2 AND o.create_time <= $2`, id, asOf).Scan(&overridden); err != nil {
 			return err
 		}
-		q := subjectQuery{args: []any{id, asOf}}
 		names, err := columnNames(ctx, tx, study)
 		if err != nil {
 			return err
 		}
-		sql, err := q.build(ctx, tx, study, names)
+		q := subjectQuery{args: []any{id, asOf}, study: study, names: names}
+		sql, err := q.build(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -96,7 +98,10 @@ func columnNames(ctx context.Context, tx pgx.Tx, study *metric.Study) (map[strin
 // one aggregate with a filter per column. Grouping by subject and metric
 // instead takes twice as long.
 type subjectQuery struct {
-	args []any
+	args    []any
+	study   *metric.Study
+	names   map[string]int32
+	moments []time.Duration // After first exposure; the i-th is e's column t<i>.
 }
 
 // arg adds a parameter and returns its place in the statement.
@@ -105,91 +110,158 @@ func (q *subjectQuery) arg(v any) string {
 	return fmt.Sprintf("$%d", len(q.args))
 }
 
+// at returns the column of e that is a moment so long after first exposure. It
+// is computed for each subject, as adding intervals for each outcome takes
+// several times as long as comparing.
+func (q *subjectQuery) at(after time.Duration) string {
+	i := slices.Index(q.moments, after)
+	if i < 0 {
+		i = len(q.moments)
+		q.moments = append(q.moments, after)
+	}
+	return fmt.Sprintf("e.t%d", i)
+}
+
 // exposedSQL finds each subject's first phase, and in it the first exposure;
-// a subject with two variants there is a crossover. More columns can be added.
-const exposedSQL = `SELECT DISTINCT ON (subject_id) subject_id, phase, min(exposed_time) AS first_time,
-		(array_agg(variant ORDER BY exposed_time, variant))[1] AS variant,
-		min(variant) <> max(variant) AS crossover,
-		(array_agg(attributes ORDER BY exposed_time, variant))[1] AS attributes%s
+// a subject with two variants there is a crossover. More columns may follow.
+const exposedSQL = `SELECT DISTINCT ON (subject_id) subject_id, phase, exposed_time AS first_time, variant,
+		min(variant) OVER same_phase <> max(variant) OVER same_phase AS crossover%s
 	FROM exposures x
 	WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
 		SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
-	GROUP BY subject_id, phase ORDER BY subject_id, phase`
+	WINDOW same_phase AS (PARTITION BY subject_id, phase)
+	ORDER BY subject_id, phase, exposed_time, variant`
 
-func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx, study *metric.Study, names map[string]int32) (string, error) {
-	var b strings.Builder
-	b.WriteString(`SELECT e.variant, e.phase, e.first_time, e.crossover`)
-	for _, name := range study.Segments() {
-		fmt.Fprintf(&b, ", e.attributes->>%s::text", q.arg(name))
+// firstSQL is no more than the moments of first exposures.
+const firstSQL = `SELECT DISTINCT ON (subject_id) subject_id%s
+	FROM exposures WHERE experiment_id = $1 AND recorded_time <= $2
+	ORDER BY subject_id, phase, exposed_time`
+
+// build writes the statement in one of two forms. With attributes, outcomes are
+// grouped by subject alone, and exposures read twice: grouping by all that is
+// kept of a subject takes half as long again. Without them it is the other way
+// round, by a fifth.
+func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
+	kept, totals := q.kept(), q.totals()
+	attributes := ", attributes" + q.known()
+	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover"
+	if len(q.names) == 0 {
+		return head + kept + strings.Repeat(", 0::float8", len(totals)) + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e", nil
 	}
-	if name := study.Stratum(); name != "" {
-		fmt.Fprintf(&b, ", e.attributes->>%s::text", q.arg(name))
+	outcomes, err := q.outcomes(ctx, tx)
+	if err != nil {
+		return "", err
 	}
-	for _, name := range study.Attributes() {
-		p := q.arg(name)
-		fmt.Fprintf(&b, ", CASE jsonb_typeof(e.attributes->%[1]s::text) WHEN 'number' THEN (e.attributes->>%[1]s::text)::float8 END", p)
+	var times strings.Builder
+	for i, after := range q.moments {
+		fmt.Fprintf(&times, ", exposed_time + %s::interval AS t%d", q.arg(after), i)
 	}
-	joined := false
-	for _, c := range study.Columns() {
-		id, known := names[c.Component.Outcome]
-		if !known {
-			b.WriteString(", 0::float8")
-			continue
-		}
-		joined = true
-		fmt.Fprintf(&b, ", coalesce(%s, 0)::float8", q.aggregate(c.Component.Aggregate, q.filter(id, c)))
+	if kept == "" {
+		return head + ", " + strings.Join(totals, ", ") + " FROM (" + fmt.Sprintf(exposedSQL, times.String()) + ") e LEFT JOIN " + outcomes +
+			" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover", nil
 	}
-	more, known := "", ""
-	if earlier := study.Earlier(); !earlier.IsZero() {
-		more = fmt.Sprintf(", min(min(exposed_time) FILTER (WHERE recorded_time <= %s)) OVER (PARTITION BY subject_id) AS known_time", q.arg(earlier))
-		known = ", e.known_time"
+	var all, named strings.Builder
+	for i, total := range totals {
+		fmt.Fprintf(&all, ", coalesce(t.c%d, 0)", i)
+		fmt.Fprintf(&named, ", %s AS c%d", total, i)
 	}
-	b.WriteString(known)
-	fmt.Fprintf(&b, " FROM (%s) e", fmt.Sprintf(exposedSQL, more))
-	if joined {
-		join, err := q.join(ctx, tx, study, names)
-		if err != nil {
-			return "", err
-		}
-		b.WriteString(join)
-		b.WriteString(" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover, e.attributes" + known)
-	}
-	return b.String(), nil
+	return head + kept + all.String() + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e LEFT JOIN (SELECT e.subject_id" + named.String() +
+		" FROM (" + fmt.Sprintf(firstSQL, times.String()) + ") e JOIN " + outcomes + " GROUP BY e.subject_id) t USING (subject_id)", nil
 }
 
-// join is the outcomes that some column counts, each with its corrections in its
-// value. The bounds on row_id, from the experiment's first and last exposures,
-// are constants by which Postgres leaves partitions out.
-func (q *subjectQuery) join(ctx context.Context, tx pgx.Tx, study *metric.Study, names map[string]int32) (string, error) {
+// known is the column of exposedSQL that compares with an earlier moment, if the
+// study does: the subject's first exposure that was known then.
+func (q *subjectQuery) known() string {
+	earlier := q.study.Earlier()
+	if earlier.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(", min(exposed_time) FILTER (WHERE recorded_time <= %s) OVER (PARTITION BY subject_id) AS known_time", q.arg(earlier))
+}
+
+// kept is what the study asks of exposures beside the first one's variant and
+// time: of the attributes that are kept with them, and when they were known.
+func (q *subjectQuery) kept() string {
+	var b strings.Builder
+	texts := slices.Clone(q.study.Segments())
+	if name := q.study.Stratum(); name != "" {
+		texts = append(texts, name)
+	}
+	for _, name := range texts {
+		fmt.Fprintf(&b, ", e.attributes->>%s::text", q.arg(name))
+	}
+	for _, name := range q.study.Attributes() {
+		fmt.Fprintf(&b, ", CASE jsonb_typeof(e.attributes->%[1]s::text) WHEN 'number' THEN (e.attributes->>%[1]s::text)::float8 END", q.arg(name))
+	}
+	if !q.study.Earlier().IsZero() {
+		b.WriteString(", e.known_time")
+	}
+	return b.String()
+}
+
+// totals are the aggregates of the study's columns, none of them null.
+func (q *subjectQuery) totals() []string {
+	var totals []string
+	for _, c := range q.study.Columns() {
+		id, known := q.names[c.Component.Outcome]
+		if !known {
+			totals = append(totals, "0::float8")
+			continue
+		}
+		totals = append(totals, fmt.Sprintf("coalesce(%s, 0)::float8", q.aggregate(c.Component.Aggregate, q.filter(id, c))))
+	}
+	return totals
+}
+
+// reach is how far before and after first exposure the columns look; endless if
+// one has no end.
+func (q *subjectQuery) reach() (before, after time.Duration, endless bool) {
+	for _, c := range q.study.Columns() {
+		before, after = max(before, c.Before), max(after, c.Window)
+		endless = endless || c.Window == 0 && c.Before == 0
+	}
+	return before, after, endless
+}
+
+// outcomes is those that some column counts, as o, each with its corrections in
+// its value, to be joined with e. The bounds on row_id, from the experiment's
+// first and last exposures, are constants by which Postgres leaves partitions
+// out.
+func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx) (string, error) {
 	var first, last *time.Time
 	if err := tx.QueryRow(ctx, `SELECT min(exposed_time), max(exposed_time) FROM exposures
 		WHERE experiment_id = $1 AND recorded_time <= $2`, q.args[0], q.args[1]).Scan(&first, &last); err != nil {
 		return "", err
 	}
-	ids := make([]int32, 0, len(names))
-	for _, id := range names {
-		ids = append(ids, id)
-	}
-	var before, after time.Duration
-	endless := false
-	for _, c := range study.Columns() {
-		before, after = max(before, c.Before), max(after, c.Window)
-		endless = endless || c.Window == 0 && c.Before == 0
-	}
-	in := fmt.Sprintf("name_id = ANY(%s) AND recorded_time <= $2", q.arg(ids))
+	before, after, endless := q.reach()
+	bounds := ""
 	if first != nil {
-		in += fmt.Sprintf(" AND row_id >= '%s'", lowestRowID(first.Add(-before)))
+		bounds += fmt.Sprintf(" AND row_id >= '%s'", lowestRowID(first.Add(-before)))
 		if !endless {
-			in += fmt.Sprintf(" AND row_id < '%s'", lowestRowID(last.Add(after+time.Millisecond)))
+			bounds += fmt.Sprintf(" AND row_id < '%s'", lowestRowID(last.Add(after+time.Millisecond)))
 		}
 	}
-	join := fmt.Sprintf(` LEFT JOIN (%s) o ON o.subject_id = e.subject_id AND o.occurred_time >= e.first_time - %s::interval`,
-		fmt.Sprintf(correctedSQL, in), q.arg(before))
+	ids := slices.Collect(maps.Values(q.names))
+	var corrected bool
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outcomes WHERE corrects IS NOT NULL AND name_id = ANY($1) AND recorded_time <= $2`+bounds+`)`,
+		ids, q.args[1]).Scan(&corrected); err != nil {
+		return "", err
+	}
+	in := fmt.Sprintf("name_id = ANY(%s) AND recorded_time <= $2%s", q.arg(ids), bounds)
+	outcomes := fmt.Sprintf(uncorrectedSQL, in)
+	if corrected {
+		outcomes = fmt.Sprintf(correctedSQL, in)
+	}
+	join := fmt.Sprintf("(%s) o ON o.subject_id = e.subject_id AND o.occurred_time >= %s", outcomes, q.at(-before))
 	if !endless {
-		join += fmt.Sprintf(" AND o.occurred_time < e.first_time + %s::interval", q.arg(after))
+		join += " AND o.occurred_time < " + q.at(after)
 	}
 	return join, nil
 }
+
+// uncorrectedSQL is the outcomes that meet a condition, if none of them was
+// corrected.
+const uncorrectedSQL = `SELECT subject_id, row_id, name_id, occurred_time, properties, value FROM outcomes WHERE corrects IS NULL AND %s`
 
 // correctedSQL is the outcomes that meet a condition with their values as
 // corrected. A correction lies beside what it corrects, so that the same bounds
@@ -200,16 +272,20 @@ const correctedSQL = `SELECT subject_id, row_id, name_id, occurred_time, propert
 	LEFT JOIN (SELECT subject_id, name_id, corrects AS row_id, sum(value) AS adjustment FROM outcomes
 		WHERE corrects IS NOT NULL AND %[1]s GROUP BY 1, 2, 3) c USING (subject_id, row_id, name_id)`
 
-// filter is the condition under which an outcome enters a column.
+// filter is the condition under which an outcome enters a column. What holds of
+// every outcome that is joined is left out.
 func (q *subjectQuery) filter(name int32, c metric.Column) string {
 	parts := []string{"o.name_id = " + q.arg(name)}
-	switch {
-	case c.Before > 0:
-		parts = append(parts, "o.occurred_time >= e.first_time - "+q.arg(c.Before)+"::interval", "o.occurred_time < e.first_time")
-	case c.Window > 0:
-		parts = append(parts, "o.occurred_time >= e.first_time + "+q.arg(c.Start)+"::interval", "o.occurred_time < e.first_time + "+q.arg(c.Window)+"::interval")
-	default:
-		parts = append(parts, "o.occurred_time >= e.first_time")
+	before, after, endless := q.reach()
+	from, to := c.Start, c.Window
+	if c.Before > 0 {
+		from, to = -c.Before, 0
+	}
+	if from != -before {
+		parts = append(parts, "o.occurred_time >= "+q.at(from))
+	}
+	if c.Before > 0 || to > 0 && (endless || to != after) {
+		parts = append(parts, "o.occurred_time < "+q.at(to))
 	}
 	for _, condition := range c.Component.Conditions {
 		parts = append(parts, q.condition(condition))
@@ -299,12 +375,12 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 	for i := range numbers {
 		targets = append(targets, &numbers[i])
 	}
-	for i := range row.Values {
-		targets = append(targets, &row.Values[i])
-	}
 	var known *time.Time
 	if !study.Earlier().IsZero() {
 		targets = append(targets, &known)
+	}
+	for i := range row.Values {
+		targets = append(targets, &row.Values[i])
 	}
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
