@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -70,6 +71,12 @@ func (s *analysisService) storedOr(ctx context.Context, req analysisRequest, id 
 		return stored, err
 	}
 	computed, err := compute(asOf)
+	if errors.Is(err, experiment.ErrPrecondition) {
+		// A look that the same request took meanwhile cannot be taken again.
+		if stored, findErr := s.DB.FindAnalysis(ctx, id, hash); findErr != nil || stored != nil {
+			return stored, findErr
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
