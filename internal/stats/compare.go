@@ -38,6 +38,9 @@ type Request struct {
 	// Covariates are the indices of components known before exposure. The
 	// formula must not use them.
 	Covariates []int
+	// Proportion says that the formula is the mean of a component that is 0 or 1
+	// for every subject. Bayesian alone uses it.
+	Proportion bool
 	// Arms all have the same strata and components.
 	Arms []Arm
 	// Control is the index of the control in Arms.
@@ -99,11 +102,17 @@ type Comparison struct {
 	Opposite *float64
 	// Boundary is that of a group-sequential look, for the statistic.
 	Boundary *float64
-	Notes    []string
+	// ChanceToWin and ExpectedLoss are as in Inference, the one on the margin's
+	// scale and the other of the difference.
+	ChanceToWin, ExpectedLoss *float64
+	Notes                     []string
 }
 
 // Effect is an estimate on one scale. A one-sided test leaves one bound nil;
-// an always-valid test has no degrees of freedom.
+// only a test at a fixed horizon has degrees of freedom. Under Bayesian the
+// estimate is the posterior mean (of the lift of a proportion: that of the
+// difference over that of the control), and the standard error the data's own,
+// which a lift of a proportion lacks.
 type Effect struct {
 	Estimate         *float64
 	StandardError    *float64

@@ -13,7 +13,8 @@
 //     over a zero baseline, an interval from one subject) is nil, and a note
 //     says why in words that a user can read. Zero never stands for "none".
 //   - An interval and a p-value on the same scale agree: the bound touches the
-//     null value exactly when the p-value equals one minus the level.
+//     null value exactly when the p-value equals one minus the level. So do a
+//     credible interval and the chance to win.
 //   - A malformed request is refused with an [InvalidError] for every field at
 //     fault; data that cannot answer the question is not an error but a note.
 //

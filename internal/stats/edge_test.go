@@ -54,17 +54,26 @@ func soundness(t *testing.T, r Request, result Result) {
 			comparisons = append(comparisons, *pair.Adjusted)
 		}
 		for _, c := range comparisons {
-			lacks := c.PValue == nil || c.Statistic == nil || c.Control == nil || c.Treatment == nil
-			for _, e := range []Effect{c.Difference, c.Lift} {
-				lacks = lacks || e.Estimate == nil || e.StandardError == nil
+			lacks := c.PValue == nil || c.Statistic == nil
+			if r.Test.Method == Bayesian {
+				lacks = c.ChanceToWin == nil || c.ExpectedLoss == nil
+			}
+			lacks = lacks || c.Control == nil || c.Treatment == nil
+			for scale, e := range []Effect{c.Difference, c.Lift} {
+				lacks = lacks || e.Estimate == nil || e.StandardError == nil && !(r.hasRates() && Scale(scale) == Relative)
 				lacks = lacks || e.Lower == nil && r.Test.Alternative != Less
 				lacks = lacks || e.Upper == nil && r.Test.Alternative != Greater
 			}
 			if lacks && len(c.Notes) == 0 {
 				t.Errorf("a comparison lacks a number without a note: %+v", c)
 			}
-			if c.PValue != nil && (*c.PValue < 0 || *c.PValue > 1) {
-				t.Errorf("p-value %v", *c.PValue)
+			for _, p := range []*float64{c.PValue, c.Opposite, c.ChanceToWin} {
+				if p != nil && (*p < 0 || *p > 1) {
+					t.Errorf("probability %v", *p)
+				}
+			}
+			if c.ExpectedLoss != nil && *c.ExpectedLoss < 0 {
+				t.Errorf("expected loss %v", *c.ExpectedLoss)
 			}
 		}
 	}

@@ -8,24 +8,30 @@ import (
 )
 
 // arbitrary builds a request of two strata and three components out of any
-// numbers.
+// numbers, or of a proportion in one stratum.
 func arbitrary(shape uint8, test Test, margin float64, count func() int64, number func() float64) Request {
 	const dim = 3
-	test.Method, test.Alternative = FixedHorizon+Method(shape>>5&1), Alternative(shape>>6)
+	test.Method, test.Alternative = FixedHorizon+Method(shape>>5%4), Alternative(shape>>6)
+	test.Prior = Prior{Alpha: 0.5, Beta: 2, LiftMean: margin, LiftDeviation: math.Abs(margin)}
+	test.LessIsBetter = shape&8 != 0
 	r := Request{
 		Formula:    []Formula{ComponentMean(0), ComponentRatio(0, 1)}[shape&1],
 		Covariates: [][]int{nil, {2}, {1, 2}, {2, 1}}[shape>>1&3],
 		Arms:       make([]Arm, 2+shape>>3&1),
 		Control:    int(shape >> 4 & 1),
 		Test:       test,
+		Proportion: shape&7 == 0,
 		Margin:     Margin{Scale: Scale(shape >> 7), Value: margin},
 	}
 	for a := range r.Arms {
-		for range 2 {
+		for range 1 + min(1, int(shape&7)) {
 			m := NewMoments(dim)
 			m.N = count()
 			for i := range m.Means {
 				m.Means[i] = number()
+			}
+			if r.Proportion && m.Means[0] != 0 {
+				m.Means[0] = 1 / (1 + math.Abs(m.Means[0]))
 			}
 			for k := range m.Products {
 				m.Products[k] = number()

@@ -16,6 +16,8 @@ const (
 	// GroupSequential judges by the boundaries of a [Schedule], with Student's t
 	// in place of the normal distribution. It holds at all its looks together.
 	GroupSequential
+	// Bayesian is the posterior from a stated prior. It has no p-values.
+	Bayesian
 )
 
 // An Alternative is the side on which the effect is sought.
@@ -50,6 +52,10 @@ type Test struct {
 	// Schedule is that of a group-sequential test, which judges nothing without
 	// one: between the looks.
 	Schedule *Schedule
+	// Prior and LessIsBetter are of Bayesian alone. Greater and Less say
+	// themselves which way the effect is better.
+	Prior        Prior
+	LessIsBetter bool
 }
 
 // Evidence is what a method needs to know of an estimate.
@@ -57,10 +63,13 @@ type Evidence struct {
 	Estimate      float64
 	StandardError float64
 	// DegreesOfFreedom of the standard error; +Inf if it is known exactly.
-	// Always-valid inference does not use it.
+	// Always-valid and Bayesian inference do not use it.
 	DegreesOfFreedom float64
 	// Subjects of both compared arms. Only always-valid inference uses it.
 	Subjects int64
+	// LiftUnit is how much a lift of 1 is on the estimate's scale. Only Bayesian
+	// inference uses it.
+	LiftUnit float64
 }
 
 // Inference is what a method says. A bound that the alternative does not ask
@@ -78,7 +87,12 @@ type Inference struct {
 	// Boundary is the size of the statistic from which on a group-sequential
 	// look is significant.
 	Boundary *float64
-	Note     string
+	// Estimate is the posterior mean, ChanceToWin the posterior probability that
+	// the effect is better than the null value, or within the margins of
+	// Equivalent, and ExpectedLoss the posterior mean of how much worse than 0
+	// it is, counting 0 where it is better: of Bayesian alone.
+	Estimate, ChanceToWin, ExpectedLoss *float64
+	Note                                string
 }
 
 // Infer judges an estimate against the null value. The interval and the
@@ -94,6 +108,9 @@ type Inference struct {
 func (t Test) Infer(e Evidence, null float64) Inference {
 	if note := t.hindrance(e, null); note != "" {
 		return Inference{Note: note}
+	}
+	if t.Method == Bayesian {
+		return t.posterior(e, null)
 	}
 	side := t.Alternative
 	if side == Equivalent {
@@ -126,13 +143,18 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 		}
 		inference.Boundary = &critical
 	}
-	if t.Alternative != Less {
-		inference.Lower = &lower
-	}
-	if t.Alternative != Greater {
-		inference.Upper = &upper
-	}
+	inference.bounds(t.Alternative, lower, upper)
 	return inference
+}
+
+// bounds sets the bounds that the alternative asks for.
+func (i *Inference) bounds(alternative Alternative, lower, upper float64) {
+	if alternative != Less {
+		i.Lower = &lower
+	}
+	if alternative != Greater {
+		i.Upper = &upper
+	}
 }
 
 const tooLarge = "The numbers are too large to compute with: no interval and no p-value."
@@ -144,7 +166,7 @@ func (t Test) hindrance(e Evidence, null float64) string {
 		return tooLarge
 	case e.StandardError == 0:
 		return "The variance is zero: no interval and no p-value."
-	case t.Method != AlwaysValid && !(e.DegreesOfFreedom > 0),
+	case (t.Method == FixedHorizon || t.Method == GroupSequential) && !(e.DegreesOfFreedom > 0),
 		t.Method == AlwaysValid && e.Subjects < 1:
 		return "There are too few subjects for a variance: no interval and no p-value."
 	}

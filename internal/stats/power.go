@@ -19,6 +19,9 @@ import (
 // them for the test, and pwr.2p.test takes arcsines, so they differ. The other
 // methods take the variance as known.
 //
+// A Bayesian test finds what it looks for if its credible interval says so, of
+// rates too by the normal posterior.
+//
 // Each arm is planned at its part of the subjects, whole or not.
 type Design struct {
 	// Test is the rule. Its planned subjects are those of each size that is
@@ -80,12 +83,33 @@ func (d *Design) outlook(effect, subjects float64) outlook {
 		o.degrees = degrees
 	}
 	treatments := float64(len(d.Shares) - 1)
+	if d.Test.Method == Bayesian {
+		treatments = 1
+	}
 	test := d.Test
 	test.PlannedSubjects = max(1, int64(math.Round(subjects*d.pairShare())))
 	o.critical = test.critical((1-test.ConfidenceLevel)/treatments, Evidence{
-		DegreesOfFreedom: degrees, Subjects: int64(math.Round(control + treatment)),
+		DegreesOfFreedom: o.degrees, Subjects: int64(math.Round(control + treatment)),
 	})
+	if prior := d.Test.Prior; d.Test.Method == Bayesian && prior.LiftDeviation > 0 {
+		lower, upper := null, null
+		if d.Test.Alternative == Equivalent {
+			lower = -null
+		}
+		o.believe(prior.LiftMean*math.Abs(d.Control)-lower, prior.LiftMean*math.Abs(d.Control)-upper, unit, prior.LiftDeviation*math.Abs(d.Control))
+	}
 	return o
+}
+
+// believe takes in a prior, whose mean lies so far above the null values. The
+// posterior mean is the estimate drawn towards that of the prior, and its deviation
+// smaller by the root of the estimate's part in it, so the estimate has to get
+// further, on the far side of the prior more than on the near one.
+func (o *outlook) believe(aboveLower, aboveUpper, unit, spread float64) {
+	precision := unit / spread * unit / spread // Of the prior, over the estimate's.
+	o.critical *= math.Sqrt(1 + precision)
+	o.lower += aboveLower / unit * precision
+	o.upper += aboveUpper / unit * precision
 }
 
 // pairShare is the part of all subjects that is in the two arms of a comparison,

@@ -101,7 +101,7 @@ func (r *Request) checkCovariates(f *faults, dim int) {
 
 // check refuses a test that says nothing.
 func (t Test) check(f *faults) {
-	if t.Method < FixedHorizon || t.Method > GroupSequential {
+	if t.Method < FixedHorizon || t.Method > Bayesian {
 		f.add("method", "method %d is not known", t.Method)
 	}
 	if !(t.ConfidenceLevel > 0.5 && t.ConfidenceLevel < 1) {
@@ -112,6 +112,9 @@ func (t Test) check(f *faults) {
 	}
 	if t.Method != GroupSequential && t.Schedule != nil {
 		f.add("looks", "only a group-sequential test has looks")
+	}
+	if t.Method == Bayesian {
+		t.Prior.check(f)
 	}
 	if t.Alternative < TwoSided || t.Alternative > Equivalent {
 		f.add("alternative", "alternative %d is not known", t.Alternative)

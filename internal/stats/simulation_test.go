@@ -49,7 +49,10 @@ func TestFalsePositiveRate(t *testing.T) {
 			if c.PValue == nil {
 				continue // one arm has a single subject yet
 			}
-			e := Evidence{*c.Difference.Estimate, *c.Difference.StandardError, *c.Difference.DegreesOfFreedom, c.Subjects}
+			e := Evidence{
+				Estimate: *c.Difference.Estimate, StandardError: *c.Difference.StandardError,
+				DegreesOfFreedom: *c.Difference.DegreesOfFreedom, Subjects: c.Subjects,
+			}
 			fixedEver = fixedEver || *c.PValue < alpha
 			alwaysEver = alwaysEver || *always.Infer(e, 0).PValue < alpha
 			if n == subjects && *c.PValue < alpha {
