@@ -187,6 +187,8 @@ const (
 	MethodAlwaysValid  Method = "always_valid"
 	// MethodGroupSequential judges at a few looks, which have to be taken.
 	MethodGroupSequential Method = "group_sequential"
+	// MethodBayesian claims no error rate, and has no p-values.
+	MethodBayesian Method = "bayesian"
 )
 
 // Spending says how a group-sequential plan spreads its error rate over the
@@ -225,6 +227,7 @@ type Plan struct {
 	StratifyBy      string     `json:"stratify_by,omitempty"`      // A kept attribute; empty means none.
 	Spending        Spending   `json:"spending,omitempty"`         // Group sequential only.
 	SmallestCell    *int32     `json:"smallest_cell,omitempty"`    // Nil means the default.
+	Prior           *Prior     `json:"prior,omitempty"`            // Bayesian only; nil: all are defaults.
 }
 
 // SmallestSegment is the number of subjects below which a variant's part of a
@@ -234,6 +237,16 @@ func (p *Plan) SmallestSegment() int64 {
 		return DefaultSmallestCell
 	}
 	return int64(*p.SmallestCell)
+}
+
+// Prior is what a Bayesian plan believes before the data: each variant's rate is
+// Beta(Alpha, Beta) where the metric is a proportion, and the lift of every other
+// metric is normal.
+type Prior struct {
+	Alpha         float64 `json:"alpha,omitempty"` // 0 means 1; so does that of Beta.
+	Beta          float64 `json:"beta,omitempty"`
+	LiftMean      float64 `json:"lift_mean,omitempty"`
+	LiftDeviation float64 `json:"lift_deviation,omitempty"` // 0: all lifts are alike.
 }
 
 // SaltOfSplit returns what salts the split's hash.

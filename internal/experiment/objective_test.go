@@ -28,6 +28,20 @@ func TestSealIsStable(t *testing.T) {
 	}
 }
 
+func TestValidatePrior(t *testing.T) {
+	for want, plan := range map[string]Plan{
+		"": {Method: MethodBayesian, Prior: &Prior{Alpha: 1, Beta: 1, LiftMean: 0.1, LiftDeviation: 0.2}},
+		"plan.prior: only a Bayesian plan has a prior":                       {Method: MethodAlwaysValid, Prior: &Prior{Alpha: 1, Beta: 1}},
+		"plan.prior.lift_mean: says nothing without lift_standard_deviation": {Method: MethodBayesian, Prior: &Prior{Alpha: 1, Beta: 1, LiftMean: 0.1}},
+	} {
+		d := guarded()
+		d.Plan = plan
+		if err := d.Validate(); (err != nil) != (want != "") || err != nil && err.Error() != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 func TestValidateObjectives(t *testing.T) {
 	margin, zero := &Magnitude{Value: 0.1}, &Magnitude{Relative: true}
 	tests := []struct {

@@ -58,6 +58,13 @@ func (p *Plan) Validate() error {
 	if p.Spending != "" && p.Method != MethodGroupSequential {
 		bad.Add("spending", "only a group-sequential plan spends its error rate")
 	}
+	switch {
+	case p.Prior == nil:
+	case p.Method != MethodBayesian:
+		bad.Add("prior", "only a Bayesian plan has a prior")
+	case p.Prior.LiftMean != 0 && p.Prior.LiftDeviation == 0:
+		bad.Add("prior.lift_mean", "says nothing without lift_standard_deviation")
+	}
 	return bad.Err()
 }
 

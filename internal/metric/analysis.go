@@ -136,6 +136,11 @@ type Comparison struct {
 	// Opposed says that the opposite of a one-sided objective was shown, at the
 	// plan's level and not corrected: see verdict.
 	Opposed bool
+	// ChanceToWin is the posterior probability of what the objective is to show,
+	// or for a difference that the variant is better, and ExpectedLoss what is lost
+	// by the variant on average, in the metric's unit. Bayesian only.
+	ChanceToWin, ExpectedLoss *float64
+	Observed                  *float64 // The difference in the data, which a prior does not move.
 	// VarianceReduction is the share of the difference's variance that the
 	// covariates removed.
 	VarianceReduction *float64

@@ -78,7 +78,11 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 	if !result.Confirmatory {
 		for i := range result.Comparisons {
 			c := &result.Comparisons[i]
-			c.Notes = append(c.Notes, "Exploratory: the plan does not name this metric, and its p-value is not corrected.")
+			if s.definition.Plan.Method == experiment.MethodBayesian {
+				c.Notes = append(c.Notes, "Exploratory: the plan does not name this metric.")
+			} else {
+				c.Notes = append(c.Notes, "Exploratory: the plan does not name this metric, and its p-value is not corrected.")
+			}
 		}
 	}
 	result.Caps = metric.describeCaps(tally)
@@ -98,7 +102,9 @@ func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, er
 	c := contest{
 		expression: metric.expression, control: s.control, test: test, margin: margin,
 		arms: metric.arms(moments), names: make([]string, len(metric.sources)),
+		proportion: metric.Metric.Definition.Kind == KindProportion,
 	}
+	c.test.LessIsBetter = metric.Metric.Definition.Direction == DirectionDecrease
 	for v := range moments {
 		c.variants = append(c.variants, s.definition.Variants[v].Key)
 	}
@@ -114,7 +120,7 @@ func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, er
 			comparison.Guardrail = guardrail(comparison, metric.Metric.Definition.Direction, metric.Margin)
 		}
 		if metric.Margin != nil {
-			comparison.Notes = append(comparison.Notes, marginNote(metric.Objective, margin))
+			comparison.Notes = append(comparison.Notes, marginNote(metric.Objective, test.Method, margin))
 		}
 	}
 	return arms, comparisons, nil

@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -20,6 +21,7 @@ type contest struct {
 	// sentence.
 	names      []string
 	covariates []int
+	proportion bool // Of subjects: each has 0 or 1.
 	test       stats.Test
 	margin     stats.Margin
 }
@@ -28,7 +30,7 @@ type contest struct {
 // of every other, in order. No p-value of theirs is corrected yet.
 func (c *contest) compare() ([]Arm, []Comparison, error) {
 	result, err := stats.Compare(stats.Request{
-		Formula: c.expression.Evaluate, Covariates: c.covariates,
+		Formula: c.expression.Evaluate, Covariates: c.covariates, Proportion: c.proportion,
 		Arms: c.arms, Control: c.control, Test: c.test, Margin: c.margin,
 	})
 	if err != nil {
@@ -70,6 +72,12 @@ func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
 		Statistic:     from.Statistic,
 		PValue:        from.PValue,
 		Boundary:      from.Boundary,
+		ChanceToWin:   from.ChanceToWin,
+		ExpectedLoss:  from.ExpectedLoss,
+	}
+	if from.Difference.Estimate != nil {
+		observed := *from.Treatment - *from.Control
+		out.Observed = &observed
 	}
 	out.DegreesOfFreedom = from.Difference.DegreesOfFreedom
 	if c.margin.Scale == stats.Relative {
@@ -79,6 +87,10 @@ func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
 		out.Notes = append(out.Notes, c.rename(note))
 	}
 	out.Significant, out.Opposed = c.significant(from.PValue), c.significant(from.Opposite)
+	if c.test.Method == stats.Bayesian {
+		out.Significant = c.excludesMargin(&out)
+		out.Opposed = c.test.Alternative != stats.TwoSided && c.significant(from.ChanceToWin)
+	}
 	return out
 }
 
@@ -95,6 +107,20 @@ func (c *contest) rename(note string) string {
 
 func (c *contest) significant(p *float64) bool {
 	return p != nil && *p <= 1-c.test.ConfidenceLevel
+}
+
+// excludesMargin tells whether an interval speaks for the alternative: it leaves
+// out what is tested against, or lies within the margins.
+func (c *contest) excludesMargin(of *Comparison) bool {
+	interval, margin := of.Difference, c.margin.Value
+	if c.margin.Scale == stats.Relative {
+		interval = of.Lift
+	}
+	lower, upper := interval.Lower, interval.Upper
+	if c.test.Alternative == stats.Equivalent {
+		return lower != nil && upper != nil && *lower >= -margin && *upper <= margin
+	}
+	return lower != nil && *lower >= margin || upper != nil && *upper <= margin
 }
 
 // test is the plan's rule for one comparison. part is the share of the plan's
@@ -117,6 +143,12 @@ func test(plan *experiment.Plan, part float64, alternative stats.Alternative) (s
 		t.Method = stats.AlwaysValid
 	case experiment.MethodGroupSequential:
 		t.Method = stats.GroupSequential
+	case experiment.MethodBayesian:
+		t.Method = stats.Bayesian
+		if plan.Prior != nil {
+			t.Prior = stats.Prior(*plan.Prior)
+		}
+		t.Prior.Alpha, t.Prior.Beta = cmp.Or(t.Prior.Alpha, 1), cmp.Or(t.Prior.Beta, 1)
 	default:
 		return t, fmt.Errorf("method %q is not known", plan.Method)
 	}
@@ -124,8 +156,16 @@ func test(plan *experiment.Plan, part float64, alternative stats.Alternative) (s
 }
 
 // correct adjusts the p-values of a family by the plan, and judges its
-// comparisons by the adjusted ones.
+// comparisons by the adjusted ones. Bayesian plans have none.
 func correct(plan *experiment.Plan, family []*Comparison) error {
+	if plan.Method == experiment.MethodBayesian {
+		for _, c := range family {
+			if n := len(family); n > 1 {
+				c.Notes = append(c.Notes, fmt.Sprintf("One of %d comparisons, and not corrected for their number: a Bayesian plan has no p-values to correct.", n))
+			}
+		}
+		return nil
+	}
 	var correction stats.Correction
 	switch plan.Correction {
 	case experiment.CorrectionHolm:

@@ -60,11 +60,17 @@ func (m *compiled) meets(c *Comparison) bool {
 	return m.Metric.Definition.Direction.sign()*(*estimate-margin.Value) > 0
 }
 
-// marginNote says what a p-value is of that is tested against a margin.
-func marginNote(objective experiment.Objective, margin stats.Margin) string {
+// marginNote says what a p-value or a chance to win is of that has a margin.
+func marginNote(objective experiment.Objective, method stats.Method, margin stats.Margin) string {
 	scale := "difference"
 	if margin.Scale == stats.Relative {
 		scale = "lift"
+	}
+	if method == stats.Bayesian {
+		if objective == experiment.ObjectiveEquivalence {
+			return fmt.Sprintf("The chance to win is that of a %s between %+.6g and %+.6g.", scale, -margin.Value, margin.Value)
+		}
+		return fmt.Sprintf("The chance to win is that of a %s better than the margin, %+.6g.", scale, margin.Value)
 	}
 	if objective == experiment.ObjectiveEquivalence {
 		return fmt.Sprintf("The p-value is the larger of two, of tests against the margins, a %s of %+.6g and of %+.6g.", scale, -margin.Value, margin.Value)

@@ -80,7 +80,7 @@ func TestObjectives(t *testing.T) {
 	}
 	for _, tt := range tests {
 		for _, direction := range []Direction{DirectionIncrease, DirectionDecrease} {
-			for _, method := range []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid} {
+			for _, method := range []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid, experiment.MethodBayesian} {
 				name := fmt.Sprint(tt.objective, " ", tt.effect, " ", direction, " ", method)
 				d := definition("control", "short")
 				d.Plan.Method = method
@@ -172,8 +172,10 @@ func TestReversedObjective(t *testing.T) {
 
 func TestMarginNote(t *testing.T) {
 	for want, note := range map[string]string{
-		"The p-value is of a test against the margin, a difference of -0.01.":                         marginNote(experiment.ObjectiveNonInferiority, stats.Margin{Value: -0.01}),
-		"The p-value is the larger of two, of tests against the margins, a lift of -0.1 and of +0.1.": marginNote(experiment.ObjectiveEquivalence, stats.Margin{Scale: stats.Relative, Value: 0.1}),
+		"The chance to win is that of a difference better than the margin, -0.01.":                    marginNote(experiment.ObjectiveNonInferiority, stats.Bayesian, stats.Margin{Value: -0.01}),
+		"The chance to win is that of a lift between -0.1 and +0.1.":                                  marginNote(experiment.ObjectiveEquivalence, stats.Bayesian, stats.Margin{Scale: stats.Relative, Value: 0.1}),
+		"The p-value is of a test against the margin, a difference of -0.01.":                         marginNote(experiment.ObjectiveNonInferiority, stats.FixedHorizon, stats.Margin{Value: -0.01}),
+		"The p-value is the larger of two, of tests against the margins, a lift of -0.1 and of +0.1.": marginNote(experiment.ObjectiveEquivalence, stats.AlwaysValid, stats.Margin{Scale: stats.Relative, Value: 0.1}),
 	} {
 		if note != want {
 			t.Errorf("%q, want %q", note, want)

@@ -44,6 +44,7 @@ const maxSize = 1e100
 // the API's request.
 func (p *Planned) Solve() (*Sizing, error) {
 	var bad experiment.InvalidError
+	bad.Join("plan", p.Plan.Validate())
 	p.checkQuestion(&bad)
 	p.checkSizes(&bad)
 	if err := bad.Err(); err != nil {
@@ -204,6 +205,12 @@ func (p *Planned) design() (*stats.Design, error) {
 	if d.Test, err = test(&p.Plan, 1, alternative); err != nil {
 		return nil, experiment.Invalid("plan.method", "%s", err)
 	}
+	if p.Baseline.Proportion {
+		d.Test.Prior.LiftDeviation = 0 // That is of other metrics.
+	}
+	if d.Test.Prior.LiftDeviation > 0 && p.Baseline.Value == 0 {
+		return nil, experiment.Invalid("plan.prior.lift_standard_deviation", "says nothing with a baseline of 0")
+	}
 	return d, nil
 }
 
@@ -298,7 +305,13 @@ func (p *Planned) notes(to *Sizing) {
 	if p.Baseline.Removed != 0 {
 		note("Covariates remove %.3g%% of the variance.", 100*p.Baseline.Removed)
 	}
-	if treatments := len(p.Weights) - 1; treatments > 1 {
+	bayesian := p.Plan.Method == experiment.MethodBayesian
+	if bayesian && p.Baseline.Proportion {
+		note("The prior of the rates is not planned with. It makes no difference where it weighs little against the data.")
+	}
+	if treatments := len(p.Weights) - 1; treatments > 1 && bayesian {
+		note("Each of the %d comparisons with the control is planned by itself; the power is that of the variant with the fewest subjects.", treatments)
+	} else if treatments > 1 {
 		note("Each of the %d comparisons with the control is planned at an error rate of %.6g, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.", treatments, (1-p.Plan.ConfidenceLevel)/float64(treatments))
 	}
 	if p.Plan.Method == experiment.MethodAlwaysValid {

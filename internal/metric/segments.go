@@ -53,9 +53,10 @@ func (s *Segment) withhold() {
 	}
 }
 
-// effect is a comparison's difference with its standard error.
+// effect is a comparison's difference with its standard error, as the data have
+// them.
 func (c *Comparison) effect() stats.Effect {
-	return stats.Effect{Estimate: c.Difference.Estimate, StandardError: c.StandardError}
+	return stats.Effect{Estimate: c.Observed, StandardError: c.StandardError}
 }
 
 func heterogeneity(attribute, variant string, effects []stats.Effect) Heterogeneity {

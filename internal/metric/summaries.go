@@ -54,10 +54,11 @@ type SummaryStratum struct {
 // by the plan. Faults are an InvalidError by the fields of the API's request.
 func (s *Summaries) Compare() (*SummaryResult, error) {
 	var bad experiment.InvalidError
-	c := contest{control: -1, margin: s.Margin}
+	c := contest{control: -1, margin: s.Margin, proportion: s.ofRate()}
 	s.readFormula(&c, &bad)
 	s.readArms(&c, &bad)
 	s.readTest(&c, &bad)
+	s.checkProportion(c.expression, &bad)
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
@@ -190,6 +191,43 @@ func (s *Summaries) readFormula(c *contest, bad *experiment.InvalidError) {
 	}
 }
 
+// ofRate tells whether the caller has a proportion: the prior is that of a rate.
+func (s *Summaries) ofRate() bool {
+	return s.Plan.Prior != nil && (s.Plan.Prior.Alpha != 0 || s.Plan.Prior.Beta != 0)
+}
+
+// checkProportion refuses the prior of a rate for what is no proportion. Of
+// numbers that are 0 or 1 the variance follows from the mean, and other numbers
+// between 0 and 1 have a smaller one; a hundredth is left to rounded figures.
+func (s *Summaries) checkProportion(expression *Expression, bad *experiment.InvalidError) {
+	if !s.ofRate() || expression == nil {
+		return
+	}
+	component, ok := expression.mean()
+	if !ok {
+		bad.Add("formula", "must be one component, as the prior of a rate is for a proportion")
+		return
+	}
+	diagonal := component*len(s.Components) - component*(component-1)/2
+	for i := range s.Arms {
+		for j := range s.Arms[i].Strata {
+			stratum := &s.Arms[i].Strata[j]
+			if stratum.Subjects == 0 || component >= len(stratum.Means) || diagonal >= len(stratum.Covariances) {
+				continue
+			}
+			path := fmt.Sprintf("arms[%d].strata[%d]", i, j)
+			mean, variance, n := stratum.Means[component], stratum.Covariances[diagonal], float64(stratum.Subjects)
+			expected := mean * (1 - mean) * n / (n - 1)
+			switch {
+			case !(mean >= 0 && mean <= 1):
+				bad.Add(fmt.Sprintf("%s.means[%d]", path, component), "%v is no proportion, as the prior of a rate needs one", mean)
+			case n > 1 && math.Abs(variance-expected) > 0.01*expected:
+				bad.Add(fmt.Sprintf("%s.covariances[%d]", path, diagonal), "of numbers that are 0 or 1, for which the prior of a rate is, the variance would be %v, not %v", expected, variance)
+			}
+		}
+	}
+}
+
 // readArms turns the aggregates into moments, the strata of every arm in the
 // order of the first arm's.
 func (s *Summaries) readArms(c *contest, bad *experiment.InvalidError) {
@@ -281,7 +319,8 @@ func addFaults(bad *experiment.InvalidError, path string, err error) error {
 		field = path + "." + field
 	case isSplit:
 		field = "arms" + observed + ".strata"
-	case field == "method", field == "confidence_level", field == "planned_subjects", field == "spending":
+	case field == "method", field == "confidence_level", field == "planned_subjects", field == "spending",
+		strings.HasPrefix(field, "prior"):
 		field = "plan." + field
 	}
 	bad.Add(field, "%s", fault.Reason)

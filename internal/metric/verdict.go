@@ -68,6 +68,8 @@ func (s *Study) verdict(a *Analysis) Verdict {
 			return *v
 		}
 		return decide(ActionKeepRunning, "A group-sequential plan decides at its looks only, and none so far has decided: take the next one.")
+	case plan.Method == experiment.MethodBayesian && plan.PlannedSubjects > 0 && !complete:
+		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed, and a Bayesian plan with a planned size decides only then.", subjects, plan.PlannedSubjects)
 	}
 	if winner := s.winner(standings); winner != nil {
 		safely := ""
@@ -222,6 +224,9 @@ func sentence(c *Comparison, metric, outcome string) string {
 	}
 	if c.Lift.Estimate != nil {
 		text += fmt.Sprintf(", lift %+.2f%%", 100**c.Lift.Estimate)
+	}
+	if c.ChanceToWin != nil {
+		text += fmt.Sprintf("; chance to win %.4g%%", 100**c.ChanceToWin)
 	}
 	if c.AdjustedPValue != nil {
 		text += fmt.Sprintf("; adjusted p = %.3g", *c.AdjustedPValue)

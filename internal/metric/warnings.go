@@ -30,6 +30,9 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	if t.Cut > 0 {
 		warn("%s", cut(t))
 	}
+	if s.definition.Plan.Method == experiment.MethodBayesian {
+		warn("The plan is Bayesian: it claims no error rate, and looking repeatedly until a chance to win is high makes false winners more frequent.")
+	}
 	for i := range a.Metrics {
 		result := &a.Metrics[i]
 		if result.OpenWindows > 0 && result.Role == experiment.RolePrimary {

@@ -125,7 +125,8 @@ func toComparison(c *metric.Comparison) *assayv1.Comparison {
 		Difference: toInterval(c.Difference), Lift: toInterval(c.Lift),
 		StandardError: c.StandardError, Statistic: c.Statistic, DegreesOfFreedom: c.DegreesOfFreedom,
 		PValue: c.PValue, AdjustedPValue: c.AdjustedPValue, Significant: c.Significant, Boundary: c.Boundary,
-		VarianceReduction: c.VarianceReduction, Guardrail: guardrailVerdicts.to(c.Guardrail), Notes: c.Notes,
+		VarianceReduction: c.VarianceReduction, ChanceToWin: c.ChanceToWin, ExpectedLoss: c.ExpectedLoss,
+		Guardrail: guardrailVerdicts.to(c.Guardrail), Notes: c.Notes,
 	}
 	if c.Unadjusted != nil {
 		p.Unadjusted = toComparison(c.Unadjusted)

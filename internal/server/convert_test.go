@@ -39,6 +39,8 @@ func FuzzExperimentRoundTrip(f *testing.F) {
 		`{"key":"e","variants":[{"key":"a","control":true},{"key":"b"}],"plan":{"smallest_cell":20}}`,
 		`{"key":"e","variants":[{"key":"a","control":true},{"key":"b"}],"plan":{"method":"METHOD_GROUP_SEQUENTIAL","planned_subjects":"1"}}`,
 		`{"key":"e","variants":[{"key":"a","control":true},{"key":"b"}],"plan":{"method":"METHOD_GROUP_SEQUENTIAL","spending":"SPENDING_POCOCK","planned_subjects":"7"}}`,
+		`{"key":"e","variants":[{"key":"a","control":true},{"key":"b"}],"plan":{"method":"METHOD_BAYESIAN","prior":{"beta":2.5,"lift_mean":-0.1,"lift_standard_deviation":0.3}}}`,
+		`{"key":"e","variants":[{"key":"a","control":true},{"key":"b"}],"plan":{"method":"METHOD_BAYESIAN"}}`,
 	} {
 		f.Add(encode(f, new(assayv1.Experiment), seed))
 	}
@@ -236,7 +238,7 @@ func TestToAnalysis(t *testing.T) {
 		return metric.Comparison{
 			Variant: "b", Baseline: "a", Difference: interval(), Lift: interval(),
 			StandardError: next(), Statistic: next(), DegreesOfFreedom: next(), PValue: next(), AdjustedPValue: next(), Significant: true,
-			VarianceReduction: next(), Boundary: proto.Float64(-1), Guardrail: metric.GuardrailFailed, Notes: []string{"n"},
+			VarianceReduction: next(), Boundary: proto.Float64(-1), ChanceToWin: proto.Float64(0.5), ExpectedLoss: proto.Float64(0.25), Guardrail: metric.GuardrailFailed, Notes: []string{"n"},
 		}
 	}
 	whole, plain := comparison(), comparison()
@@ -262,10 +264,10 @@ func TestToAnalysis(t *testing.T) {
 			"arms":[{"variant":"a","subjects":"7","mean":26,"standardError":27,"total":28,"notes":["o"]}],
 			"comparisons":[{"variant":"b","baseline":"a","difference":{"estimate":1,"lower":2,"upper":3},"lift":{"estimate":4,"lower":5,"upper":6},
 				"standardError":7,"statistic":8,"degreesOfFreedom":9,"pValue":10,"adjustedPValue":11,"significant":true,"varianceReduction":12,"boundary":-1,
-				"guardrail":"GUARDRAIL_VERDICT_FAILED","notes":["n"],
+				"chanceToWin":0.5,"expectedLoss":0.25,"guardrail":"GUARDRAIL_VERDICT_FAILED","notes":["n"],
 				"unadjusted":{"variant":"b","baseline":"a","difference":{"estimate":13,"lower":14,"upper":15},"lift":{"estimate":16,"lower":17,"upper":18},
 					"standardError":19,"statistic":20,"degreesOfFreedom":21,"pValue":22,"adjustedPValue":23,"significant":true,"varianceReduction":24,"boundary":-1,
-					"guardrail":"GUARDRAIL_VERDICT_FAILED","notes":["n"]}}],
+					"chanceToWin":0.5,"expectedLoss":0.25,"guardrail":"GUARDRAIL_VERDICT_FAILED","notes":["n"]}}],
 			"segments":[{"attribute":"country","value":"PL","arms":[{"variant":"b"}],"comparisons":[{"variant":"c","difference":{},"lift":{}}]}]}],
 		"verdict":{"action":"VERDICT_ACTION_SHIP","variant":"b","reasons":["r"]},"warnings":["w"],"deviations":[{"reason":"D","message":"d"}]}`)
 	if diff := cmp.Diff(&want, got, protocmp.Transform()); diff != "" {

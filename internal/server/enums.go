@@ -118,6 +118,7 @@ var methods = enum[assayv1.Method, experiment.Method]{
 	{assayv1.Method_METHOD_UNSPECIFIED, experiment.MethodAlwaysValid},
 	{assayv1.Method_METHOD_FIXED_HORIZON, experiment.MethodFixedHorizon},
 	{assayv1.Method_METHOD_GROUP_SEQUENTIAL, experiment.MethodGroupSequential},
+	{assayv1.Method_METHOD_BAYESIAN, experiment.MethodBayesian},
 }
 
 var spendings = enum[assayv1.Spending, experiment.Spending]{

@@ -103,6 +103,11 @@ func fromPlan(p *assayv1.Plan) experiment.Plan {
 	if p != nil && p.SmallestCell != nil && *p.SmallestCell != experiment.DefaultSmallestCell {
 		plan.SmallestCell = p.SmallestCell
 	}
+	if prior := p.GetPrior(); prior != nil {
+		plan.Prior = &experiment.Prior{
+			Alpha: prior.GetAlpha(), Beta: prior.GetBeta(), LiftMean: prior.LiftMean, LiftDeviation: prior.GetLiftStandardDeviation(),
+		}
+	}
 	return plan
 }
 
@@ -197,7 +202,26 @@ func toPlan(plan *experiment.Plan) *assayv1.Plan {
 		StratifyBy:      plan.StratifyBy,
 		SmallestCell:    proto.Int32(int32(plan.SmallestSegment())),
 		Spending:        spendings.to(plan.Spending),
+		Prior:           toPrior(plan.Prior),
 	}
+}
+
+func toPrior(p *experiment.Prior) *assayv1.Prior {
+	if p == nil {
+		return nil
+	}
+	return &assayv1.Prior{
+		Alpha: optionalNumber(p.Alpha), Beta: optionalNumber(p.Beta),
+		LiftMean: p.LiftMean, LiftStandardDeviation: optionalNumber(p.LiftDeviation),
+	}
+}
+
+// optionalNumber is a number whose noun is 0 if it was not given.
+func optionalNumber(x float64) *float64 {
+	if x == 0 {
+		return nil
+	}
+	return &x
 }
 
 func toMagnitude(m *experiment.Magnitude) *assayv1.Magnitude {

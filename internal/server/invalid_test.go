@@ -191,6 +191,8 @@ func TestInvalidExperiments(t *testing.T) {
 		invalid("unknown method", `"plan":{"method":5}`, "", "plan.method"),
 		invalid("unknown correction", `"plan":{"correction":5}`, "", "plan.correction"),
 		invalid("confidence", `"plan":{"confidence_level":0.5}`, "", "plan.confidence_level"),
+		invalid("prior of another method", `"plan":{"method":"METHOD_FIXED_HORIZON","prior":{"lift_standard_deviation":0.1}}`, "only a Bayesian plan", "plan.prior"),
+		invalid("prior of a lift without doubt", `"plan":{"method":"METHOD_BAYESIAN","prior":{"lift_mean":0.1}}`, "lift_standard_deviation", "plan.prior.lift_mean"),
 		invalid("certainty", `"plan":{"confidence_level":1}`, "", "plan.confidence_level"),
 		invalid("confidence 0", `"plan":{"confidence_level":0}`, "", "plan.confidence_level"),
 		invalid("no minimum effect", `"plan":{"minimum_effect":{"relative":0}}`, "greater than 0", "plan.minimum_effect"),
@@ -354,6 +356,12 @@ func TestInvalidAnalyses(t *testing.T) {
 		invalid("a look after the last", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"},"looks":[0.2,1,1.5]`, "the last one", "looks[1]"),
 		invalid("a look at nothing", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"},"looks":[0,1]`, "", "looks[0]"),
 		invalid("an infinite look", `"plan":{"method":"METHOD_GROUP_SEQUENTIAL"},"looks":[0.5,"Infinity"]`, "", "looks[1]"),
+		invalid("prior of another method", `"plan":{"prior":{"lift_standard_deviation":0.3}}`, "only a Bayesian plan", "plan.prior"),
+		invalid("prior out of range", `"plan":{"method":"METHOD_BAYESIAN","prior":{"alpha":0.09,"beta":1e10,"lift_mean":"NaN","lift_standard_deviation":0}}`, "",
+			"plan.prior.alpha", "plan.prior.beta", "plan.prior.lift_mean", "plan.prior.lift_standard_deviation"),
+		invalid("prior of a lift without doubt", `"plan":{"method":"METHOD_BAYESIAN","prior":{"lift_mean":0.1}}`, "lift_standard_deviation", "plan.prior.lift_mean"),
+		invalid("prior of a rate for a formula", `"formula":"x + 1","plan":{"method":"METHOD_BAYESIAN","prior":{"alpha":1}}`, "must be one component", "formula"),
+		invalid("prior of a rate for no proportion", `"plan":{"method":"METHOD_BAYESIAN","prior":{"beta":1}}`, "0 or 1", "arms[0].strata[0].covariances[0]", "arms[1].strata[0].covariances[0]"),
 		invalid("plan", `"plan":{"confidence_level":0.4,"method":17}`, "", "plan.confidence_level", "plan.method"),
 	})
 	// What JSON cannot say.

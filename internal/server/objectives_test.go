@@ -55,3 +55,43 @@ func TestObjectives(t *testing.T) {
 		})
 	}
 }
+
+// TestBayesian takes a proportion through the database, and as aggregates whose
+// prior says that they are rates.
+func TestBayesian(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	a.do(t, "ExperimentService/CreateExperiment", `{"experiment":{"key":"b","variants":[{"key":"control","control":true},{"key":"low"}],
+		"metrics":[{"metric":"purchase_rate","role":"METRIC_ROLE_PRIMARY","objective":"OBJECTIVE_SUPERIORITY"}],
+		"plan":{"method":"METHOD_BAYESIAN","prior":{"alpha":2,"beta":3}}}}`)
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"b"}`)
+	shoppers := a.shop(t, "b", 300)
+	analysis := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"b"}`)
+	ask := &assayv1.CompareSummariesRequest{Components: []string{"bought"}, Plan: analysis.Plan, Alternative: assayv1.Alternative_ALTERNATIVE_GREATER}
+	for _, variant := range []string{"control", "low"} {
+		n, bought := 0.0, 0.0
+		for _, s := range shoppers {
+			if s.variant == variant {
+				n++
+				if s.numbers[1] > 0 {
+					bought++
+				}
+			}
+		}
+		p := bought / n
+		ask.Arms = append(ask.Arms, &assayv1.SummaryArm{Variant: variant, Control: variant == "control", Strata: []*assayv1.SummaryStratum{
+			{Subjects: int64(n), Means: []float64{p}, Covariances: []float64{p * (1 - p) * n / (n - 1)}},
+		}})
+	}
+	compared, err := a.analysis.CompareSummaries(t.Context(), ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(compared.Comparisons, analysis.Metrics[0].Comparisons, protocmp.Transform(), cmpopts.EquateApprox(1e-9, 0)); diff != "" {
+		t.Errorf("AnalyzeExperiment differs from CompareSummaries (-summaries +experiment):\n%s", diff)
+	}
+	c := compared.Comparisons[0]
+	if c.ChanceToWin == nil || c.ExpectedLoss == nil || c.PValue != nil || c.Difference.Lower == nil || c.Difference.Upper != nil || c.Lift.Lower == nil {
+		t.Errorf("the comparison has other figures: %v", c)
+	}
+}

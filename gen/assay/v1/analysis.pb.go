@@ -950,7 +950,9 @@ func (x *ArmResult) GetNotes() []string {
 // Interval is an estimate with its bounds.
 type Interval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The estimate.
+	// The estimate. Under BAYESIAN the posterior mean, which without an
+	// informative prior is that of the data; the lift of a proportion is the
+	// posterior mean of the difference over that of the control.
 	Estimate *float64 `protobuf:"fixed64,1,opt,name=estimate,proto3,oneof" json:"estimate,omitempty"`
 	// The lower bound: of a confidence interval, or under BAYESIAN of the central
 	// credible interval. Absent if one-sided the other way.
@@ -1023,9 +1025,11 @@ type Comparison struct {
 	Difference *Interval `protobuf:"bytes,3,opt,name=difference,proto3" json:"difference,omitempty"`
 	// Difference over the size of the control's value: 0.1 is 10 % more.
 	Lift *Interval `protobuf:"bytes,4,opt,name=lift,proto3" json:"lift,omitempty"`
-	// The standard error of the difference.
+	// The standard error of the difference, that of the data alone under BAYESIAN
+	// too.
 	StandardError *float64 `protobuf:"fixed64,5,opt,name=standard_error,json=standardError,proto3,oneof" json:"standard_error,omitempty"`
-	// The difference (less the margin) over its standard error.
+	// The difference (less the margin) over its standard error. Absent under
+	// BAYESIAN.
 	Statistic *float64 `protobuf:"fixed64,6,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
 	// Welch's degrees of freedom. Absent where the method has none.
 	DegreesOfFreedom *float64 `protobuf:"fixed64,7,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3,oneof" json:"degrees_of_freedom,omitempty"`
@@ -1042,8 +1046,10 @@ type Comparison struct {
 	// correction applies.
 	AdjustedPValue *float64 `protobuf:"fixed64,9,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
 	// The corrected p-value (or the p-value, where no correction applies) is at
-	// most 1 − confidence level. Under BAYESIAN: the credible interval excludes
-	// what the objective is tested against.
+	// most 1 − confidence level. Under BAYESIAN, where nothing is corrected: the
+	// credible interval excludes what the objective is tested against, or lies
+	// within the margins of EQUIVALENCE. One-sided, that is a chance to win of at
+	// least the confidence level.
 	Significant bool `protobuf:"varint,10,opt,name=significant,proto3" json:"significant,omitempty"`
 	// The share of the difference's variance that the covariates removed.
 	// Absent without covariates.
@@ -1055,7 +1061,8 @@ type Comparison struct {
 	// Why a number is absent, and what else to know.
 	Notes []string `protobuf:"bytes,14,rep,name=notes,proto3" json:"notes,omitempty"`
 	// BAYESIAN only: the posterior probability that the variant is better than the
-	// control, or by the margin not worse.
+	// control, or not worse by the margin, or within the margins of EQUIVALENCE. In
+	// CompareSummaries more is better, and less for LESS.
 	ChanceToWin *float64 `protobuf:"fixed64,15,opt,name=chance_to_win,json=chanceToWin,proto3,oneof" json:"chance_to_win,omitempty"`
 	// BAYESIAN only: what is lost on average, in the metric's unit, by the variant
 	// in place of the control: the posterior mean of how much worse it is, counting

@@ -506,14 +506,18 @@ func (*Magnitude_Relative) isMagnitude_Scale() {}
 type Prior struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of a proportion without covariates, in one stratum: each variant's rate is
-	// Beta(alpha, beta). Default 1.
+	// Beta(alpha, beta), about as if it had been seen in alpha successes and beta
+	// failures. Default 1. In CompareSummaries alpha or beta says that the formula,
+	// which is then one component, is a proportion.
 	Alpha *float64 `protobuf:"fixed64,1,opt,name=alpha,proto3,oneof" json:"alpha,omitempty"`
 	// Default 1.
 	Beta *float64 `protobuf:"fixed64,2,opt,name=beta,proto3,oneof" json:"beta,omitempty"`
-	// Of every other metric: the lift is normal around this. Default 0.
+	// Of every other metric: the lift is normal around this. Default 0. Refused
+	// without `lift_standard_deviation`.
 	LiftMean float64 `protobuf:"fixed64,3,opt,name=lift_mean,json=liftMean,proto3" json:"lift_mean,omitempty"`
-	// The prior standard deviation of the lift. Absent: all lifts are alike to
-	// it, and the posterior is that of the data alone.
+	// The prior standard deviation of the lift; of the difference it is this times
+	// the size of the control's value. Absent: all lifts are alike to it, and the
+	// posterior is that of the data alone.
 	LiftStandardDeviation *float64 `protobuf:"fixed64,4,opt,name=lift_standard_deviation,json=liftStandardDeviation,proto3,oneof" json:"lift_standard_deviation,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
@@ -725,8 +729,8 @@ const file_assay_v1_plan_proto_rawDesc = "" +
 	"\brelative\x18\x02 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\brelativeB\x0e\n" +
 	"\x05scale\x12\x05\xbaH\x02\b\x01\"\x91\x02\n" +
 	"\x05Prior\x122\n" +
-	"\x05alpha\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00e\xcd\xcdA!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x05alpha\x88\x01\x01\x120\n" +
-	"\x04beta\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00e\xcd\xcdA!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x04beta\x88\x01\x01\x12$\n" +
+	"\x05alpha\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00e\xcd\xcdA)\x9a\x99\x99\x99\x99\x99\xb9?H\x00R\x05alpha\x88\x01\x01\x120\n" +
+	"\x04beta\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00e\xcd\xcdA)\x9a\x99\x99\x99\x99\x99\xb9?H\x01R\x04beta\x88\x01\x01\x12$\n" +
 	"\tlift_mean\x18\x03 \x01(\x01B\a\xbaH\x04\x12\x02@\x01R\bliftMean\x12M\n" +
 	"\x17lift_standard_deviation\x18\x04 \x01(\x01B\x10\xbaH\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x15liftStandardDeviation\x88\x01\x01B\b\n" +
 	"\x06_alphaB\a\n" +
