@@ -121,13 +121,16 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 		}
 	}
 	statistic := (e.Estimate - null) / e.StandardError
-	if note := t.silence(); note != "" && finite(statistic) {
+	if !finite(statistic) {
+		return Inference{Note: tooLarge}
+	}
+	if note := t.silence(); note != "" {
 		return Inference{Statistic: &statistic, Note: note}
 	}
 	critical := t.critical(1-t.ConfidenceLevel, e)
 	half := critical * e.StandardError
 	lower, upper := e.Estimate-half, e.Estimate+half
-	if !finite(statistic) || t.Method != GroupSequential && !(finite(lower) && finite(upper)) {
+	if t.Method != GroupSequential && !(finite(lower) && finite(upper)) {
 		return Inference{Note: tooLarge}
 	}
 	p := t.pValue(side, statistic, e)

@@ -279,3 +279,14 @@ func BenchmarkSchedule(b *testing.B) {
 		}
 	}
 }
+
+// TestBetweenLooks: without a look nothing is judged, however far off the estimate.
+func TestBetweenLooks(t *testing.T) {
+	test := Test{Method: GroupSequential, ConfidenceLevel: 0.95}
+	for deviation, judged := range map[float64]bool{1: true, 1e-300: false} {
+		got := test.Infer(Evidence{Estimate: 1e300, StandardError: deviation, DegreesOfFreedom: 10}, 0)
+		if got.PValue != nil || got.Lower != nil || got.Note == "" || (got.Statistic != nil) != judged {
+			t.Errorf("standard error %v: %+v", deviation, got)
+		}
+	}
+}
