@@ -88,7 +88,7 @@ func (d *database) fillForAnalysis(b *testing.B, subjects int) {
 	exec(b, d.raw, `TRUNCATE outcomes`)
 	exec(b, d.raw, `INSERT INTO exposures (experiment_id, subject_id, phase, variant, exposed_time, recorded_time, attributes)
 		SELECT 1, md5(i::text)::uuid, 1 + (i % 5 = 0)::integer, CASE WHEN hashint4(i) % 2 = 0 THEN 'control' ELSE 'short' END, t, t,
-			jsonb_build_object('country', 'c' || i % 20, 'device', 'd' || i % 3, 'tier', 't' || i % 5, 'spend', i % 97)
+			jsonb_build_object('country', 'c' || i % 20, 'device', 'd' || i % 3, 'tier', 't' || i % 5)
 		FROM (SELECT i, timestamptz '2026-01-01' + i::bigint * 7919 % 2592000 * interval '1 second' AS t FROM generate_series(1, $1::integer) i) s
 		ORDER BY t`, subjects)
 	exec(b, d.raw, `INSERT INTO exposures (experiment_id, subject_id, phase, variant, exposed_time, recorded_time, attributes)
@@ -110,7 +110,6 @@ func analysisStudies(b *testing.B) (one, ten *metric.Study) {
 	b.Helper()
 	def := definition()
 	def.Segments = []string{"country", "device", "tier"}
-	def.Covariates = []experiment.Covariate{{Name: "spend", Attribute: "spend"}}
 	aggregate := func(outcome string, a experiment.Aggregate, conditions ...experiment.Condition) experiment.Component {
 		return experiment.Component{Name: "c", Outcome: outcome, Aggregate: a, Conditions: conditions}
 	}
