@@ -54,8 +54,7 @@ func metricName(r *calibration.Row) string {
 	return r.Metric
 }
 
-// printCalibration writes every row, and then each method with its extremes over
-// the metrics.
+// printCalibration writes a table for each metric.
 func printCalibration(w io.Writer, c calibration.Config, rows []calibration.Row) {
 	fmt.Fprintf(w, "%s simulated experiments of %s subjects for each metric, half of them with an effect; error rate %s, seed %d.\n",
 		thousands(int64(c.Experiments)), thousands(int64(c.Subjects)), percent(c.Alpha), c.Seed)
@@ -76,8 +75,11 @@ func printCalibration(w io.Writer, c calibration.Config, rows []calibration.Row)
 			metric = name
 			t.row("", "looks", "false positives", "coverage", "power", "bias")
 		}
-		t.row(r.Method, string(r.Looks), rate(r.FalsePositives), rate(r.Coverage), rate(r.Power),
-			fmt.Sprintf("%+.1f ± %.1f %%", 100*r.Bias, 196*r.BiasError))
+		bias := absent
+		if r.BiasError > 0 {
+			bias = fmt.Sprintf("%+.1f ± %.1f %%", 100*r.Bias, 196*r.BiasError)
+		}
+		t.row(r.Method, string(r.Looks), rate(r.FalsePositives), rate(r.Coverage), rate(r.Power), bias)
 	}
 	flush()
 }

@@ -102,6 +102,9 @@ func demonstrate(ctx context.Context, target string, e env) error {
 	}
 	fmt.Fprintln(e.stdout)
 	printAnalysis(e.stdout, a)
+	if err := d.printMethods(ctx, e.stdout); err != nil {
+		return err
+	}
 	printNextSteps(e.stdout, target)
 	return nil
 }

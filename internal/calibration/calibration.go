@@ -71,7 +71,8 @@ type Row struct {
 	// Promised says that the method claims its error rate under these looks.
 	Promised bool
 	// FalsePositives counts, of the experiments without an effect, those that
-	// were significant at some look.
+	// were significant at some look. Where an effect is tried at the margin, it
+	// counts those of the experiments with an effect, and the rest is empty.
 	FalsePositives Rate
 	// Coverage counts the experiments in which the interval held the true
 	// difference at every look.
@@ -92,17 +93,21 @@ func (r *Row) Broken(alpha float64) string {
 		return ""
 	case r.FalsePositives.Above(alpha):
 		return "too many false positives"
-	case r.Coverage.Below(1 - alpha):
+	case r.Coverage.Of > 0 && r.Coverage.Below(1-alpha):
 		return "too little coverage"
 	}
 	return ""
 }
 
 // Run simulates, and returns a row for every metric, without and with
-// covariates, method and way of looking.
+// covariates, method and way of looking; and rows for the corrections of a family
+// and the tests of the sample ratio, which have neither coverage nor bias.
 func Run(ctx context.Context, c Config) ([]Row, error) {
 	var rows []Row
-	judges := judges(c.Alpha, c.Subjects)
+	judges, err := judges(c.Alpha, c.Subjects)
+	if err != nil {
+		return nil, err
+	}
 	for p := range populations {
 		trials, err := c.trials(ctx, p, judges)
 		if err != nil {
@@ -113,6 +118,13 @@ func Run(ctx context.Context, c Config) ([]Row, error) {
 				rows = append(rows, summarise(p, covariates, j, &judges[j], trials))
 			}
 		}
+	}
+	for _, counts := range []func() ([]Row, error){c.families, c.sampleRatios} {
+		more, err := counts()
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
 	}
 	return rows, nil
 }
@@ -174,46 +186,49 @@ func (c Config) try(p *population, effect bool, rng *rand.Rand, judges []judge) 
 		if len(looking) == 0 {
 			continue
 		}
-		result, err := stats.Compare(stats.Request{
-			Formula: p.formula, Covariates: p.covariates,
-			Arms: []stats.Arm{{Strata: arms[:1]}, {Strata: arms[1:]}},
-			Test: stats.Test{Method: stats.FixedHorizon, ConfidenceLevel: 1 - c.Alpha},
-		})
-		if err != nil {
-			return t, err
-		}
-		pair := &result.Comparisons[0]
-		for adjusted, comparison := range []*stats.Comparison{&pair.Unadjusted, pair.Adjusted} {
-			for _, j := range looking {
-				look := judges[j].test(schedule.next[j])
-				t.outcomes[adjusted][j].see(comparison, look, t.truth, n == c.Subjects)
-			}
-		}
 		for _, j := range looking {
+			if err := c.look(p, &judges[j], schedule.next[j], arms, n == c.Subjects, &t, j); err != nil {
+				return t, err
+			}
 			schedule.next[j]++
 		}
 	}
 	return t, nil
 }
 
-// see is one look.
-func (o *outcome) see(c *stats.Comparison, test stats.Test, truth float64, last bool) {
-	d := &c.Difference
-	if d.StandardError == nil || d.DegreesOfFreedom == nil {
-		return // Nothing varies yet, and nothing is claimed.
+// look lets judge number j look once.
+func (c Config) look(p *population, judge *judge, number int, arms [2]stats.Moments, last bool, t *trial, j int) error {
+	request := stats.Request{
+		Formula: p.formula, Covariates: p.covariates, Proportion: p.proportion,
+		Arms: []stats.Arm{{Strata: arms[:1]}, {Strata: arms[1:]}}, Test: judge.test(number),
 	}
-	inference := test.Infer(stats.Evidence{
-		Estimate: *d.Estimate, StandardError: *d.StandardError, DegreesOfFreedom: *d.DegreesOfFreedom, Subjects: c.Subjects,
-	}, 0)
-	if inference.PValue == nil {
-		return
+	if judge.margin != nil {
+		if t.truth == 0 {
+			return nil
+		}
+		request.Margin.Value = judge.margin(t.truth)
 	}
-	o.covered = o.covered && *inference.Lower <= truth && truth <= *inference.Upper
-	if !o.found && (*inference.PValue <= 1-test.ConfidenceLevel || last) {
-		o.estimate = *d.Estimate
+	result, err := stats.Compare(request)
+	if err != nil {
+		return err
 	}
-	if !o.found && *inference.PValue <= 1-test.ConfidenceLevel {
-		o.found, o.positive = true, *d.Estimate > 0
+	pair := &result.Comparisons[0]
+	for adjusted, comparison := range []*stats.Comparison{&pair.Unadjusted, pair.Adjusted} {
+		if f, ok := judge.read(comparison, c.Alpha); ok {
+			t.outcomes[adjusted][j].see(&f, t.truth, last)
+		}
+	}
+	return nil
+}
+
+// see takes in what one look found.
+func (o *outcome) see(f *finding, truth float64, last bool) {
+	o.covered = o.covered && f.holds(truth)
+	if !o.found && (f.significant || last) {
+		o.estimate = f.estimate
+	}
+	if !o.found && f.significant {
+		o.found, o.positive = true, f.estimate > 0
 	}
 }
 
@@ -252,6 +267,12 @@ func summarise(p int, covariates bool, j int, judge *judge, trials []trial) Row 
 	for i := range trials {
 		t := &trials[i]
 		o := &t.outcomes[adjusted][j]
+		if judge.margin != nil {
+			if t.truth != 0 {
+				row.FalsePositives.add(o.found)
+			}
+			continue
+		}
 		row.Coverage.add(o.covered)
 		if t.truth == 0 {
 			row.FalsePositives.add(o.found)

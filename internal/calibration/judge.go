@@ -48,18 +48,85 @@ type judge struct {
 	promised bool
 	// test is the rule at a look, numbered from 0.
 	test func(look int) stats.Test
+	// margin is what an effect is tested against; nil for no effect at all. A
+	// judge with a margin is asked of experiments with an effect, just where the
+	// effect is as large as the margin: whatever it finds is a false positive.
+	margin func(truth float64) float64
 }
 
 // judges are the methods that are tried at an error rate, for experiments of so
 // many subjects.
-func judges(alpha float64, subjects int) []judge {
+func judges(alpha float64, subjects int) ([]judge, error) {
 	fixed := stats.Test{Method: stats.FixedHorizon, ConfidenceLevel: 1 - alpha}
 	always := stats.Test{Method: stats.AlwaysValid, ConfidenceLevel: 1 - alpha, PlannedSubjects: int64(subjects)}
+	bayesian := stats.Test{Method: stats.Bayesian, ConfidenceLevel: 1 - alpha, Prior: stats.Prior{Alpha: 1, Beta: 1}}
 	var list []judge
 	for _, looks := range []Looks{Once, Ten, Often} {
 		list = append(list,
-			judge{"fixed horizon", looks, looks == Once, func(int) stats.Test { return fixed }},
-			judge{"always valid", looks, true, func(int) stats.Test { return always }})
+			judge{method: "fixed horizon", looks: looks, promised: looks == Once, test: every(fixed)},
+			judge{method: "always valid", looks: looks, promised: true, test: every(always)},
+			judge{method: "Bayesian, flat prior", looks: looks, test: every(bayesian)})
 	}
-	return list
+	for _, spending := range []struct {
+		name string
+		stats.Spending
+	}{{"group sequential, O'Brien–Fleming", stats.OBrienFleming}, {"group sequential, Pocock", stats.Pocock}} {
+		tests, err := sequential(spending.Spending, alpha, subjects)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, judge{method: spending.name, looks: Ten, promised: true, test: func(look int) stats.Test { return tests[look] }})
+	}
+	superior, equivalent := fixed, fixed
+	superior.Alternative, equivalent.Alternative = stats.Greater, stats.Equivalent
+	return append(list,
+		judge{method: "one-sided, effect at the margin", looks: Once, promised: true, test: every(superior),
+			margin: func(truth float64) float64 { return truth }},
+		judge{method: "equivalence, effect at the margin", looks: Once, promised: true, test: every(equivalent),
+			margin: math.Abs}), nil
+}
+
+// every is the same test at every look.
+func every(t stats.Test) func(int) stats.Test { return func(int) stats.Test { return t } }
+
+// sequential is the tests of ten looks.
+func sequential(spending stats.Spending, alpha float64, subjects int) ([]stats.Test, error) {
+	var looks []stats.Look
+	var tests []stats.Test
+	for _, n := range Ten.at(subjects) {
+		looks = append(looks, stats.Look{Time: float64(n) / float64(subjects), Information: float64(n)})
+		schedule, err := stats.NewSchedule(spending, looks)
+		if err != nil {
+			return nil, err
+		}
+		tests = append(tests, stats.Test{Method: stats.GroupSequential, ConfidenceLevel: 1 - alpha, Schedule: schedule})
+	}
+	return tests, nil
+}
+
+// finding is what a comparison says.
+type finding struct {
+	estimate     float64
+	lower, upper *float64
+	significant  bool
+}
+
+// read reads a comparison; ok is false if it says nothing yet.
+func (j *judge) read(c *stats.Comparison, alpha float64) (f finding, ok bool) {
+	d := &c.Difference
+	if d.Estimate == nil || d.Lower == nil && d.Upper == nil {
+		return f, false
+	}
+	f = finding{estimate: *d.Estimate, lower: d.Lower, upper: d.Upper}
+	if c.PValue != nil {
+		f.significant = *c.PValue <= alpha
+	} else { // Without p-values it is for the interval to exclude 0.
+		f.significant = d.Lower != nil && *d.Lower > 0 || d.Upper != nil && *d.Upper < 0
+	}
+	return f, true
+}
+
+// holds says whether the interval holds a value.
+func (f *finding) holds(x float64) bool {
+	return (f.lower == nil || *f.lower <= x) && (f.upper == nil || x <= *f.upper)
 }

@@ -17,6 +17,8 @@ type population struct {
 	// covariates are the components that are known before.
 	covariates []int
 	dim        int
+	// proportion says that the metric is 0 or 1 for every subject.
+	proportion bool
 	// draw fills in one subject, whose behaviour the treatment multiplies by
 	// 1 + lift.
 	draw func(rng *rand.Rand, lift float64, x []float64)
@@ -40,7 +42,7 @@ type population struct {
 //     earlier clicks and views.
 var populations = []population{
 	{
-		name: "proportion", formula: stats.ComponentMean(0), covariates: []int{1}, dim: 2, lift: 0.3,
+		name: "proportion", formula: stats.ComponentMean(0), covariates: []int{1}, dim: 2, proportion: true, lift: 0.3,
 		draw: func(rng *rand.Rand, lift float64, x []float64) {
 			chance := 0.02
 			if rng.IntN(10) == 0 {
