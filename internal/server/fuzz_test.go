@@ -105,7 +105,7 @@ var requests = []struct{ method, request string }{
 	{"ExperimentService/CreateExperiment", `{"experiment":{"key":"looks","variants":[{"key":"a","control":true},{"key":"b"}],"metrics":[{"metric":"purchase_rate","role":"METRIC_ROLE_PRIMARY"}],
 		"plan":{"method":"METHOD_GROUP_SEQUENTIAL","spending":"SPENDING_O_BRIEN_FLEMING","planned_subjects":"10"}}}`},
 	{"ExperimentService/StartExperiment", `{"key":"looks"}`},
-	{"EventService/RecordExposures", `{"exposures":[{"experiment":"looks","variant":"a","subject":{"key":"u-1"},"exposed_time":"2026-01-05T10:00:00Z","revision":1}]}`},
+	{"EventService/RecordExposures", `{"exposures":[{"experiment":"looks","variant":"b","subject":{"key":"u-1"},"exposed_time":"2026-01-05T10:00:00Z","revision":1}]}`},
 	{"AnalysisService/AnalyzeExperiment", `{"experiment":"looks","take_look":true}`},
 	{"ExperimentService/PauseExperiment", `{"key":"checkout-copy"}`},
 	{"ExperimentService/ResumeExperiment", `{"key":"checkout-copy"}`},
