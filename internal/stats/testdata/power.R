@@ -1,8 +1,10 @@
 # Writes power.json: powers and sizes from R 4.2 for the tests of this package,
-# with pwr 1.3. Run: Rscript power.R > power.json
+# with pwr 1.3 and rpact 3.3.4. Run: Rscript power.R > power.json
 # The call behind each number stands in the field "call".
 
 library(pwr)
+suppressMessages(library(rpact))
+setLogLevel("DISABLED")
 number <- function(x) sprintf("%.17g", x)
 field <- function(name, value) sprintf("\"%s\": %s", name, value)
 text <- function(s) sprintf("\"%s\"", s)
@@ -108,5 +110,39 @@ for (k in cases) {
     field("control", number(n[1])), field("treatment", number(n[2])), field("effect", number(k[[3]])), field("margin", number(k[[4]])),
     field("alpha", number(k[[5]])), field("power", number(power))))
 }
-list_of("equivalence", items, last = TRUE)
+list_of("equivalence", items)
+
+# Looks, equally spaced, with known variance. rpact's alpha is that of both sides.
+cases <- list(
+  list(5, "asOF", 2, 0.05, 800, 0.2, 1), list(5, "asP", 2, 0.05, 800, 0.2, 1), list(1, "asOF", 2, 0.05, 800, 0.2, 1),
+  list(2, "asOF", 1, 0.025, 1200, 0.15, 1), list(3, "asP", 1, 0.1, 500, 0.25, 2), list(10, "asOF", 2, 0.01, 20000, 0.05, 1),
+  list(10, "asP", 1, 0.05, 6000, 0.08, 0.25), list(4, "asP", 2, 0.2, 90, 0.4, 3), list(5, "asOF", 1, 0.001, 3000, 0.2, 1),
+  list(5, "asP", 2, 0.05, 800, 0, 1), list(3, "asOF", 2, 0.4, 60, 0.1, 1), list(5, "asOF", 2, 0.05, 400, 0.9, 1))
+items <- c()
+for (k in cases) {
+  design <- getDesignGroupSequential(kMax = k[[1]], alpha = k[[4]], sided = k[[3]], typeOfDesign = k[[2]], twoSidedPower = k[[3]] == 2, tolerance = 1e-10)
+  p <- getPowerMeans(design, groups = 2, normalApproximation = TRUE, alternative = k[[6]], stDev = 1, maxNumberOfSubjects = k[[5]], allocationRatioPlanned = k[[7]])
+  items <- c(items, object(
+    field("call", text("getPowerMeans(getDesignGroupSequential(kMax, alpha, sided, typeOfDesign, twoSidedPower = sided == 2), groups = 2, normalApproximation = TRUE, alternative, stDev = 1, maxNumberOfSubjects, allocationRatioPlanned)")),
+    field("looks", number(k[[1]])), field("spending", if (k[[2]] == "asOF") "1" else "2"), field("alternative", if (k[[3]] == 2) "0" else "1"),
+    field("alpha", number(k[[4]])), field("control", number(k[[5]] / (1 + k[[7]]))), field("treatment", number(k[[5]] * k[[7]] / (1 + k[[7]]))),
+    field("effect", number(k[[6]])), field("power", number(p$overallReject)), field("expected", number(p$expectedNumberOfSubjects))))
+}
+list_of("looks", items)
+
+# And solved for the subjects.
+cases <- list(
+  list(5, "asOF", 2, 0.05, 0.8, 0.2), list(5, "asP", 2, 0.05, 0.8, 0.2), list(2, "asOF", 1, 0.025, 0.9, 0.15), list(3, "asP", 1, 0.1, 0.7, 0.25),
+  list(10, "asOF", 2, 0.01, 0.95, 0.05), list(10, "asP", 1, 0.05, 0.8, 0.08), list(4, "asP", 2, 0.2, 0.9, 0.4), list(5, "asOF", 1, 0.001, 0.8, 0.2),
+  list(1, "asOF", 2, 0.05, 0.8, 0.1), list(3, "asOF", 2, 0.4, 0.99, 0.1))
+items <- c()
+for (k in cases) {
+  design <- getDesignGroupSequential(kMax = k[[1]], alpha = k[[4]], beta = 1 - k[[5]], sided = k[[3]], typeOfDesign = k[[2]], twoSidedPower = k[[3]] == 2, tolerance = 1e-10)
+  p <- getSampleSizeMeans(design, groups = 2, normalApproximation = TRUE, alternative = k[[6]], stDev = 1)
+  items <- c(items, object(
+    field("call", text("getSampleSizeMeans(getDesignGroupSequential(kMax, alpha, beta = 1 - power, sided, typeOfDesign, twoSidedPower = sided == 2), groups = 2, normalApproximation = TRUE, alternative, stDev = 1)$maxNumberOfSubjects")),
+    field("looks", number(k[[1]])), field("spending", if (k[[2]] == "asOF") "1" else "2"), field("alternative", if (k[[3]] == 2) "0" else "1"),
+    field("alpha", number(k[[4]])), field("power", number(k[[5]])), field("effect", number(k[[6]])), field("size", number(p$maxNumberOfSubjects))))
+}
+list_of("lookSizes", items, last = TRUE)
 cat("}\n")
