@@ -22,7 +22,11 @@ type Planned struct {
 	Subjects  int64     // Of all variants; 0: left out.
 	Effect    *experiment.Magnitude
 	Power     *float64
+	Looks     int // Of a group-sequential plan, equally spaced; 0: DefaultLooks.
 }
+
+// DefaultLooks is how many looks a group-sequential plan is planned with.
+const DefaultLooks = 5
 
 // Sizing is a planned experiment with what was left out.
 type Sizing struct {
@@ -34,6 +38,7 @@ type Sizing struct {
 	Days              *int32 // Nil if the traffic is unknown.
 	Deviation         float64
 	Inflation         *float64 // Nil if it cannot be told.
+	Expected          *float64 // Subjects on average, if a group-sequential plan may end early.
 	Notes             []string
 }
 
@@ -70,6 +75,9 @@ func (p *Planned) Solve() (*Sizing, error) {
 		answer.RelativeEffect = &relative
 	}
 	p.inflation(design, answer)
+	if expected, ok := design.Expected(p.direction().sign()*answer.Effect, answer.Subjects); ok {
+		answer.Expected = &expected
+	}
 	p.days(answer)
 	p.notes(answer)
 	return answer, nil
@@ -101,6 +109,9 @@ func (p *Planned) checkQuestion(bad *experiment.InvalidError) {
 	}
 	if p.Power != nil && *p.Power <= 1-p.Plan.ConfidenceLevel {
 		bad.Add("power", "must exceed the error rate of %.6g, with which an effect of 0 is found", 1-p.Plan.ConfidenceLevel)
+	}
+	if p.Looks != 0 && p.Plan.Method != experiment.MethodGroupSequential {
+		bad.Add("looks", "only a group-sequential plan has looks")
 	}
 	if len(p.Weights) == 1 {
 		bad.Add("weights", "a comparison needs two variants, and there is one weight")
@@ -198,9 +209,6 @@ func (p *Planned) design() (*stats.Design, error) {
 	}}
 	var alternative stats.Alternative
 	alternative, d.Margin = asked.question()
-	if p.Plan.Method == experiment.MethodGroupSequential {
-		return nil, experiment.Invalid("plan.method", "the size of a group-sequential plan is not computed")
-	}
 	var err error
 	if d.Test, err = test(&p.Plan, 1, alternative); err != nil {
 		return nil, experiment.Invalid("plan.method", "%s", err)
@@ -210,6 +218,16 @@ func (p *Planned) design() (*stats.Design, error) {
 	}
 	if d.Test.Prior.LiftDeviation > 0 && p.Baseline.Value == 0 {
 		return nil, experiment.Invalid("plan.prior.lift_standard_deviation", "says nothing with a baseline of 0")
+	}
+	if p.Plan.Method == experiment.MethodGroupSequential {
+		looks := make([]stats.Look, cmp.Or(p.Looks, DefaultLooks))
+		for i := range looks {
+			at := float64(i+1) / float64(len(looks))
+			looks[i] = stats.Look{Time: at, Information: at}
+		}
+		if d.Test.Schedule, err = stats.NewSchedule(spendings[p.Plan.Spending], looks); err != nil {
+			return nil, experiment.Invalid("looks", "%s", err)
+		}
 	}
 	return d, nil
 }
@@ -314,7 +332,10 @@ func (p *Planned) notes(to *Sizing) {
 	} else if treatments > 1 {
 		note("Each of the %d comparisons with the control is planned at an error rate of %.6g, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.", treatments, (1-p.Plan.ConfidenceLevel)/float64(treatments))
 	}
-	if p.Plan.Method == experiment.MethodAlwaysValid {
+	switch {
+	case p.Plan.Method == experiment.MethodAlwaysValid:
 		note("The power is that at the planned subjects. An effect is often found earlier.")
+	case p.Plan.Method == experiment.MethodGroupSequential && to.Expected == nil:
+		note("The power is that of the last look. Equivalence may be shown earlier.")
 	}
 }

@@ -107,6 +107,8 @@ var requests = []struct{ method, request string }{
 	{"ExperimentService/StartExperiment", `{"key":"looks"}`},
 	{"EventService/RecordExposures", `{"exposures":[{"experiment":"looks","variant":"b","subject":{"key":"u-1"},"exposed_time":"2026-01-05T10:00:00Z","revision":1}]}`},
 	{"AnalysisService/AnalyzeExperiment", `{"experiment":"looks","take_look":true}`},
+	{"AnalysisService/PlanExperiment", `{"proportion":0.7,"minimum_effect":{"absolute":0.01},"power":0.9,"plan":{"method":"METHOD_GROUP_SEQUENTIAL","spending":"SPENDING_POCOCK"},"looks":3}`},
+	{"AnalysisService/PlanExperiment", `{"proportion":0.7,"minimum_effect":{"absolute":0.01},"power":0.9,"plan":{"method":"METHOD_BAYESIAN","prior":{"alpha":7,"beta":3,"lift_standard_deviation":0.2}}}`},
 	{"ExperimentService/PauseExperiment", `{"key":"checkout-copy"}`},
 	{"ExperimentService/ResumeExperiment", `{"key":"checkout-copy"}`},
 	{"ExperimentService/ConcludeExperiment", `{"key":"layered","analysis_id":"00000000-0000-4000-8000-000000000000"}`},

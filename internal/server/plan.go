@@ -20,6 +20,7 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 		Subjects:  req.Subjects,
 		Effect:    fromMagnitude(req.MinimumEffect),
 		Power:     req.Power,
+		Looks:     int(req.Looks),
 	}
 	switch b := req.Baseline.(type) {
 	case *assayv1.PlanExperimentRequest_Proportion:
@@ -51,7 +52,8 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 	return &assayv1.PlanExperimentResponse{
 		Subjects: sizing.Subjects, SubjectsByVariant: sizing.SubjectsByVariant,
 		AbsoluteEffect: sizing.Effect, RelativeEffect: sizing.RelativeEffect, Power: sizing.Power, Days: sizing.Days,
-		Baseline: planned.Baseline.Value, StandardDeviation: sizing.Deviation, Inflation: sizing.Inflation, Notes: sizing.Notes,
+		Baseline: planned.Baseline.Value, StandardDeviation: sizing.Deviation, Inflation: sizing.Inflation, ExpectedSubjects: sizing.Expected,
+		Notes: sizing.Notes,
 	}, nil
 }
 

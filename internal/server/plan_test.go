@@ -73,6 +73,35 @@ func TestPlanOfAlwaysValid(t *testing.T) {
 	}
 }
 
+// TestPlanOfLooks compares with rpact:
+//
+//	d <- getDesignGroupSequential(kMax = 5, alpha = 0.05, beta = 0.2, sided = 2, typeOfDesign = "asOF", twoSidedPower = TRUE)
+//	getSampleSizeMeans(d, groups = 2, normalApproximation = TRUE, alternative = 0.2, stDev = 1)
+//
+// which has 804.286966064573 subjects, and on average 646.480621362116 of them.
+func TestPlanOfLooks(t *testing.T) {
+	a := newAPI(t)
+	const looks = `{"mean":{"standard_deviation":1},"minimum_effect":{"absolute":0.2},"power":0.8,"plan":{"method":"METHOD_GROUP_SEQUENTIAL"}}`
+	got := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, looks)
+	if got.Subjects != 805 || math.Abs(got.GetExpectedSubjects()/646.480621362116-1) > 1e-3 || got.GetInflation() != 805.0/787 {
+		t.Errorf("five looks: %v", got)
+	}
+	more := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, with(looks, `"looks":50,"plan":{"method":"METHOD_GROUP_SEQUENTIAL","spending":"SPENDING_POCOCK"}`))
+	if more.Subjects <= got.Subjects || more.GetExpectedSubjects() >= got.GetExpectedSubjects() {
+		t.Errorf("fifty looks: %v; five: %v", more, got)
+	}
+	equivalence := call[*assayv1.PlanExperimentResponse](t, a, planExperiment,
+		with(looks, `"minimum_effect":null,"objective":"OBJECTIVE_EQUIVALENCE","margin":{"absolute":0.2}`))
+	if equivalence.ExpectedSubjects != nil || len(equivalence.Notes) != 1 || equivalence.GetInflation() < 1 {
+		t.Errorf("equivalence: %v", equivalence)
+	}
+	a.refuses(t, []refusal{
+		{"looks of another method", planExperiment, with(plan, `"looks":3`), codes.InvalidArgument, []string{"looks"}, "only a group-sequential plan"},
+		{"too many looks", planExperiment, with(looks, `"looks":51`), codes.InvalidArgument, []string{"looks"}, ""},
+		{"spending of another method", planExperiment, with(plan, `"plan":{"spending":"SPENDING_POCOCK"}`), codes.InvalidArgument, []string{"plan.spending"}, ""},
+	})
+}
+
 // TestPlanFromHistory takes the figures that an analysis shows of the control.
 func TestPlanFromHistory(t *testing.T) {
 	a := newAPI(t)

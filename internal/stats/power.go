@@ -17,15 +17,21 @@ import (
 // test, so that R's figures are met there. Proportions are planned with each
 // arm's own variance, as the test will compare them; R's power.prop.test pools
 // them for the test, and pwr.2p.test takes arcsines, so they differ. The other
-// methods take the variance as known.
+// methods take the variance as known, as rpact does with normalApproximation.
 //
 // A Bayesian test finds what it looks for if its credible interval says so, of
 // rates too by the normal posterior.
 //
-// Each arm is planned at its part of the subjects, whole or not.
+// An always-valid test, and a group-sequential one for equivalence, is planned
+// for its last look alone, and may end earlier. Other group-sequential tests are
+// planned for all their looks.
+//
+// Each arm is planned at its part of the subjects, whole or not. A design is not
+// safe for concurrent use.
 type Design struct {
 	// Test is the rule. Its planned subjects are those of each size that is
-	// tried.
+	// tried. The schedule of a group-sequential one has all looks, up to the time
+	// and information of 1.
 	Test   Test
 	Margin Margin
 	// Control is the control's value.
@@ -40,12 +46,43 @@ type Design struct {
 	// treatment is tested at its part of the error rate, as by Bonferroni's
 	// correction, and the one with the fewest subjects is planned for.
 	Shares []float64
+
+	course *course // Once it was needed.
 }
 
 // Power is the probability of finding a signed effect on the scale of the
 // difference. Every arm needs two subjects or more.
 func (d *Design) Power(effect float64, subjects int64) float64 {
-	return d.outlook(effect, float64(subjects)).power(d.Test.Alternative)
+	o := d.outlook(effect, float64(subjects))
+	if d.hasCourse() {
+		return d.course.power(o.drift(d.Test.Alternative))
+	}
+	return o.power(d.Test.Alternative)
+}
+
+// Expected is how many of the subjects a group-sequential test has on average
+// when it ends, if the effect is there. It is false for other tests, and for
+// those for equivalence.
+func (d *Design) Expected(effect float64, subjects int64) (float64, bool) {
+	o := d.outlook(effect, float64(subjects))
+	if !d.hasCourse() {
+		return 0, false
+	}
+	return float64(subjects) * d.course.expected(o.drift(d.Test.Alternative)), true
+}
+
+// hasCourse tells whether the test may end at any of its looks.
+func (d *Design) hasCourse() bool {
+	return d.Test.Method == GroupSequential && d.Test.Alternative != Equivalent
+}
+
+// rate is the part of the error rate for each comparison. A Bayesian test is not
+// corrected.
+func (d *Design) rate() float64 {
+	if d.Test.Method == Bayesian {
+		return 1 - d.Test.ConfidenceLevel
+	}
+	return (1 - d.Test.ConfidenceLevel) / float64(len(d.Shares)-1)
 }
 
 // outlook is where a planned estimate will fall, in its own standard errors.
@@ -82,15 +119,7 @@ func (d *Design) outlook(effect, subjects float64) outlook {
 	if d.Test.Method == FixedHorizon {
 		o.degrees = degrees
 	}
-	treatments := float64(len(d.Shares) - 1)
-	if d.Test.Method == Bayesian {
-		treatments = 1
-	}
-	test := d.Test
-	test.PlannedSubjects = max(1, int64(math.Round(subjects*d.pairShare())))
-	o.critical = test.critical((1-test.ConfidenceLevel)/treatments, Evidence{
-		DegreesOfFreedom: o.degrees, Subjects: int64(math.Round(control + treatment)),
-	})
+	o.critical = d.critical(o.degrees, subjects, control+treatment)
 	if prior := d.Test.Prior; d.Test.Method == Bayesian && prior.LiftDeviation > 0 {
 		lower, upper := null, null
 		if d.Test.Alternative == Equivalent {
@@ -110,6 +139,32 @@ func (o *outlook) believe(aboveLower, aboveUpper, unit, spread float64) {
 	o.critical *= math.Sqrt(1 + precision)
 	o.lower += aboveLower / unit * precision
 	o.upper += aboveUpper / unit * precision
+}
+
+// critical is the critical value at a number of subjects, of whom so many are in
+// the two arms.
+func (d *Design) critical(degrees, subjects, pair float64) float64 {
+	if d.Test.Method != GroupSequential {
+		test := d.Test
+		test.PlannedSubjects = max(1, int64(math.Round(subjects*d.pairShare())))
+		return test.critical(d.rate(), Evidence{DegreesOfFreedom: degrees, Subjects: int64(math.Round(pair))})
+	}
+	if d.course == nil {
+		rate, twoSided := d.rate(), d.Test.Alternative == TwoSided
+		if twoSided {
+			rate /= 2
+		}
+		d.course = d.Test.Schedule.course(rate, twoSided)
+	}
+	return d.course.boundary
+}
+
+// drift is the distance from the null value in the direction that is sought.
+func (o outlook) drift(alternative Alternative) float64 {
+	if alternative == Less {
+		return -o.upper
+	}
+	return o.lower
 }
 
 // pairShare is the part of all subjects that is in the two arms of a comparison,

@@ -18,6 +18,24 @@ type plannedCase struct {
 	Critical, Lower, Upper   float64
 	Degrees                  float64
 	Alternative              Alternative
+	Looks                    int
+	Spending                 Spending
+	Expected, Size           float64
+}
+
+// plannedLooks are equally spaced.
+func plannedLooks(t *testing.T, spending Spending, n int) *Schedule {
+	t.Helper()
+	looks := make([]Look, n)
+	for i := range looks {
+		at := float64(i+1) / float64(n)
+		looks[i] = Look{at, at}
+	}
+	s, err := NewSchedule(spending, looks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // design is the row's comparison of two arms.
@@ -92,6 +110,62 @@ func TestPowerOfAlwaysValid(t *testing.T) {
 	for _, c := range file.Always {
 		d, subjects := c.design(AlwaysValid)
 		near(t, fmt.Sprintf("%+v", c), d.Power(c.Effect, subjects), c.Power, 1e-9)
+	}
+}
+
+// TestPowerOfLooks: rpact, whose boundaries are iterated.
+func TestPowerOfLooks(t *testing.T) {
+	var file struct{ Looks, LookSizes []plannedCase }
+	load(t, "power.json", &file)
+	for _, c := range file.Looks {
+		d, subjects := c.design(GroupSequential)
+		d.Test.Schedule = plannedLooks(t, c.Spending, c.Looks)
+		near(t, fmt.Sprintf("%+v", c), d.Power(c.Effect, subjects), c.Power, 1e-6)
+		expected, ok := d.Expected(c.Effect, subjects)
+		if !ok {
+			t.Fatalf("%+v: no expected subjects", c)
+		}
+		near(t, fmt.Sprintf("subjects on average in %+v", c), expected, c.Expected, 1e-6)
+	}
+	for _, c := range file.LookSizes {
+		c.Subjects = 2
+		d, _ := c.design(GroupSequential)
+		d.Test.Schedule = plannedLooks(t, c.Spending, c.Looks)
+		if subjects, ok := d.Subjects(c.Effect, c.Power); !ok || subjects != int64(math.Ceil(c.Size)) {
+			t.Errorf("%+v: %d subjects", c, subjects)
+		}
+	}
+}
+
+// TestLooksAndNormal: one look has the power of a test with known variance, also
+// on the wrong side and downwards, and an early look that spends nothing that can
+// be written changes nothing.
+func TestLooksAndNormal(t *testing.T) {
+	for _, alternative := range []Alternative{TwoSided, Greater, Less} {
+		d := Design{
+			Test:      Test{Method: GroupSequential, ConfidenceLevel: 0.99, Alternative: alternative, Schedule: plannedLooks(t, OBrienFleming, 1)},
+			Deviation: 1, Shares: []float64{0.5, 0.5},
+		}
+		idle := d
+		var err error
+		if idle.Test.Schedule, err = NewSchedule(OBrienFleming, []Look{{1e-4, 1e-4}, {1, 1}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, effect := range []float64{-2, -0.4, -0.1, 0, 0.1, 0.4, 2} {
+			known := outlook{lower: effect * 5, upper: effect * 5, critical: normalUpperQuantile(0.01), degrees: math.Inf(1)}
+			if alternative == TwoSided {
+				known.critical = normalUpperQuantile(0.005)
+			}
+			want := known.power(alternative)
+			for _, d := range []Design{d, idle} {
+				if got := d.Power(effect, 100); math.Abs(got-want) > 1e-12 {
+					t.Errorf("alternative %d, effect %v: power %v, want %v", alternative, effect, got, want)
+				}
+			}
+			if n, _ := idle.Expected(effect, 100); n != 100 {
+				t.Errorf("alternative %d, effect %v: %v of 100 subjects on average", alternative, effect, n)
+			}
+		}
 	}
 }
 
@@ -328,6 +402,54 @@ func TestPlannedPowerComesTrue(t *testing.T) {
 			if exceeds(found, experiments, power) || exceeds(experiments-found, experiments, 1-power) {
 				t.Errorf("method %d, alternative %d: planned for power %v, %d of %d found", method, alternative, power, found, experiments)
 			}
+		}
+	}
+}
+
+// TestPlannedLooksComeTrue: so do the power of a test that ends at the look that
+// finds something, and its subjects on average.
+func TestPlannedLooksComeTrue(t *testing.T) {
+	const experiments, looks, effect, power = 600, 4, 0.2, 0.75
+	rng := rand.New(rand.NewPCG(37, 38))
+	for _, alternative := range []Alternative{TwoSided, Greater} {
+		d := Design{
+			Test:      Test{Method: GroupSequential, ConfidenceLevel: 0.95, Alternative: alternative, Schedule: plannedLooks(t, Pocock, looks)},
+			Deviation: 1, Shares: []float64{0.5, 0.5},
+		}
+		subjects, _ := d.Subjects(effect, power)
+		var tests [looks]Test
+		for k := range tests {
+			var err error
+			tests[k] = d.Test
+			if tests[k].Schedule, err = NewSchedule(Pocock, d.Test.Schedule.looks[:k+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found, taken, squares := 0, 0.0, 0.0
+		for range experiments {
+			arms := []Moments{NewMoments(1), NewMoments(1)}
+			at := 0
+			for _, test := range tests {
+				for ; looks*at < int(subjects)*len(test.Schedule.looks); at++ {
+					arms[at%2].Add([]float64{rng.NormFloat64() + effect*float64(at%2)})
+				}
+				r := simple(arms[0], arms[1])
+				r.Test = test
+				if p := mustCompare(t, r).Comparisons[0].Unadjusted.PValue; *p <= 0.05 {
+					found++
+					break
+				}
+			}
+			taken += float64(at) / experiments
+			squares += float64(at) * float64(at) / experiments
+		}
+		expected, _ := d.Expected(effect, subjects)
+		t.Logf("alternative %d: %d of %d found, with %.0f of %d subjects on average; %.0f were planned", alternative, found, experiments, taken, subjects, expected)
+		if exceeds(found, experiments, power) || exceeds(experiments-found, experiments, 1-power) {
+			t.Errorf("alternative %d: planned for power %v, %d of %d found", alternative, power, found, experiments)
+		}
+		if math.Abs(taken-expected) > 4*math.Sqrt((squares-taken*taken)/experiments) {
+			t.Errorf("alternative %d: %v subjects on average, %v were planned", alternative, taken, expected)
 		}
 	}
 }

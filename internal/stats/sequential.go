@@ -117,26 +117,33 @@ func Grown(before, now float64) bool { return now > 0 && now >= before*(1+leastG
 // normal distribution, if each side of the test spends the given rate. Without
 // one it is +Inf.
 func (s *Schedule) boundary(rate float64, twoSided bool) float64 {
+	_, c := s.regions(rate, twoSided)
+	return c
+}
+
+// regions are where the test goes on after each look before the present one, and
+// the present one's boundary. A look without a boundary leaves the region as it
+// was; nil is everywhere.
+func (s *Schedule) regions(rate float64, twoSided bool) (regions []*region, c float64) {
 	var below *region // Of the look before.
-	c, spent := math.Inf(1), 0.0
+	spent := 0.0
 	for i, look := range s.looks {
-		last := i == len(s.looks)-1
 		chance := s.spending.side(rate, look.Time) - spent
-		if chance < leastChance {
-			if last {
-				return math.Inf(1)
-			}
-			continue
-		}
-		spent += chance
-		if below == nil {
+		switch {
+		case chance < leastChance:
+			c, chance = math.Inf(1), 0
+		case below == nil:
 			c = normalUpperQuantile(chance)
-		} else {
+		default:
 			c = below.boundary(chance, below.step(look.Information))
 		}
-		if !last {
+		if i == len(s.looks)-1 {
+			break
+		}
+		if spent += chance; chance > 0 {
 			below = below.then(look.Information, c, s.looks[i+1].Information, twoSided)
 		}
+		regions = append(regions, below)
 	}
-	return c
+	return regions, c
 }
