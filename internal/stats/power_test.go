@@ -175,11 +175,11 @@ func TestLooksAndNormal(t *testing.T) {
 func TestPowerOfSeveralArms(t *testing.T) {
 	const subjects, effect = 1000, 0.3
 	shares := []float64{0.3, 0.21, 0.2, 0.29}
-	for _, method := range []Method{FixedHorizon, AlwaysValid} {
-		d := Design{Test: Test{Method: method, ConfidenceLevel: 0.94}, Deviation: 1, Shares: shares}
+	for _, method := range []Method{FixedHorizon, AlwaysValid, GroupSequential} {
+		d := Design{Test: Test{Method: method, ConfidenceLevel: 0.94, Schedule: plannedLooks(t, Pocock, 3)}, Deviation: 1, Shares: shares}
 		theta := effect / math.Sqrt(1/300.0+1/200.0)
 		want := 0.0
-		if method == FixedHorizon {
+		if method != AlwaysValid {
 			pair := d
 			pair.Test.ConfidenceLevel, pair.Shares = 0.98, []float64{0.6, 0.4}
 			want = pair.Power(effect, 500)

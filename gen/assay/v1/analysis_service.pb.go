@@ -1696,7 +1696,10 @@ func (x *TimelinePoint) GetComparisons() []*Comparison {
 // taken to vary as the control does, but for proportions, where each rate says
 // how much subjects vary. FIXED_HORIZON is planned by the noncentral t at Welch's
 // degrees of freedom, as R's power.t.test(strict = TRUE) does for two arms of one
-// size; unlike power.prop.test it does not pool the rates. Of several variants
+// size; unlike power.prop.test it does not pool the rates. The other methods are
+// planned with the variance taken as known, which matters below some hundred
+// subjects: GROUP_SEQUENTIAL over all its looks, as by R's rpact, ALWAYS_VALID at
+// the planned subjects, though it may end earlier. Of several variants
 // each is compared with the control at its part of the error rate, as by
 // Bonferroni, whatever the plan's correction; Holm's and Benjamini and Hochberg's
 // need no more subjects than that.
@@ -1739,7 +1742,8 @@ type PlanExperimentRequest struct {
 	// Subjects of all variants that come in a day, for the number of days. Absent:
 	// that of the metric's experiment, or unknown.
 	SubjectsPerDay *float64 `protobuf:"fixed64,13,opt,name=subjects_per_day,json=subjectsPerDay,proto3,oneof" json:"subjects_per_day,omitempty"`
-	// Of GROUP_SEQUENTIAL: how many equally spaced looks. 0 means 5.
+	// Of GROUP_SEQUENTIAL, and refused for others: how many equally spaced looks. 0
+	// means 5.
 	Looks         int32 `protobuf:"varint,14,opt,name=looks,proto3" json:"looks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2149,7 +2153,7 @@ type PlanExperimentResponse struct {
 	// cannot have, and a note says so.
 	Inflation *float64 `protobuf:"fixed64,9,opt,name=inflation,proto3,oneof" json:"inflation,omitempty"`
 	// GROUP_SEQUENTIAL only: subjects on average if the effect is there, as it may
-	// end early.
+	// end early. Absent for EQUIVALENCE, which is planned for the last look.
 	ExpectedSubjects *float64 `protobuf:"fixed64,10,opt,name=expected_subjects,json=expectedSubjects,proto3,oneof" json:"expected_subjects,omitempty"`
 	// What to know of it.
 	Notes         []string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty"`
