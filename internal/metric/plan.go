@@ -33,7 +33,7 @@ type Sizing struct {
 	Subjects          int64
 	SubjectsByVariant []int64
 	Effect            float64  // Without its direction.
-	RelativeEffect    *float64 // Nil for a baseline of 0.
+	RelativeEffect    *float64 // Nil for a baseline of 0, or next to it.
 	Power             float64
 	Days              *int32 // Nil if the traffic is unknown.
 	Deviation         float64
@@ -70,8 +70,7 @@ func (p *Planned) Solve() (*Sizing, error) {
 		return nil, err
 	}
 	answer.SubjectsByVariant = apportion(answer.Subjects, design.Shares)
-	if p.Baseline.Value != 0 {
-		relative := answer.Effect / math.Abs(p.Baseline.Value)
+	if relative := answer.Effect / math.Abs(p.Baseline.Value); relative <= math.MaxFloat64 {
 		answer.RelativeEffect = &relative
 	}
 	p.inflation(design, answer)
@@ -153,6 +152,8 @@ func (p *Planned) checkSizes(bad *experiment.InvalidError) {
 	switch {
 	case b.Proportion && !(rate >= 0 && rate <= 1):
 		bad.Add("minimum_effect", "takes the rate from %.6g to %.6g, which is no rate", b.Value, rate)
+	case b.Proportion && rate == 0 && p.Margin != nil && p.Margin.Relative:
+		bad.Add("minimum_effect", "takes the rate to 0, where the lift is -100%% and has no variance to test it by")
 	case p.Objective == experiment.ObjectiveEquivalence && p.Effect != nil && effect >= margin:
 		bad.Add("minimum_effect", "must be below the margin, or there is no equivalence to be shown")
 	}

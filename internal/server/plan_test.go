@@ -3,11 +3,13 @@ package server_test
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
@@ -137,6 +139,78 @@ func TestPlanFromHistory(t *testing.T) {
 	}
 }
 
+// TestExtremePlans: whatever the numbers, a plan is answered in finite numbers
+// that are possible, or refused by its fields.
+func TestExtremePlans(t *testing.T) {
+	a := newAPI(t)
+	rng := rand.New(rand.NewPCG(41, 42))
+	pick := func(values ...float64) float64 { return values[rng.IntN(len(values))] }
+	magnitude := func() *assayv1.Magnitude {
+		size := pick(0, 5e-324, 1e-12, 0.01, 0.3, 1, 20, 1e20, 1e308)
+		if rng.IntN(2) == 0 {
+			return &assayv1.Magnitude{Scale: &assayv1.Magnitude_Absolute{Absolute: size}}
+		}
+		return &assayv1.Magnitude{Scale: &assayv1.Magnitude_Relative{Relative: size}}
+	}
+	answered := 0
+	for range 1500 {
+		req := &assayv1.PlanExperimentRequest{
+			Plan:                 &assayv1.Plan{Method: assayv1.Method(rng.IntN(4)), ConfidenceLevel: proto.Float64(pick(0.500001, 0.8, 0.95, 1-1e-16))},
+			Objective:            assayv1.Objective(rng.IntN(5)),
+			MinimumEffect:        magnitude(),
+			Weights:              [][]float64{nil, {1, 1}, {1, 999}, {1e-300, 1}, {5e-324, 1e308}, {3, 1, 2}}[rng.IntN(6)],
+			CovariateCorrelation: pick(0, 0.5, 1-1e-16),
+			Subjects:             int64(pick(2, 5, 1000, 1e12)),
+			Power:                proto.Float64(pick(0.06, 0.5, 0.8, 0.999999, 1-1e-16)),
+			SubjectsPerDay:       proto.Float64(pick(5e-324, 1, 1e308)),
+		}
+		switch rng.IntN(3) {
+		case 0:
+			req.Baseline = &assayv1.PlanExperimentRequest_Proportion{Proportion: pick(5e-324, 1e-9, 0.1, 0.5, 1-1e-16)}
+		case 1:
+			req.Baseline = &assayv1.PlanExperimentRequest_Mean{Mean: &assayv1.MeanBaseline{
+				Mean: pick(0, 5e-324, -1e-90, 1, -1, 1e99, 1e308), StandardDeviation: pick(5e-324, 1e-99, 1, 3, 1e99, 1e308),
+			}}
+		default:
+			req.Baseline = &assayv1.PlanExperimentRequest_Ratio{Ratio: &assayv1.RatioBaseline{
+				NumeratorMean: pick(0, 1, 1e200), DenominatorMean: pick(5e-324, 1, -2, 1e200), NumeratorVariance: pick(0, 1, 1e300),
+				DenominatorVariance: pick(0, 1, 1e-300), Covariance: pick(0, 1, -0.5),
+			}}
+		}
+		if req.Objective >= assayv1.Objective_OBJECTIVE_NON_INFERIORITY {
+			req.Margin = magnitude()
+		}
+		switch rng.IntN(3) {
+		case 0:
+			req.Subjects = 0
+		case 1:
+			req.Power = nil
+		default:
+			req.MinimumEffect = nil
+		}
+		if req.Plan.Method == assayv1.Method_METHOD_GROUP_SEQUENTIAL {
+			req.Looks = int32(pick(0, 1, 2, 50))
+		}
+		a.checkAnswer(t, planExperiment, req)
+		resp, err := a.analysis.PlanExperiment(t.Context(), req)
+		if err != nil {
+			continue
+		}
+		answered++
+		total := int64(0)
+		for _, n := range resp.SubjectsByVariant {
+			total += n
+		}
+		if total != resp.Subjects || resp.Power < 0 || resp.Power > 1 || resp.AbsoluteEffect < 0 || resp.StandardDeviation <= 0 || resp.GetExpectedSubjects() > float64(resp.Subjects) {
+			t.Errorf("%v: %v", req, resp)
+		}
+	}
+	t.Logf("%d of 1,500 plans were answered", answered)
+	if answered < 100 {
+		t.Errorf("only %d plans were answered", answered)
+	}
+}
+
 func TestInvalidPlans(t *testing.T) {
 	a := newAPI(t)
 	a.do(t, "MetricService/CreateMetric", orderValue)
@@ -177,6 +251,7 @@ func TestInvalidPlans(t *testing.T) {
 		invalid("a margin of 0", equivalence+`"margin":{"absolute":0}`, "margin greater than 0", "margin"),
 		invalid("a margin that is too small", equivalence+`"margin":{"absolute":1e-7}`, "1000000000000 subjects", "margin"),
 		invalid("an effect at the margin", equivalence+`"margin":{"relative":0.1},"minimum_effect":{"absolute":1}`, "below the margin", "minimum_effect"),
+		invalid("a rate of 0 and a margin of the lift", `"objective":"OBJECTIVE_NON_INFERIORITY","proportion":0.9,"minimum_effect":{"relative":1},"margin":{"relative":0.1}`, "no variance", "minimum_effect"),
 		invalid("no deviation", `"proportion":null,"mean":{"mean":1}`, "", "mean.standard_deviation"),
 		invalid("no denominator", `"proportion":null,"ratio":{"numerator_mean":1,"numerator_variance":1}`, "", "ratio.denominator_mean"),
 		invalid("an impossible ratio", `"proportion":null,"weights":[1],"ratio":{"numerator_mean":1,"denominator_mean":1,"numerator_variance":1,"denominator_variance":1,"covariance":-2}`,

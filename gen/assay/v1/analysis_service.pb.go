@@ -2135,7 +2135,8 @@ type PlanExperimentResponse struct {
 	SubjectsByVariant []int64 `protobuf:"varint,2,rep,packed,name=subjects_by_variant,json=subjectsByVariant,proto3" json:"subjects_by_variant,omitempty"`
 	// The effect that is detected, in the metric's unit.
 	AbsoluteEffect float64 `protobuf:"fixed64,3,opt,name=absolute_effect,json=absoluteEffect,proto3" json:"absolute_effect,omitempty"`
-	// The same as a share of the baseline's size. Absent for a baseline of 0.
+	// The same as a share of the baseline's size. Absent for a baseline of 0, or so
+	// near it that the share is too large to write.
 	RelativeEffect *float64 `protobuf:"fixed64,4,opt,name=relative_effect,json=relativeEffect,proto3,oneof" json:"relative_effect,omitempty"`
 	// The probability of detecting it.
 	Power float64 `protobuf:"fixed64,5,opt,name=power,proto3" json:"power,omitempty"`
