@@ -230,9 +230,17 @@ func TestPlanBayesian(t *testing.T) {
 	if got := three.Subjects / 3 * 2; got < flat.Subjects-4 || got > flat.Subjects+4 || !strings.Contains(strings.Join(three.Notes, " "), "planned by itself") {
 		t.Errorf("%d subjects in two of three variants, %d in two; notes %q", got, flat.Subjects, three.Notes)
 	}
-	rate := size(func(p *Planned) { p.Baseline, p.Effect = RateBaseline(0.1), &experiment.Magnitude{Value: 0.02} })
-	if len(rate.Notes) != 1 || !strings.Contains(rate.Notes[0], "prior of the rates is not planned with") {
-		t.Errorf("notes %q", rate.Notes)
+	rate := func(prior experiment.Prior) int64 {
+		return size(func(p *Planned) {
+			p.Baseline, p.Effect, p.Plan.Prior = RateBaseline(0.1), &experiment.Magnitude{Value: 0.02}, &prior
+		}).Subjects
+	}
+	plain := rate(experiment.Prior{})
+	if strong := rate(experiment.Prior{Alpha: 500, Beta: 4500}); strong < plain*6/5 {
+		t.Errorf("%d subjects with a strong prior of the rates, %d without", strong, plain)
+	}
+	if lift := rate(experiment.Prior{LiftDeviation: 0.01}); lift != plain {
+		t.Errorf("%d subjects with a prior of the lift, %d without: rates have one of their own", lift, plain)
 	}
 	zero := Planned{
 		Baseline: Baseline{Field: "mean", Deviation: 5}, Plan: bayesian().Plan, Objective: experiment.ObjectiveDifference,

@@ -189,21 +189,8 @@ func (p *Planned) direction() Direction {
 
 // design is the comparison that is planned.
 func (p *Planned) design() (*stats.Design, error) {
-	weights := p.Weights
-	if len(weights) == 0 {
-		weights = []float64{1, 1}
-	}
 	d := &stats.Design{
-		Control: p.Baseline.Value, Deviation: p.deviation(), Proportion: p.Baseline.Proportion,
-		Shares: make([]float64, len(weights)),
-	}
-	largest, total := slices.Max(weights), 0.0
-	for i, w := range weights {
-		d.Shares[i] = w / largest
-		total += d.Shares[i]
-	}
-	for i := range d.Shares {
-		d.Shares[i] /= total
+		Control: p.Baseline.Value, Deviation: p.deviation(), Proportion: p.Baseline.Proportion, Shares: p.shares(),
 	}
 	asked := compiled{Use: Use{
 		Metric: Metric{Definition: Definition{Direction: p.direction()}}, Objective: p.Objective, Margin: p.Margin,
@@ -214,23 +201,60 @@ func (p *Planned) design() (*stats.Design, error) {
 	if d.Test, err = test(&p.Plan, 1, alternative); err != nil {
 		return nil, experiment.Invalid("plan.method", "%s", err)
 	}
-	if p.Baseline.Proportion {
-		d.Test.Prior.LiftDeviation = 0 // That is of other metrics.
+	if p.Baseline.Proportion && p.Baseline.Removed == 0 { // As in a comparison.
+		d.Test.Prior.LiftMean, d.Test.Prior.LiftDeviation = 0, 0
+	} else {
+		d.Test.Prior.Alpha, d.Test.Prior.Beta = 0, 0
 	}
-	if d.Test.Prior.LiftDeviation > 0 && p.Baseline.Value == 0 {
-		return nil, experiment.Invalid("plan.prior.lift_standard_deviation", "says nothing with a baseline of 0")
+	if err := checkPrior(d); err != nil {
+		return nil, err
 	}
 	if p.Plan.Method == experiment.MethodGroupSequential {
-		looks := make([]stats.Look, cmp.Or(p.Looks, DefaultLooks))
-		for i := range looks {
-			at := float64(i+1) / float64(len(looks))
-			looks[i] = stats.Look{Time: at, Information: at}
+		d.Test.Schedule, err = plannedLooks(spendings[p.Plan.Spending], cmp.Or(p.Looks, DefaultLooks))
+	}
+	return d, err
+}
+
+// shares are the variants' parts of all subjects.
+func (p *Planned) shares() []float64 {
+	shares := []float64{0.5, 0.5}
+	if len(p.Weights) > 0 {
+		largest, total := slices.Max(p.Weights), 0.0 // Their sum may overflow.
+		shares = make([]float64, len(p.Weights))
+		for i, w := range p.Weights {
+			shares[i] = w / largest
+			total += shares[i]
 		}
-		if d.Test.Schedule, err = stats.NewSchedule(spendings[p.Plan.Spending], looks); err != nil {
-			return nil, experiment.Invalid("looks", "%s", err)
+		for i := range shares {
+			shares[i] /= total
 		}
 	}
-	return d, nil
+	return shares
+}
+
+// plannedLooks is a schedule of equally spaced looks.
+func plannedLooks(spending stats.Spending, n int) (*stats.Schedule, error) {
+	looks := make([]stats.Look, n)
+	for i := range looks {
+		at := float64(i+1) / float64(n)
+		looks[i] = stats.Look{Time: at, Information: at}
+	}
+	return stats.NewSchedule(spending, looks)
+}
+
+// checkPrior refuses a prior of the lift that cannot be computed with in the
+// metric's unit.
+func checkPrior(d *stats.Design) error {
+	prior, base := d.Test.Prior, math.Abs(d.Control)
+	spread := prior.LiftDeviation * base / d.Deviation
+	switch {
+	case prior.LiftDeviation == 0:
+	case base == 0:
+		return experiment.Invalid("plan.prior.lift_standard_deviation", "says nothing with a baseline of 0")
+	case !(spread >= 1/maxSize && spread <= maxSize && math.Abs(prior.LiftMean)*base/d.Deviation <= maxSize):
+		return experiment.Invalid("plan.prior", "is of lifts that are too large or too small to compute with")
+	}
+	return nil
 }
 
 // answer fills in what was left out.
@@ -256,6 +280,9 @@ func (p *Planned) answer(d *stats.Design, to *Sizing) error {
 	case p.Power == nil:
 		to.Power = d.Power(effect, p.Subjects)
 	default:
+		if d.Power(0, p.Subjects) >= to.Power {
+			return experiment.Invalid("power", "is had without any effect, by the prior alone")
+		}
 		if to.Effect, possible = d.Effect(to.Power, p.Subjects, p.direction() == DirectionDecrease); !possible {
 			return experiment.Invalid("subjects", "%d do not find any possible effect with the power of %.6g", p.Subjects, to.Power)
 		}
@@ -324,11 +351,7 @@ func (p *Planned) notes(to *Sizing) {
 	if p.Baseline.Removed != 0 {
 		note("Covariates remove %.3g%% of the variance.", 100*p.Baseline.Removed)
 	}
-	bayesian := p.Plan.Method == experiment.MethodBayesian
-	if bayesian && p.Baseline.Proportion {
-		note("The prior of the rates is not planned with. It makes no difference where it weighs little against the data.")
-	}
-	if treatments := len(p.Weights) - 1; treatments > 1 && bayesian {
+	if treatments := len(p.Weights) - 1; treatments > 1 && p.Plan.Method == experiment.MethodBayesian {
 		note("Each of the %d comparisons with the control is planned by itself; the power is that of the variant with the fewest subjects.", treatments)
 	} else if treatments > 1 {
 		note("Each of the %d comparisons with the control is planned at an error rate of %.6g, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.", treatments, (1-p.Plan.ConfidenceLevel)/float64(treatments))

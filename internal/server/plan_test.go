@@ -104,6 +104,41 @@ func TestPlanOfLooks(t *testing.T) {
 	})
 }
 
+// TestPlanOfBayesian: the prior of the lift is for means and for rates with
+// covariates, that of the rate for others.
+func TestPlanOfBayesian(t *testing.T) {
+	a := newAPI(t)
+	subjects := func(baseline, prior, more string) int64 {
+		return call[*assayv1.PlanExperimentResponse](t, a, planExperiment, `{`+baseline+`,"minimum_effect":{"relative":0.1},"power":0.8,
+			"plan":{"method":"METHOD_BAYESIAN","prior":{`+prior+`}}`+more+`}`).Subjects
+	}
+	const rate, mean = `"proportion":0.1`, `"mean":{"mean":0.1,"standard_deviation":0.3}`
+	const sceptical, strong = `"lift_standard_deviation":0.05`, `"alpha":100,"beta":900`
+	covariates := `,"covariate_correlation":0.5`
+	for name, c := range map[string]struct {
+		with, without int64
+		matters       bool
+	}{
+		"a lift's prior for a mean":               {subjects(mean, sceptical, ""), subjects(mean, "", ""), true},
+		"a rate's prior for a mean":               {subjects(mean, strong, ""), subjects(mean, "", ""), false},
+		"a lift's prior for a rate":               {subjects(rate, sceptical, ""), subjects(rate, "", ""), false},
+		"a rate's prior for a rate":               {subjects(rate, strong, ""), subjects(rate, "", ""), true},
+		"a lift's prior for a rate by covariates": {subjects(rate, sceptical, covariates), subjects(rate, "", covariates), true},
+		"a rate's prior for a rate by covariates": {subjects(rate, strong, covariates), subjects(rate, "", covariates), false},
+	} {
+		if c.without == 0 || (c.with > c.without) != c.matters || !c.matters && c.with != c.without {
+			t.Errorf("%s: %d subjects with it, %d without", name, c.with, c.without)
+		}
+	}
+	const bayesian = `"plan":{"method":"METHOD_BAYESIAN","prior":{"lift_mean":0.5,"lift_standard_deviation":0.01}}`
+	a.refuses(t, []refusal{
+		{"a prior that is sure", planExperiment, `{` + mean + `,"subjects":"1000","power":0.8,` + bayesian + `}`, codes.InvalidArgument, []string{"power"}, "by the prior alone"},
+		{"a prior of no lift", planExperiment, `{"mean":{"standard_deviation":1},"subjects":"1000","power":0.8,` + bayesian + `}`,
+			codes.InvalidArgument, []string{"plan.prior.lift_standard_deviation"}, "baseline of 0"},
+		{"a prior of another method", planExperiment, with(plan, `"plan":{"prior":{"alpha":2}}`), codes.InvalidArgument, []string{"plan.prior"}, ""},
+	})
+}
+
 // TestPlanFromHistory takes the figures that an analysis shows of the control.
 func TestPlanFromHistory(t *testing.T) {
 	a := newAPI(t)
@@ -155,7 +190,7 @@ func TestExtremePlans(t *testing.T) {
 	answered := 0
 	for range 1500 {
 		req := &assayv1.PlanExperimentRequest{
-			Plan:                 &assayv1.Plan{Method: assayv1.Method(rng.IntN(4)), ConfidenceLevel: proto.Float64(pick(0.500001, 0.8, 0.95, 1-1e-16))},
+			Plan:                 &assayv1.Plan{Method: assayv1.Method(rng.IntN(5)), ConfidenceLevel: proto.Float64(pick(0.500001, 0.8, 0.95, 1-1e-16))},
 			Objective:            assayv1.Objective(rng.IntN(5)),
 			MinimumEffect:        magnitude(),
 			Weights:              [][]float64{nil, {1, 1}, {1, 999}, {1e-300, 1}, {5e-324, 1e308}, {3, 1, 2}}[rng.IntN(6)],
@@ -190,6 +225,12 @@ func TestExtremePlans(t *testing.T) {
 		}
 		if req.Plan.Method == assayv1.Method_METHOD_GROUP_SEQUENTIAL {
 			req.Looks = int32(pick(0, 1, 2, 50))
+		}
+		if req.Plan.Method == assayv1.Method_METHOD_BAYESIAN && rng.IntN(3) > 0 {
+			req.Plan.Prior = &assayv1.Prior{
+				Alpha: proto.Float64(pick(0.1, 1, 1e9)), Beta: proto.Float64(pick(0.1, 1, 1e9)), LiftMean: pick(0, 1, -1e308),
+				LiftStandardDeviation: proto.Float64(pick(5e-324, 0.3, 1e308)),
+			}
 		}
 		a.checkAnswer(t, planExperiment, req)
 		resp, err := a.analysis.PlanExperiment(t.Context(), req)

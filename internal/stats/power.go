@@ -1,10 +1,5 @@
 package stats
 
-import (
-	"math"
-	"slices"
-)
-
 // A Design is a comparison with the control before it has subjects.
 //
 // Its power is the probability that the test finds what it looks for, in either
@@ -19,8 +14,8 @@ import (
 // them for the test, and pwr.2p.test takes arcsines, so they differ. The other
 // methods take the variance as known, as rpact does with normalApproximation.
 //
-// A Bayesian test finds what it looks for if its credible interval says so, of
-// rates too by the normal posterior.
+// A Bayesian test finds what it looks for if its credible interval says so. The
+// posterior of rates is planned as normal, too.
 //
 // An always-valid test, and a group-sequential one for equivalence, is planned
 // for its last look alone, and may end earlier. Other group-sequential tests are
@@ -31,7 +26,8 @@ import (
 type Design struct {
 	// Test is the rule. Its planned subjects are those of each size that is
 	// tried. The schedule of a group-sequential one has all looks, up to the time
-	// and information of 1.
+	// and information of 1. Of a Bayesian prior, a deviation of the lift counts for
+	// means, and alpha and beta for rates, if they are above 0.
 	Test   Test
 	Margin Margin
 	// Control is the control's value.
@@ -85,122 +81,8 @@ func (d *Design) rate() float64 {
 	return (1 - d.Test.ConfidenceLevel) / float64(len(d.Shares)-1)
 }
 
-// outlook is where a planned estimate will fall, in its own standard errors.
-type outlook struct {
-	// lower and upper are how far its mean lies above the null value; of an
-	// equivalence test above the lower and above the upper one.
-	lower, upper float64
-	// critical is how many estimated standard errors it has to lie beyond, and
-	// degrees are those with which they are estimated.
-	critical, degrees float64
-}
-
-func (d *Design) outlook(effect, subjects float64) outlook {
-	control, treatment := d.Shares[0]*subjects, slices.Min(d.Shares[1:])*subjects
-	// Variances are in units of the control's, so that nothing overflows.
-	variance, ratio := 1.0, 1.0
-	if d.Proportion {
-		rate := d.Control + effect
-		variance = max(0, rate*(1-rate)) / (d.Control * (1 - d.Control))
-	}
-	null := d.Margin.Value
-	if d.Margin.Scale == Relative { // See judge.
-		null *= math.Abs(d.Control)
-		ratio = 1 + effect/d.Control
-	}
-	total, degrees := satterthwaite(
-		[]part{{variance / treatment, treatment - 1}},
-		scaled([]part{{1 / control, control - 1}}, ratio))
-	unit := d.Deviation * math.Sqrt(total)
-	o := outlook{lower: (effect - null) / unit, upper: (effect - null) / unit, degrees: math.Inf(1)}
-	if d.Test.Alternative == Equivalent {
-		o.lower = (effect + null) / unit
-	}
-	if d.Test.Method == FixedHorizon {
-		o.degrees = degrees
-	}
-	o.critical = d.critical(o.degrees, subjects, control+treatment)
-	if prior := d.Test.Prior; d.Test.Method == Bayesian && prior.LiftDeviation > 0 {
-		lower, upper := null, null
-		if d.Test.Alternative == Equivalent {
-			lower = -null
-		}
-		o.believe(prior.LiftMean*math.Abs(d.Control)-lower, prior.LiftMean*math.Abs(d.Control)-upper, unit, prior.LiftDeviation*math.Abs(d.Control))
-	}
-	return o
-}
-
-// believe takes in a prior, whose mean lies so far above the null values. The
-// posterior mean is the estimate drawn towards that of the prior, and its deviation
-// smaller by the root of the estimate's part in it, so the estimate has to get
-// further, on the far side of the prior more than on the near one.
-func (o *outlook) believe(aboveLower, aboveUpper, unit, spread float64) {
-	precision := unit / spread * unit / spread // Of the prior, over the estimate's.
-	o.critical *= math.Sqrt(1 + precision)
-	o.lower += aboveLower / unit * precision
-	o.upper += aboveUpper / unit * precision
-}
-
-// critical is the critical value at a number of subjects, of whom so many are in
-// the two arms.
-func (d *Design) critical(degrees, subjects, pair float64) float64 {
-	if d.Test.Method != GroupSequential {
-		test := d.Test
-		test.PlannedSubjects = max(1, int64(math.Round(subjects*d.pairShare())))
-		return test.critical(d.rate(), Evidence{DegreesOfFreedom: degrees, Subjects: int64(math.Round(pair))})
-	}
-	if d.course == nil {
-		rate, twoSided := d.rate(), d.Test.Alternative == TwoSided
-		if twoSided {
-			rate /= 2
-		}
-		d.course = d.Test.Schedule.course(rate, twoSided)
-	}
-	return d.course.boundary
-}
-
-// drift is the distance from the null value in the direction that is sought.
-func (o outlook) drift(alternative Alternative) float64 {
-	if alternative == Less {
-		return -o.upper
-	}
-	return o.lower
-}
-
 // pairShare is the part of all subjects that is in the two arms of a comparison,
 // over the treatments in the mean.
 func (d *Design) pairShare() float64 {
 	return d.Shares[0] + (1-d.Shares[0])/float64(len(d.Shares)-1)
 }
-
-// bendWidths are the arguments between which the normal distribution is smooth
-// enough for one panel of the integral.
-var bendWidths = []float64{-8, -4, 0, 4, 8}
-
-// power is the probability that the estimate lies beyond the critical value.
-func (o outlook) power(alternative Alternative) float64 {
-	above := func(s float64) float64 { return normalUpperTail(o.critical*s - o.lower) }
-	below := func(s float64) float64 { return normalUpperTail(o.critical*s + o.upper) }
-	var bends []float64
-	for _, x := range bendWidths {
-		bends = append(bends, (o.lower+x)/o.critical, (x-o.upper)/o.critical)
-	}
-	switch alternative {
-	case Greater:
-		return meanOverScale(o.degrees, bends, above)
-	case Less:
-		return meanOverScale(o.degrees, bends, below)
-	case Equivalent:
-		// Both one-sided tests hold (Schuirmann 1987): above − 1 + below, where
-		// that is positive.
-		bends = append(bends, (o.lower-o.upper)/2/o.critical)
-		return meanOverScale(o.degrees, bends, func(s float64) float64 {
-			return max(0, below(s)-normalUpperTail(o.lower-o.critical*s))
-		})
-	default:
-		return meanOverScale(o.degrees, bends, func(s float64) float64 { return above(s) + below(s) })
-	}
-}
-
-// normalUpperTail is P(Z > z).
-func normalUpperTail(z float64) float64 { return math.Erfc(z/math.Sqrt2) / 2 }

@@ -228,6 +228,28 @@ func TestMarginOnTheScaleOfTheLift(t *testing.T) {
 	}
 }
 
+// TestRatesWithWeakPrior: next to no prior makes no difference to many subjects,
+// also with a margin of the lift, and a strong one draws rates together.
+func TestRatesWithWeakPrior(t *testing.T) {
+	const effect, subjects = 1e-5, 20_000_000_000
+	for _, margin := range []Margin{{}, {Relative, -2e-5}, {Absolute, 2e-6}} {
+		d := Design{
+			Test:   Test{Method: Bayesian, ConfidenceLevel: 0.95, Alternative: Greater},
+			Margin: margin, Control: 0.2, Deviation: 0.4, Proportion: true, Shares: []float64{0.4, 0.6},
+		}
+		flat := d.Power(effect, subjects)
+		if flat < 0.1 || flat > 0.9 {
+			t.Errorf("%+v: power %v says little", margin, flat)
+		}
+		d.Test.Prior = Prior{Alpha: 1e-3, Beta: 1e-3}
+		near(t, "power with a weak prior", d.Power(effect, subjects), flat, 1e-6)
+		d.Test.Prior = Prior{Alpha: 2e9, Beta: 8e9}
+		if strong := d.Power(effect, subjects); margin.Value >= 0 && strong >= flat {
+			t.Errorf("%+v: power %v with a strong prior, %v without", margin, strong, flat)
+		}
+	}
+}
+
 // drawDesign is some plan and an effect that it may be asked about.
 func drawDesign(rng *rand.Rand) (d Design, effect float64) {
 	d = Design{
@@ -370,11 +392,11 @@ func TestPlannedPowerComesTrue(t *testing.T) {
 	const experiments = 600
 	rng := rand.New(rand.NewPCG(35, 36))
 	for _, alternative := range []Alternative{TwoSided, Greater} {
-		for _, method := range []Method{FixedHorizon, AlwaysValid} {
-			d := Design{
-				Test:    Test{Method: method, ConfidenceLevel: 0.95, Alternative: alternative},
-				Control: 0.2, Deviation: 0.4, Proportion: true, Shares: []float64{0.4, 0.6},
-			}
+		for _, test := range []Test{
+			{Method: FixedHorizon}, {Method: AlwaysValid}, {Method: Bayesian, Prior: Prior{Alpha: 1, Beta: 1}}, {Method: Bayesian, Prior: Prior{Alpha: 40, Beta: 60}},
+		} {
+			test.ConfidenceLevel, test.Alternative = 0.95, alternative
+			d := Design{Test: test, Control: 0.2, Deviation: 0.4, Proportion: true, Shares: []float64{0.4, 0.6}}
 			const effect, power = 0.15, 0.75
 			subjects, _ := d.Subjects(effect, power)
 			d.Test.PlannedSubjects = subjects
@@ -393,14 +415,16 @@ func TestPlannedPowerComesTrue(t *testing.T) {
 					arms[arm].Add([]float64{x})
 				}
 				r := simple(arms[0], arms[1])
-				r.Test = d.Test
-				if p := mustCompare(t, r).Comparisons[0].Unadjusted.PValue; p != nil && *p <= 0.05 {
+				r.Test, r.Proportion = d.Test, true
+				c := mustCompare(t, r).Comparisons[0].Unadjusted
+				// An effect on the wrong side is not found by luck here.
+				if c.PValue != nil && *c.PValue <= 0.05 || test.Method == Bayesian && *c.Difference.Lower >= 0 {
 					found++
 				}
 			}
-			t.Logf("method %d, alternative %d: %d of %d found with %d subjects", method, alternative, found, experiments, subjects)
+			t.Logf("%+v: %d of %d found with %d subjects", test, found, experiments, subjects)
 			if exceeds(found, experiments, power) || exceeds(experiments-found, experiments, 1-power) {
-				t.Errorf("method %d, alternative %d: planned for power %v, %d of %d found", method, alternative, power, found, experiments)
+				t.Errorf("%+v: planned for power %v, %d of %d found", test, power, found, experiments)
 			}
 		}
 	}

@@ -1694,15 +1694,18 @@ func (x *TimelinePoint) GetComparisons() []*Comparison {
 //
 // Each variant is planned at its exact part of the subjects. The treatments are
 // taken to vary as the control does, but for proportions, where each rate says
-// how much subjects vary. FIXED_HORIZON is planned by the noncentral t at Welch's
-// degrees of freedom, as R's power.t.test(strict = TRUE) does for two arms of one
-// size; unlike power.prop.test it does not pool the rates. The other methods are
-// planned with the variance taken as known, which matters below some hundred
-// subjects: GROUP_SEQUENTIAL over all its looks, as by R's rpact, ALWAYS_VALID at
-// the planned subjects, though it may end earlier. Of several variants
-// each is compared with the control at its part of the error rate, as by
-// Bonferroni, whatever the plan's correction; Holm's and Benjamini and Hochberg's
-// need no more subjects than that.
+// how much subjects vary. Of several variants each is compared with the control
+// at its part of the error rate, as by Bonferroni, whatever the plan's
+// correction: Holm's and Benjamini and Hochberg's need no more subjects than
+// that. BAYESIAN corrects nothing.
+//
+// FIXED_HORIZON is planned by the noncentral t at Welch's degrees of freedom, as
+// R's power.t.test(strict = TRUE) does for two arms of one size; unlike
+// power.prop.test it does not pool the rates. The other methods are planned with
+// the variance taken as known, which matters below some hundred subjects:
+// GROUP_SEQUENTIAL over all its looks, as by R's rpact; ALWAYS_VALID at the
+// planned subjects, though it may end earlier; BAYESIAN by the chance that the
+// credible interval shows the objective.
 type PlanExperimentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The figures of the metric without treatment.
