@@ -85,24 +85,24 @@ func (p *Planned) Solve() (*Sizing, error) {
 // checkQuestion refuses a request that does not leave out exactly one thing.
 func (p *Planned) checkQuestion(bad *experiment.InvalidError) {
 	parts := []struct {
-		field string
-		left  bool // out
+		field  string
+		absent bool
 	}{{"subjects", p.Subjects == 0}, {"power", p.Power == nil}, {"minimum_effect", p.Effect == nil}}
 	which := "subjects, power and minimum_effect"
 	if p.Objective.HasMargin() {
 		parts, which = parts[:2], "subjects and power"
 	}
-	missing := 0
+	absent := 0
 	for _, part := range parts {
-		if part.left {
-			missing++
+		if part.absent {
+			absent++
 		}
 	}
 	for _, part := range parts {
 		switch {
-		case missing == 0:
+		case absent == 0:
 			bad.Add(part.field, "one of %s must be left out, to be answered", which)
-		case missing > 1 && part.left:
+		case absent > 1 && part.absent:
 			bad.Add(part.field, "only one of %s can be left out, to be answered", which)
 		}
 	}
@@ -133,21 +133,8 @@ func (p *Planned) checkSizes(bad *experiment.InvalidError) {
 		bad.Add(b.Field, "has figures that no subjects can have, or that are too large or too small to compute with")
 		return
 	}
-	sizes := map[string]float64{}
-	for field, m := range map[string]*experiment.Magnitude{"minimum_effect": p.Effect, "margin": p.Margin} {
-		if m == nil {
-			continue
-		}
-		if m.Relative && b.Value == 0 {
-			bad.Add(field, "cannot be relative to a baseline of 0")
-			continue
-		}
-		sizes[field] = absolute(m, b.Value)
-		if !(sizes[field] <= maxSize) || b.Value != 0 && !(sizes[field]/math.Abs(b.Value) <= maxSize) {
-			bad.Add(field, "is too large to compute with")
-		}
-	}
-	effect, margin := sizes["minimum_effect"], sizes["margin"]
+	effect := p.size(bad, "minimum_effect", p.Effect)
+	margin := p.size(bad, "margin", p.Margin)
 	rate := b.Value + p.direction().sign()*effect
 	switch {
 	case b.Proportion && !(rate >= 0 && rate <= 1):
@@ -157,6 +144,23 @@ func (p *Planned) checkSizes(bad *experiment.InvalidError) {
 	case p.Objective == experiment.ObjectiveEquivalence && p.Effect != nil && effect >= margin:
 		bad.Add("minimum_effect", "must be below the margin, or there is no equivalence to be shown")
 	}
+}
+
+// size is a magnitude in the metric's unit, which it checks; 0 if there is none.
+func (p *Planned) size(bad *experiment.InvalidError, field string, m *experiment.Magnitude) float64 {
+	base := math.Abs(p.Baseline.Value)
+	switch {
+	case m == nil:
+		return 0
+	case m.Relative && base == 0:
+		bad.Add(field, "cannot be relative to a baseline of 0")
+		return 0
+	}
+	size := absolute(m, base)
+	if !(size <= maxSize) || base != 0 && !(size/base <= maxSize) {
+		bad.Add(field, "is too large to compute with")
+	}
+	return size
 }
 
 // absolute is a magnitude in the metric's unit.
