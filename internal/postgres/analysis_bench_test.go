@@ -27,7 +27,7 @@ const analysisReference = `SELECT variant, phase, count(*), sum(y), sum(y * y) F
 			FROM exposures x
 			WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
 				SELECT FROM overrides p WHERE p.experiment_id = $1 AND p.subject_id = x.subject_id AND p.create_time <= $2)
-			WINDOW same_phase AS (PARTITION BY subject_id, phase)
+			WINDOW same_phase AS (PARTITION BY subject_id, phase ORDER BY exposed_time, variant ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 			ORDER BY subject_id, phase, exposed_time, variant) e
 		LEFT JOIN outcomes o ON o.subject_id = e.subject_id AND o.name_id = $3 AND o.recorded_time <= $2
 			AND o.occurred_time >= e.exposed_time AND o.occurred_time < e.exposed_time + interval '14 days'

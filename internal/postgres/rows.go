@@ -123,13 +123,14 @@ func (q *subjectQuery) at(after time.Duration) string {
 }
 
 // exposedSQL finds each subject's first phase, and in it the first exposure;
-// a subject with two variants there is a crossover. More columns may follow.
+// a subject with two variants there is a crossover. One sort serves the window
+// and the choice of the first. More columns may follow.
 const exposedSQL = `SELECT DISTINCT ON (subject_id) subject_id, phase, exposed_time AS first_time, variant,
 		min(variant) OVER same_phase <> max(variant) OVER same_phase AS crossover%s
 	FROM exposures x
 	WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
 		SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
-	WINDOW same_phase AS (PARTITION BY subject_id, phase)
+	WINDOW same_phase AS (PARTITION BY subject_id, phase ORDER BY exposed_time, variant ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 	ORDER BY subject_id, phase, exposed_time, variant`
 
 // firstSQL is no more than the moments of first exposures.
@@ -243,7 +244,7 @@ func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx) (string, error) 
 	}
 	ids := slices.Collect(maps.Values(q.names))
 	var corrected bool
-	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outcomes WHERE corrects IS NOT NULL AND name_id = ANY($1) AND recorded_time <= $2`+bounds+`)`,
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM outcomes WHERE corrects IS NOT NULL AND name_id = ANY($1) AND recorded_time <= $2`+bounds+`)`,
 		ids, q.args[1]).Scan(&corrected); err != nil {
 		return "", err
 	}
