@@ -16,7 +16,7 @@ import (
 func runCalibrate(ctx context.Context, args []string, e env) error {
 	c := calibration.Config{Alpha: 0.05}
 	flags := flag.NewFlagSet("calibrate", flag.ContinueOnError)
-	flags.IntVar(&c.Experiments, "experiments", 10_000, "simulated experiments for each metric, half of them with an effect")
+	flags.IntVar(&c.Experiments, "experiments", 2_000, "simulated experiments for each metric, half of them with an effect")
 	flags.IntVar(&c.Subjects, "subjects", 4_000, "subjects of an experiment")
 	flags.Uint64Var(&c.Seed, "seed", 1, "what the simulation starts from; the same seed gives the same table")
 	if err := parseFlags(flags, args, "assayd calibrate [FLAGS]", e); err != nil {

@@ -154,15 +154,7 @@ func (d *demo) start(ctx context.Context, key string) error {
 }
 
 func importDemo(ctx context.Context, conn *grpc.ClientConn, e env) error {
-	text, err := demoFiles.ReadFile("demo/hillstrom.yaml")
-	if err != nil {
-		return err
-	}
-	m, err := parseMapping(text)
-	if err != nil {
-		return fmt.Errorf("hillstrom.yaml: %w", err)
-	}
-	data, err := demoFiles.ReadFile("demo/hillstrom.csv.gz")
+	m, data, err := demoCustomers()
 	if err != nil {
 		return err
 	}
@@ -172,6 +164,21 @@ func importDemo(ctx context.Context, conn *grpc.ClientConn, e env) error {
 	}
 	printTally(e.stdout, t)
 	return t.err()
+}
+
+// demoCustomers returns the embedded customers as compressed CSV, and what its
+// columns mean.
+func demoCustomers() (*mapping, []byte, error) {
+	text, err := demoFiles.ReadFile("demo/hillstrom.yaml")
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := parseMapping(text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("hillstrom.yaml: %w", err)
+	}
+	data, err := demoFiles.ReadFile("demo/hillstrom.csv.gz")
+	return m, data, err
 }
 
 // readDemo reads an embedded JSON array of messages.

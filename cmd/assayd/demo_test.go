@@ -21,11 +21,7 @@ import (
 // The embedded mapping makes of the embedded file what the file says: subjects,
 // visits, conversions and spend by variant.
 func TestHillstromMapping(t *testing.T) {
-	text, err := demoFiles.ReadFile("demo/hillstrom.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := demoFiles.ReadFile("demo/hillstrom.csv.gz")
+	m, data, err := demoCustomers()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +33,7 @@ func TestHillstromMapping(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conv, err := mustParse(t, string(text)).compile(slices.Clone(header))
+	conv, err := m.compile(slices.Clone(header))
 	if err != nil {
 		t.Fatal(err)
 	}

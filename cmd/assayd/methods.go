@@ -63,7 +63,7 @@ func (d *demo) printMethods(ctx context.Context, w io.Writer) error {
 		c := resp.GetComparisons()[0]
 		difference := c.GetDifference()
 		t.row(m.name, figure(difference.Estimate), figure(difference.Lower), figure(difference.Upper),
-			pValue(c.PValue), figure(c.ChanceToWin), figure(c.ExpectedLoss), enumWords(fmt.Sprint(c.GetSignificant()), ""))
+			pValue(c.PValue), figure(c.ChanceToWin), figure(c.ExpectedLoss), yesNo(c.GetSignificant()))
 	}
 	t.print(w, "  ")
 	return nil
@@ -72,15 +72,7 @@ func (d *demo) printMethods(ctx context.Context, w io.Writer) error {
 // summariseSpend reads the embedded customers and returns the moments of what
 // they spent after the e-mail and in the year before, by variant.
 func summariseSpend() ([]*assayv1.SummaryArm, error) {
-	text, err := demoFiles.ReadFile("demo/hillstrom.yaml")
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseMapping(text)
-	if err != nil {
-		return nil, err
-	}
-	data, err := demoFiles.ReadFile("demo/hillstrom.csv.gz")
+	m, data, err := demoCustomers()
 	if err != nil {
 		return nil, err
 	}

@@ -246,7 +246,6 @@ type column struct {
 }
 
 func (r *report) column(name string, c *assayv1.Comparison) column {
-	yes := map[bool]string{true: "yes", false: "no"}
 	from, to := "  "+percent(r.level)+" from", "  "+percent(r.level)+" to"
 	d, l := c.GetDifference(), c.GetLift()
 	if d == nil {
@@ -259,7 +258,7 @@ func (r *report) column(name string, c *assayv1.Comparison) column {
 		{"difference", figure(d.Estimate)}, {from, figure(d.Lower)}, {to, figure(d.Upper)},
 		{"standard error", figure(c.StandardError)},
 		{"lift", share(l.Estimate)}, {from, share(l.Lower)}, {to, share(l.Upper)},
-		{"p", pValue(c.PValue)}, {"adjusted p", ""}, {"significant", yes[c.GetSignificant()]},
+		{"p", pValue(c.PValue)}, {"adjusted p", ""}, {"significant", yesNo(c.GetSignificant())},
 		{"variance removed", ""}, {"guardrail", guardrail(c)}, {"chance to win", ""}, {"expected loss", ""}, {"boundary", ""},
 	}}
 	if c.AdjustedPValue != nil {
@@ -325,6 +324,13 @@ func (r *report) verdict(a *assayv1.AnalyzeExperimentResponse) {
 	for _, warning := range a.GetWarnings() {
 		r.printf("Warning: %s", warning)
 	}
+}
+
+func yesNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
 }
 
 // enumWords turns an enum value's name into words.
