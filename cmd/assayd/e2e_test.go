@@ -199,7 +199,13 @@ func TestDemo(t *testing.T) {
 	p := start(t, "demo", "--listen", addr, "--data-dir", dir)
 	p.waitFor(t, "Ctrl-C stops it")
 	printed := p.output.String()
-	for _, want := range []string{"0.6527894", "1.4226165", "1.0772016", "0.7698272", "0.1452466", "Verdict: SHIP mens"} {
+	// The last four are R's: with theta the coefficient of history in
+	// lm(spend ~ treatment + history), a = spend - theta * (history - mean(history)) and
+	// x, y that of "Mens E-Mail" and "No E-Mail", the interval of t.test(x, y), the
+	// p-value of t.test(x, y, mu = 1, alternative = "less") and the bound of
+	// t.test(x, y, mu = -0.1, alternative = "greater").
+	for _, want := range []string{"0.6527894", "1.4226165", "1.0772016", "0.7698272", "0.1452466", "Verdict: SHIP mens",
+		"0.4827176", "1.0519691", "0.0546", "0.5284798"} {
 		if !strings.Contains(printed, want) {
 			t.Errorf("the demonstration does not print %s", want)
 		}
