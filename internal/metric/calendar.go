@@ -45,6 +45,9 @@ type entry struct {
 	deferred   bool          // It is added up once all subjects are known.
 }
 
+// retold says that days are capped by the percentiles of their own time.
+func (e entry) retold() bool { return e.dated && e.deferred && !e.byExposure }
+
 // stratum is a phase with a value of the attribute that subjects are
 // stratified by, as indices.
 type stratum struct{ phase, value int32 }
@@ -195,7 +198,7 @@ func (c *calendar) days(m int, at map[stratum]int) []Day {
 			continue
 		}
 		for _, place := range inPlaces(p.cells) {
-			last := (place.period+1)<<c.shift - 1
+			last := c.last(place.period)
 			if len(days) == 0 || days[len(days)-1].Last != last {
 				days = append(days, Day{Last: last, Days: 1 << c.shift})
 			}
@@ -203,5 +206,13 @@ func (c *calendar) days(m int, at map[stratum]int) []Day {
 			day.Cells = append(day.Cells, Cell{Variant: int(place.variant), Stratum: at[place.stratum], Moments: p.cells[place][k]})
 		}
 	}
+	for i := range days {
+		slices.SortFunc(days[i].Cells, func(a, b Cell) int {
+			return cmp.Or(cmp.Compare(a.Variant, b.Variant), cmp.Compare(a.Stratum, b.Stratum))
+		})
+	}
 	return days
 }
+
+// last is the last day of a period.
+func (c *calendar) last(period int32) int32 { return (period+1)<<c.shift - 1 }

@@ -2,8 +2,6 @@ package metric
 
 import (
 	"math"
-	"slices"
-	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/stats"
@@ -13,8 +11,9 @@ import (
 // come. One that is a percentile is known only when all rows have come, and then
 // it is that of all analysed subjects of all variants together: a threshold by
 // variant would cut a variant's own effect off. So the rows of such metrics are
-// kept until the end, and added up then; segments and days have the thresholds
-// of the whole.
+// kept until the end, and added up then. Segments have the thresholds of the
+// whole. A day has those of the subjects that had entered by then: it must say
+// what its own analysis said, and with later thresholds it would not.
 
 // componentCap is the cap of one component of a metric.
 type componentCap struct {
@@ -56,8 +55,8 @@ func (c *CapTally) apply(x float64) float64 {
 // not count yet.
 func (f *Fold) applyCaps() {
 	for m := range f.caps {
-		if f.closed[m] && !f.study.metrics[m].entry.deferred {
-			f.capMetric(m)
+		if metric := &f.study.metrics[m]; f.closed[m] && !metric.entry.deferred {
+			metric.cap(f.vectors[m], f.caps[m])
 		}
 	}
 	if len(f.study.deferred) == 0 {
@@ -76,96 +75,15 @@ func (f *Fold) applyCaps() {
 	}
 }
 
-// capMetric caps the present row's components of a metric.
-func (f *Fold) capMetric(m int) {
-	for i, c := range f.study.metrics[m].caps {
-		f.vectors[m][c.component] = f.caps[m][i].apply(f.vectors[m][c.component])
+// cap caps a subject's components of the metric, and says whether that changed
+// any.
+func (m *compiled) cap(vector []float64, caps []CapTally) (changed bool) {
+	for i, c := range m.caps {
+		x := vector[c.component]
+		vector[c.component] = caps[i].apply(x)
+		changed = changed || vector[c.component] != x
 	}
-}
-
-// keptRows are the subjects of metrics with percentiles. A subject takes 16
-// bytes, 4 for every segment, and 8 for every component and covariate of these
-// metrics.
-type keptRows struct {
-	cells  []int32 // Phase × variants + variant.
-	values []int32
-	firsts []int64 // In microseconds since 1970.
-	groups []int32
-	// numbers are the components of the deferred metrics; NaN is the first of a
-	// metric whose window is open.
-	numbers []float64
-}
-
-// replay adds up the deferred metrics.
-func (f *Fold) replay() {
-	if len(f.kept.firsts) == 0 {
-		return
-	}
-	width := len(f.kept.numbers) / len(f.kept.firsts)
-	from := 0
-	for _, m := range f.study.deferred {
-		f.setPercentiles(m, from, width)
-		from += len(f.vectors[m])
-	}
-	clear(f.closed)
-	variants := int32(len(f.variants))
-	for row, cell := range f.kept.cells {
-		f.at.phase, f.at.variant = int(cell/variants), int(cell%variants)
-		f.at.value, f.at.first = f.kept.values[row], time.UnixMicro(f.kept.firsts[row])
-		copy(f.at.groups, f.kept.groups[row*len(f.at.groups):])
-		numbers := f.kept.numbers[row*width:]
-		for _, m := range f.study.deferred {
-			numbers = numbers[copy(f.vectors[m], numbers):]
-			if f.closed[m] = !math.IsNaN(f.vectors[m][0]); f.closed[m] {
-				f.capMetric(m)
-			}
-		}
-		f.take()
-	}
-	f.kept = keptRows{}
-}
-
-// setPercentiles finds the bounds of a metric's caps that are percentiles, its
-// numbers standing in every kept row of a width from one place on.
-func (f *Fold) setPercentiles(m, from, width int) {
-	for i, c := range f.study.metrics[m].caps {
-		if !c.ByPercentile() {
-			continue
-		}
-		var numbers []float64
-		for at := from; at < len(f.kept.numbers); at += width {
-			x := f.kept.numbers[at+c.component]
-			if !math.IsNaN(f.kept.numbers[at]) && !(c.IgnoreZeros && x == 0) {
-				numbers = append(numbers, x)
-			}
-		}
-		slices.Sort(numbers)
-		f.caps[m][i].setPercentiles(c.Cap, numbers)
-	}
-}
-
-// setPercentiles finds the bounds that are percentiles of sorted numbers. One
-// that lies beyond the other bound, which is a number, gives way to it.
-func (c *CapTally) setPercentiles(by *experiment.Cap, sorted []float64) {
-	percentile := func(b *experiment.Bound) *float64 {
-		if x, ok := stats.Quantile(sorted, b.Value/100); ok {
-			return &x
-		}
-		return nil
-	}
-	if by.Lower != nil && by.Lower.Percentile {
-		c.Lower = percentile(by.Lower)
-	}
-	if by.Upper != nil && by.Upper.Percentile {
-		c.Upper = percentile(by.Upper)
-	}
-	switch {
-	case c.Lower == nil || c.Upper == nil || *c.Lower <= *c.Upper:
-	case by.Upper.Percentile:
-		c.Upper = c.Lower
-	default:
-		c.Lower = c.Upper
-	}
+	return changed
 }
 
 // describeCaps says what a metric's caps did.

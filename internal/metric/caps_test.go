@@ -215,11 +215,6 @@ func TestCapsThatTouchNothing(t *testing.T) {
 	rng.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 	again := fold(study(kept), rows...)
 	again.Metrics[0].Caps = nil
-	for _, tally := range []*Tally{got, again} {
-		for m := range tally.Metrics {
-			tally.Metrics[m].Days = nil // Within a day the order of strata is that of their coming.
-		}
-	}
 	if diff := cmp.Diff(got, again, momentsWithin(1e-9)); diff != "" {
 		t.Errorf("in another order (-before +after):\n%s", diff)
 	}
@@ -257,8 +252,9 @@ func TestCapsShareTheColumn(t *testing.T) {
 	}
 }
 
-// TestCapsOfTimeline: days and cohorts are capped by what caps the whole, and
-// the days since exposure, which are parts of a subject's number, are not.
+// TestCapsOfTimeline: days are capped by the percentiles of their subjects,
+// cohorts by those of all, and the days since exposure, which are parts of a
+// subject's number, are not.
 func TestCapsOfTimeline(t *testing.T) {
 	d := definition("control", "short")
 	m := capped(experiment.Cap{Upper: percentile(50)})
@@ -278,11 +274,12 @@ func TestCapsOfTimeline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want(t, "the first day", timeline.Cumulative[0].Arms[0].Mean, (5+6.5)/2, 1e-12)
 	want(t, "the last day", timeline.Cumulative[1].Arms[0].Mean, (1+3+4.5+4.5)/4, 1e-12)
 	want(t, "a cohort", timeline.Cohorts[0].Arms[1].Mean, 4.5, 1e-12)
 	want(t, "the first day since exposure", timeline.SinceExposure[0].Arms[1].Mean, 5, 1e-12)
 	if diff := cmp.Diff([]string{
-		"Percentiles that cap a number are those of all subjects now, on every day.",
+		"Percentiles that cap a number are on each cumulative day those of the subjects by then, and in each cohort those of all subjects now.",
 		"By days since exposure nothing is capped: a cap is of the number in the whole window.",
 	}, timeline.Notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)

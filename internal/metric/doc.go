@@ -32,8 +32,8 @@
 //   - The order of the rows changes a result in its last digits at most, and
 //     never which subjects, segments or metrics are in it.
 //   - A number that is undefined is nil, and a note says why.
-//   - A cap is the same for all variants, segments and days, and every result
-//     says what it did.
+//   - A cap is the same for all variants and segments, and every result says what
+//     it did.
 //   - What a plan did not name is never confirmatory, and a comparison is
 //     significant only after the correction of the family that it belongs to.
 package metric

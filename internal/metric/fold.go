@@ -326,7 +326,11 @@ func (f *Fold) Tally() *Tally {
 	}
 	all, places := f.layOut(t)
 	for m := range f.study.metrics {
-		t.Metrics = append(t.Metrics, f.metricTally(m, t, all.days(m, places)))
+		days := all.days(m, places)
+		if f.study.metrics[m].entry.retold() {
+			f.retell(m, all, places, days)
+		}
+		t.Metrics = append(t.Metrics, f.metricTally(m, t, days))
 	}
 	return t
 }

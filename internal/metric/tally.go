@@ -107,8 +107,11 @@ type Stratum struct {
 // Day is the subjects that entered on one UTC day, or if there are too many
 // days, in a period of them.
 type Day struct {
-	Last  int32  // The last day, counted from 1970.
-	Days  int    // How many days: a power of 2.
+	Last int32 // The last day, counted from 1970.
+	Days int   // How many days: a power of 2.
+	// Anew says that the cells hold all subjects so far: what caps them has
+	// changed since the day before.
+	Anew  bool
 	Cells []Cell // By variant and stratum; those without subjects are absent.
 }
 
@@ -144,8 +147,37 @@ func (m *compiled) noArms(variants, strata int) Arms {
 	return arms
 }
 
-// take adds the subjects of a day.
+// cells lays out the moments that have subjects.
+func (a Arms) cells() []Cell {
+	var cells []Cell
+	for v, strata := range a {
+		for s, moments := range strata {
+			if moments.N > 0 {
+				cells = append(cells, Cell{v, s, moments})
+			}
+		}
+	}
+	return cells
+}
+
+// merge adds other subjects of the same metric, variants and strata.
+func (a Arms) merge(b Arms) {
+	for v := range a {
+		for s := range a[v] {
+			a[v][s].Merge(b[v][s])
+		}
+	}
+}
+
+// take adds the subjects of the next day.
 func (a Arms) take(d *Day) {
+	if d.Anew {
+		for _, strata := range a {
+			for s := range strata {
+				strata[s] = stats.NewMoments(len(strata[s].Means))
+			}
+		}
+	}
 	for i := range d.Cells {
 		c := &d.Cells[i]
 		a[c.Variant][c.Stratum].Merge(c.Moments)

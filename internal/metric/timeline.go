@@ -158,7 +158,10 @@ func (s *Study) timelineNotes(t *Tally) []string {
 	if len(t.Metrics) == timelineBins {
 		note("There are no points by days since exposure: the metric has a component that is no count, sum or \"any\".")
 	}
-	if metric.entry.deferred {
+	switch {
+	case metric.entry.retold():
+		note("Percentiles that cap a number are on each cumulative day those of the subjects by then, and in each cohort those of all subjects now.")
+	case metric.entry.deferred:
 		note("Percentiles that cap a number are those of all subjects now, on every day.")
 	}
 	if len(metric.caps) > 0 && len(t.Metrics) > timelineBins+1 {

@@ -942,7 +942,8 @@ type Cap_LowerValue struct {
 
 type Cap_LowerPercentile struct {
 	// A percentile of all analysed subjects of all variants together, above 0
-	// and below 100, interpolated linearly (type 7 of Hyndman and Fan 1996).
+	// and below 100, interpolated linearly (type 7 of Hyndman and Fan 1996). For
+	// an earlier day of an always-valid plan: of the subjects that counted then.
 	LowerPercentile float64 `protobuf:"fixed64,2,opt,name=lower_percentile,json=lowerPercentile,proto3,oneof"`
 }
 
