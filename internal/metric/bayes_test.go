@@ -42,12 +42,12 @@ func TestAnalyzeRates(t *testing.T) {
 		s := mustStudy(t, bayesian("control", "short"), []Use{u})
 		a := mustAnalyze(t, s, fold(s, rows...), 0)
 		c := a.Metrics[0].Comparisons[0]
-		want(t, "chance to win", c.ChanceToWin, chance, 1e-8)
-		want(t, "expected loss", c.ExpectedLoss, loss, 1e-8)
-		want(t, "lower", c.Difference.Lower, -0.0074706927075670546, 1e-8)
-		want(t, "upper", c.Difference.Upper, 0.047469692724242805, 1e-8)
-		want(t, "lower of the lift", c.Lift.Lower, -0.065360432110983052, 1e-8)
-		want(t, "upper of the lift", c.Lift.Upper, 0.54083819309979575, 1e-8)
+		want(t, "chance to win", c.ChanceToWin, chance, 1e-9)
+		want(t, "expected loss", c.ExpectedLoss, loss, 1e-9)
+		want(t, "lower", c.Difference.Lower, -0.0074706927075670546, 1e-9)
+		want(t, "upper", c.Difference.Upper, 0.047469692724242805, 1e-9)
+		want(t, "lower of the lift", c.Lift.Lower, -0.065360432110983052, 1e-9)
+		want(t, "upper of the lift", c.Lift.Upper, 0.54083819309979575, 1e-9)
 		want(t, "estimate", c.Difference.Estimate, 121.0/1002-101.0/1002, 1e-12)
 		want(t, "lift", c.Lift.Estimate, 20.0/101, 1e-12)
 		want(t, "mean", a.Metrics[0].Arms[1].Mean, 0.12, 1e-12)
@@ -168,7 +168,7 @@ func TestSummariesOfRates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, "chance to win", result.Comparisons[0].ChanceToWin, 0.92318343897355881, 1e-8)
+	want(t, "chance to win", result.Comparisons[0].ChanceToWin, 0.92318343897355881, 1e-9)
 	s.Plan.Prior = nil
 	if result, err = s.Compare(); err != nil {
 		t.Fatal(err)

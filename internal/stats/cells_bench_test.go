@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -23,8 +24,8 @@ type benchArm struct {
 }
 
 // BenchmarkCells judges 1,000 cells, of 50 metrics in 20 segments, by every
-// method, on one core: means, means with a covariate and ratios with two. It
-// prints cells a second. With ASSAY_GBSTATS, the folder that has GrowthBook's
+// method, on one core: proportions, means, means with a covariate and ratios with
+// two. It prints cells a second. With ASSAY_GBSTATS, the folder that has GrowthBook's
 // Python package gbstats, it times that engine on the same cells, and prints how
 // many times longer it takes for the quickest of its methods than this package
 // for all of them.
@@ -36,6 +37,7 @@ func BenchmarkCells(b *testing.B) {
 		formula    Formula
 		covariates []int
 	}{
+		{"proportion", ComponentMean(0), nil},
 		{"mean", ComponentMean(0), nil},
 		{"mean_ra", ComponentMean(0), []int{2}},
 		{"ratio_ra", ComponentRatio(0, 1), []int{2, 3}},
@@ -45,9 +47,9 @@ func BenchmarkCells(b *testing.B) {
 	for i := range cells {
 		kind := kinds[i%len(kinds)]
 		cell := benchCell{Kind: kind.name}
-		r := Request{Formula: kind.formula, Covariates: kind.covariates}
+		r := Request{Formula: kind.formula, Covariates: kind.covariates, Proportion: kind.name == "proportion"}
 		for range 2 {
-			m := positive(rng, 200)
+			m := positive(rng, 200, r.Proportion)
 			r.Arms = append(r.Arms, Arm{Strata: []Moments{m}})
 			cell.Arms = append(cell.Arms, benchArm{m.N, m.Means, m.Products})
 		}
@@ -87,12 +89,16 @@ func BenchmarkCells(b *testing.B) {
 }
 
 // positive makes the moments of four positive numbers that go together, for so
-// many subjects.
-func positive(rng *rand.Rand, subjects int) Moments {
+// many subjects. The first may be 1 or 0 instead, as it is more than 1 or not.
+func positive(rng *rand.Rand, subjects int, binary bool) Moments {
 	m := NewMoments(4)
 	for range subjects {
 		taste := rng.ExpFloat64()
-		m.Add([]float64{taste * rng.ExpFloat64(), 1 + taste, taste * rng.ExpFloat64(), 1 + taste*rng.Float64()})
+		first := taste * rng.ExpFloat64()
+		if binary {
+			first = math.Floor(math.Min(first, 1))
+		}
+		m.Add([]float64{first, 1 + taste, taste * rng.ExpFloat64(), 1 + taste*rng.Float64()})
 	}
 	return m
 }

@@ -2,8 +2,8 @@
 
     PYTHONPATH=growthbook/packages/stats python3 growthbook.py < cells.json
 
-A cell is one metric in one segment: {"kind": "mean" | "mean_ra" | "ratio_ra",
-"arms": [{"n", "means", "products"}, ...]}, the control first; the components
+A cell is one metric in one segment: {"kind": "proportion" | "mean" | "mean_ra" |
+"ratio_ra", "arms": [{"n", "means", "products"}, ...]}, the control first; the components
 are main, denominator, covariate and denominator before, and products are the
 centred sums, the upper triangle row by row. Prints the seconds that each cell
 takes in each of the engine's methods, all as the engine's own service calls
@@ -48,8 +48,10 @@ def row(variation, arm):
 
 
 def metric(kind):
+    proportion = kind == "proportion"
     return MetricSettingsForStatsEngine(
-        id=kind, name=kind, statistic_type=kind, main_metric_type="count",
+        id=kind, name=kind, statistic_type="mean" if proportion else kind,
+        main_metric_type="binomial" if proportion else "count",
         denominator_metric_type="count", covariate_metric_type="count",
     )
 
