@@ -486,3 +486,25 @@ func BenchmarkPlan(b *testing.B) {
 		}
 	}
 }
+
+// TestPowerFallsBeforeItRises: with a prior that is sure of an effect a few
+// subjects always find it, more of them less often, and enough of them for their
+// own sake. Those are planned.
+func TestPowerFallsBeforeItRises(t *testing.T) {
+	d := Design{Control: 10, Deviation: 30, Shares: []float64{0.5, 0.5}, Test: Test{
+		Method: Bayesian, ConfidenceLevel: 0.95, Alternative: Greater, Prior: Prior{LiftMean: 0.3, LiftDeviation: 0.15},
+	}}
+	const effect, power = 0.2, 0.8
+	n, ok := d.Subjects(effect, power)
+	if !ok || d.Power(effect, n) < power || d.Power(effect, n-1) >= power {
+		t.Fatalf("%d subjects, whose power is %v", n, d.Power(effect, n))
+	}
+	if few := d.Power(effect, 4); few < power {
+		t.Errorf("4 subjects have a power of %v: the prior is not what this test needs", few)
+	}
+	for more := n; more < MaxPlannedSubjects/2; more *= 2 {
+		if got := d.Power(effect, more); got < power {
+			t.Errorf("%d subjects have a power of %v, though %d are planned", more, got, n)
+		}
+	}
+}

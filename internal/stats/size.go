@@ -19,15 +19,23 @@ func (d *Design) Fewest() (int64, bool) {
 	return int64(fewest), true
 }
 
-// Subjects is the smallest number of subjects of all arms with which a signed
+// Subjects is the smallest number of subjects of all arms from which on a signed
 // effect is found with at least the given power. It is false if that is more
 // than MaxPlannedSubjects.
 func (d *Design) Subjects(effect, power float64) (int64, bool) {
-	low, ok := d.Fewest()
+	fewest, ok := d.Fewest()
 	if !ok {
 		return 0, false
 	}
-	high := low
+	low, high := fewest, fewest
+	if d.Test.Method == Bayesian {
+		// A few subjects leave the prior as it is, and that alone may decide: the
+		// power falls with their number before it rises. So it is followed down.
+		high = MaxPlannedSubjects
+		for low = max(fewest, high/2); high > fewest && d.Power(effect, low) >= power; low = max(fewest, high/2) {
+			high = low
+		}
+	}
 	for d.Power(effect, high) < power {
 		if high == MaxPlannedSubjects {
 			return 0, false
