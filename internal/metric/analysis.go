@@ -99,6 +99,7 @@ type Cap struct {
 // Balance compares a covariate of a variant with the control's.
 type Balance struct {
 	Covariate, Variant     string
+	Missing                bool // What is compared is the share of subjects that lack it.
 	StandardizedDifference *float64
 	PValue                 *float64
 	AdjustedPValue         *float64 // Over all covariates and variants.

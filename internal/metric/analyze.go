@@ -3,6 +3,7 @@ package metric
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/stats"
@@ -143,15 +144,24 @@ func (m *compiled) arms(moments Arms) []stats.Arm {
 // from the sealed weights alone, so that it cannot follow the data, as later
 // weights might.
 func (s *Study) pairShare() float64 {
-	control, total := 0.0, 0.0
-	for _, v := range s.sealed {
-		total += float64(v.Weight)
+	weights, control := make([]float64, len(s.sealed)), 0
+	for i, v := range s.sealed {
+		weights[i] = float64(v.Weight)
 		if v.Control {
-			control = float64(v.Weight)
+			control = i
 		}
 	}
-	control /= total
-	return control + (1-control)/float64(len(s.sealed)-1)
+	return pairShare(weights, control)
+}
+
+// pairShare is the mean share that the control and one of the others have.
+func pairShare(weights []float64, control int) float64 {
+	total := 0.0
+	for _, w := range weights {
+		total += w
+	}
+	share := weights[control] / total
+	return share + (1-share)/float64(len(weights)-1)
 }
 
 // adjustBy picks the components by which variance is reduced, and names them.
@@ -165,25 +175,47 @@ func (c *contest) adjustBy(covariates []covariate) (notes []string) {
 			continue
 		}
 		c.names[v.missing] = fmt.Sprintf("The indicator of a missing %q", v.name)
-		some, all := false, true
-		for _, arm := range c.arms {
-			for i := range arm.Strata {
-				if m := &arm.Strata[i]; m.N > 0 {
-					some = some || m.Means[v.missing] != 0
-					all = all && m.Means[v.missing] == 1
-				}
-			}
-		}
+		some, without := lacking(c.arms, v.missing)
 		switch {
 		case !some:
 			c.covariates = append(c.covariates, v.value)
-		case all:
-			notes = append(notes, fmt.Sprintf("Covariate %q is missing for every subject: it is not used.", v.name))
+		case len(without) > 0:
+			// The 0 that stands where it is missing would pass for a difference of the
+			// covariate.
+			notes = append(notes, fmt.Sprintf("Covariate %q is missing for every subject of %s: it is not used.", v.name, named(without, c.variants)))
 		default:
 			c.covariates = append(c.covariates, v.value, v.missing)
 		}
 	}
 	return notes
+}
+
+// lacking tells whether some subject lacks a covariate, whose indicator of that is
+// component missing, and in which arms every subject does.
+func lacking(arms []stats.Arm, missing int) (some bool, without []int) {
+	for a, arm := range arms {
+		subjects, has := false, false
+		for i := range arm.Strata {
+			if m := &arm.Strata[i]; m.N > 0 {
+				subjects = true
+				some = some || m.Means[missing] != 0
+				has = has || m.Means[missing] != 1
+			}
+		}
+		if subjects && !has {
+			without = append(without, a)
+		}
+	}
+	return some, without
+}
+
+// named lists variants by their indices.
+func named(indices []int, variants []string) string {
+	var names []string
+	for _, i := range indices {
+		names = append(names, variants[i])
+	}
+	return strings.Join(names, ", ")
 }
 
 // correct corrects p-values within families, and decides significance. A

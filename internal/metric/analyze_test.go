@@ -89,7 +89,8 @@ func TestAnalyzeCovariateNotes(t *testing.T) {
 	}{
 		{"none missing", func(i int) float64 { return float64(i % 7) }, nil},
 		{"some missing", func(i int) float64 { return []float64{1, 2, 5, nan}[i%4] }, nil},
-		{"all missing", func(int) float64 { return nan }, []string{`Covariate "spend" is missing for every subject: it is not used.`}},
+		{"all missing", func(int) float64 { return nan }, []string{`Covariate "spend" is missing for every subject of control, short: it is not used.`}},
+		{"missing for a variant", func(i int) float64 { return []float64{100 + float64(i%7), nan}[i%2] }, []string{`Covariate "spend" is missing for every subject of short: it is not used.`}},
 		{"constant", func(int) float64 { return 3 }, []string{`Covariate "spend" is constant: it is not used as a covariate.`}},
 		{"constant where present", func(i int) float64 { return []float64{3, nan}[i/2%2] },
 			[]string{`The indicator of a missing "spend" follows from the covariates before it: it is not used as a covariate.`}},

@@ -120,11 +120,15 @@ func TestBalance(t *testing.T) {
 			rows[i].Values = []float64{rows[i].Values[0], rows[i].Values[1], 1}
 		}
 		a := mustAnalyze(t, s, fold(s, rows...), 0)
-		if len(a.Balance) != 2 || a.Balance[0].Covariate != "spend" || a.Balance[1].Covariate != "visits" || a.Balance[0].Variant != "short" {
+		if len(a.Balance) != 3 || a.Balance[0].Covariate != "spend" || a.Balance[2].Covariate != "visits" || a.Balance[0].Variant != "short" || !a.Balance[1].Missing {
 			t.Fatalf("balance %+v", a.Balance)
 		}
 		if warning(a) != tt.warned {
 			t.Errorf("tilt %v: warnings %q", tt.tilt, a.Warnings)
+		}
+		// Every fifth subject of the treatment lacks it, and none of the control.
+		if !slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.HasPrefix(w, `Covariate "spend" is missing more often`) }) {
+			t.Errorf("nothing is said of what is missing: warnings %q", a.Warnings)
 		}
 		var sums, squares, n [2]float64
 		for i, r := range rows {
@@ -138,11 +142,17 @@ func TestBalance(t *testing.T) {
 			variances[v] = (squares[v] - n[v]*means[v]*means[v]) / (n[v] - 1)
 		}
 		want(t, "standardised difference", a.Balance[0].StandardizedDifference, (means[1]-means[0])/math.Sqrt((variances[0]+variances[1])/2), 1e-9)
-		adjusted := []float64{*a.Balance[0].PValue, *a.Balance[1].PValue}
-		if adjusted[0] < adjusted[1] {
-			adjusted[0], adjusted[1] = 2*adjusted[0], max(2*adjusted[0], adjusted[1])
-		} else {
-			adjusted[1], adjusted[0] = 2*adjusted[1], max(2*adjusted[1], adjusted[0])
+		var adjusted []float64
+		for _, b := range a.Balance {
+			adjusted = append(adjusted, *b.PValue)
+		}
+		order := []int{0, 1, 2}
+		slices.SortFunc(order, func(i, j int) int { return int(math.Copysign(1, adjusted[i]-adjusted[j])) })
+		for k, i := range order {
+			adjusted[i] *= float64(3 - k)
+			if k > 0 {
+				adjusted[i] = max(adjusted[i], adjusted[order[k-1]])
+			}
 		}
 		for i := range adjusted {
 			want(t, "adjusted p-value of "+a.Balance[i].Covariate, a.Balance[i].AdjustedPValue, min(1, adjusted[i]), 1e-12)

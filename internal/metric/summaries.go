@@ -143,7 +143,7 @@ func (s *Summaries) checkRatio(r *SummaryResult) error {
 func (s *Summaries) readTest(c *contest, bad *experiment.InvalidError) {
 	bad.Join("plan", s.Plan.Validate())
 	var err error
-	if c.test, err = test(&s.Plan, 2/float64(len(s.Arms)), s.Alternative); err != nil {
+	if c.test, err = test(&s.Plan, s.pairShare(), s.Alternative); err != nil {
 		bad.Add("plan.method", "%s", err)
 	}
 	sequential := s.Plan.Method == experiment.MethodGroupSequential
@@ -161,6 +161,24 @@ func (s *Summaries) readTest(c *contest, bad *experiment.InvalidError) {
 			addFaults(bad, "", err)
 		}
 	}
+}
+
+// pairShare is as that of a study, by the arms' weights, or by equal ones if some
+// arm has none.
+func (s *Summaries) pairShare() float64 {
+	weights, control, known := make([]float64, len(s.Arms)), 0, true
+	for i, arm := range s.Arms {
+		if arm.Control {
+			control = i
+		}
+		if known = known && arm.Weight != nil; known {
+			weights[i] = *arm.Weight
+		}
+	}
+	if share := pairShare(weights, control); known && share > 0 {
+		return share
+	}
+	return 2 / float64(len(s.Arms))
 }
 
 // readFormula parses the formula and finds the covariates.

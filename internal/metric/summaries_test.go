@@ -17,6 +17,7 @@ func TestSummariesAreAnAnalysis(t *testing.T) {
 	for _, method := range []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid, experiment.MethodBayesian} {
 		d := definition("control", "short", "long")
 		d.Plan.Method, d.Plan.PlannedSubjects = method, 6000
+		d.Variants[0].Weight = 6 // What a pair is expected to see follows from the weights.
 		if method == experiment.MethodBayesian {
 			d.Plan.Prior = &experiment.Prior{LiftMean: 0.01, LiftDeviation: 0.3}
 		}
@@ -34,7 +35,8 @@ func TestSummariesAreAnAnalysis(t *testing.T) {
 			Components: []string{"revenue", "orders", "visits"}, Formula: "revenue / orders", Covariates: []string{"visits"}, Plan: d.Plan,
 		}
 		for v, strata := range tally.Metrics[0].Whole {
-			arm := SummaryArm{Variant: tally.Variants[v], Control: v == 0}
+			weight := float64(d.Variants[v].Weight)
+			arm := SummaryArm{Variant: tally.Variants[v], Control: v == 0, Weight: &weight}
 			for p := range strata {
 				m := &strata[p]
 				stratum := SummaryStratum{Name: []string{"first", "second"}[p], Subjects: m.N, Means: m.Means}

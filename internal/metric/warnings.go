@@ -53,9 +53,16 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		}
 	}
 	for _, b := range a.Balance {
-		if b.AdjustedPValue != nil && *b.AdjustedPValue < imbalance {
+		switch {
+		case b.AdjustedPValue == nil || *b.AdjustedPValue >= imbalance:
+		case b.Missing:
+			warn("Covariate %q is missing more often in one variant: the share of %s differs from the control's by %.3g standard deviations (p = %.3g).", b.Covariate, b.Variant, *b.StandardizedDifference, *b.AdjustedPValue)
+		default:
 			warn("Covariate %q was out of balance before exposure: %s differs from the control by %.3g standard deviations (p = %.3g).", b.Covariate, b.Variant, *b.StandardizedDifference, *b.AdjustedPValue)
 		}
+	}
+	for _, note := range s.absent(t) {
+		warn("%s", note)
 	}
 	if t.StratumLimit > 0 {
 		warn("%s", s.unstratified(t))

@@ -24,12 +24,19 @@ type Balance struct {
 // covariates between treatment groups in propensity-score matched samples,
 // section 3.1; with a single stratum R's t.test(x, y).
 func CheckBalance(arms []Arm, control, value, missing int) ([]Balance, error) {
-	formula := ComponentMean(value)
-	if missing >= 0 {
-		formula = meanOfKnown(value, missing)
+	known := make([]Arm, len(arms))
+	variances := make([]float64, len(arms))
+	for a := range arms {
+		all := NewMoments(1)
+		for s := range arms[a].Strata {
+			m := arms[a].Strata[s].known(value, missing)
+			known[a].Strata = append(known[a].Strata, m)
+			all.Merge(m)
+		}
+		variances[a], _ = all.Covariance(0, 0)
 	}
 	result, err := Compare(Request{
-		Formula: formula, Arms: arms, Control: control,
+		Formula: ComponentMean(0), Arms: known, Control: control,
 		Test: Test{Method: FixedHorizon, ConfidenceLevel: 0.95}, // The level shows nowhere.
 	})
 	if err != nil {
@@ -39,9 +46,8 @@ func CheckBalance(arms []Arm, control, value, missing int) ([]Balance, error) {
 	for i, c := range result.Comparisons {
 		balances[i].Arm = c.Arm
 		difference := c.Unadjusted.Difference.Estimate
-		treated, ok1 := variance(&result.Arms[c.Arm], missing)
-		untreated, ok2 := variance(&result.Arms[control], missing)
-		if deviation := math.Sqrt(treated/2 + untreated/2); ok1 && ok2 && difference != nil && deviation > 0 && finite(*difference/deviation) {
+		deviation := math.Sqrt(variances[c.Arm]/2 + variances[control]/2)
+		if c.Unadjusted.Difference.StandardError != nil && deviation > 0 && finite(*difference/deviation) {
 			balances[i].StandardizedDifference = present(*difference / deviation)
 			balances[i].PValue = c.Unadjusted.PValue
 		}
@@ -49,31 +55,23 @@ func CheckBalance(arms []Arm, control, value, missing int) ([]Balance, error) {
 	return balances, nil
 }
 
-// meanOfKnown is the formula of the mean of a component over the subjects that
-// do not lack it: m/(1 − missing).
-func meanOfKnown(value, missing int) Formula {
-	return func(means []float64) (float64, []float64) {
-		gradient := make([]float64, len(means))
-		known := 1 - means[missing]
-		mean := means[value] / known
-		gradient[value] = 1 / known
-		gradient[missing] = mean / known
-		return mean, gradient
+// known is the moments of a component among the subjects that do not lack it: of
+// n subjects with mean v the k others have the mean μ = n·v/k, and a subject that
+// lacks it is at distance 0 from it. A negative missing means that none lacks it.
+func (m *Moments) known(value, missing int) Moments {
+	gradient := make([]float64, m.Dim())
+	gradient[value] = 1
+	subjects, share := m.N, 1.0
+	if missing >= 0 {
+		subjects = int64(math.Round(float64(m.N) * (1 - m.Means[missing])))
+		share = float64(subjects) / float64(m.N)
 	}
-}
-
-// variance is the sample variance of what CheckBalance compares, among those of
-// an arm that have it. A subject that lacks it is at distance 0 from the mean of
-// those that have it, so with n subjects, k of them with it, the squared standard
-// error of that mean is Σ(x − mean)²/k² · n/(n − 1).
-func variance(arm *ArmSummary, missing int) (variance float64, ok bool) {
-	n := float64(arm.Subjects)
-	known := n
-	if missing >= 0 && arm.Totals[missing] != nil {
-		known -= math.Round(*arm.Totals[missing])
+	if subjects == 0 {
+		return NewMoments(1)
 	}
-	if arm.StandardError == nil || known < 2 {
-		return 0, false
+	mean := m.Means[value] / share
+	if missing >= 0 {
+		gradient[missing] = mean
 	}
-	return *arm.StandardError * *arm.StandardError * known * known * (n - 1) / n / (known - 1), true
+	return Moments{N: subjects, Means: []float64{mean}, Tails: []float64{m.tail(value) / share}, Products: []float64{m.quadratic(gradient)}}
 }

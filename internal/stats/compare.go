@@ -239,7 +239,9 @@ func (r *Request) compare(arm int) (ArmComparison, error) {
 // pair is an arm and the control, ready to be compared.
 type pair struct {
 	kept               []int // strata
-	variance           bool  // whether it is known
+	weights            []float64
+	population         float64 // The subjects of all arms in these strata.
+	variance           bool    // whether it is known
 	control, treatment side
 }
 
@@ -258,13 +260,13 @@ func (r *Request) pair(arm int) (*pair, []string, error) {
 		return nil, notes, nil
 	}
 	p := pair{kept: kept, variance: variance}
-	weights := r.weights(kept)
+	p.weights, p.population = r.weights(kept)
 	for _, one := range []struct {
 		side *side
 		arm  int
 		name string
 	}{{&p.control, r.Control, "the control"}, {&p.treatment, arm, "the treatment"}} {
-		one.side.blend = r.Arms[one.arm].combine(kept, weights)
+		one.side.blend = r.Arms[one.arm].combine(kept, p.weights)
 		value, gradient, note, err := r.evaluate(one.side.means, one.name)
 		if err != nil {
 			return nil, nil, err
@@ -280,14 +282,62 @@ func (r *Request) pair(arm int) (*pair, []string, error) {
 // estimate is one side's value with its variance, adjusted if adj is not nil.
 func (s side) estimate(adj *adjustment, variance bool) estimate {
 	e := estimate{value: s.value}
+	for i, g := range s.gradient {
+		e.tail += g * s.tails[i]
+	}
 	gradient := s.gradient
 	if adj != nil {
-		e.value, gradient = adj.apply(s)
+		var change float64
+		change, gradient = adj.apply(s)
+		e.tail += change
 	}
 	if variance {
 		e.parts = s.parts(gradient)
 	}
 	return e
+}
+
+// shared is what both sides have in common, by the weights of a function of their
+// two values: how many subjects fell into each stratum, and what their covariates
+// were on average, is chance too. With subjects drawn from a population the
+// function at the strata's means μ_s varies by Σ w_s·(cᵀ(μ_s − m))²/N between
+// them, and the pooled covariates within them by (Σc)²·θᵀΣθ/N. The one vanishes
+// where the effect is alike in all strata, the other for a difference.
+//
+// It is the variance, given those within the cells, of the population's effect:
+// Miratrix, Sekhon and Yu 2013, section 4, for the first, and for the second
+// that of a linear function of a sample mean.
+func (p *pair) shared(adj *adjustment, treatment, control float64) []part {
+	between, within := 0.0, 0.0
+	for k, w := range p.weights {
+		moved := treatment*p.treatment.moved(adj, k) + control*p.control.moved(adj, k)
+		between += w * moved * moved
+	}
+	if adj != nil {
+		within = (treatment + control) * (treatment + control) * adj.within
+	}
+	if between+within == 0 {
+		return nil
+	}
+	return []part{{(between + within) / p.population, p.population - 1}}
+}
+
+// moved is how far the side's value in one stratum lies from that of all, by the
+// formula's slope.
+func (s side) moved(adj *adjustment, stratum int) (moved float64) {
+	c := s.cells[stratum]
+	if adj != nil {
+		moved = adj.moved[stratum]
+	}
+	for i, g := range s.gradient {
+		if adj != nil {
+			g -= adj.theta[i]
+		}
+		if g != 0 {
+			moved += g * ((c.Means[i] - s.means[i]) + (c.tail(i) - s.tails[i]))
+		}
+	}
+	return moved
 }
 
 // note adds what is new among the notes.

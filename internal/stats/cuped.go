@@ -20,6 +20,10 @@ const (
 type adjustment struct {
 	theta []float64 // as long as the means; 0 for all but the covariates
 	mean  []float64 // pooled means
+	// moved is θᵀ(x̄_s − x̄) for the pooled covariates of each kept stratum s, and
+	// within the variance of θᵀx between the subjects of a stratum.
+	moved  []float64
+	within float64
 }
 
 // adjust finds θ. The formula is linearised at the means of all subjects of
@@ -55,7 +59,18 @@ func (r *Request) adjust(kept []int) (*adjustment, []string, error) {
 	if degrees < float64(subjectsPerCovariate*len(r.Covariates)) {
 		notes = append(notes, "There are few subjects for the covariates: the adjusted interval is somewhat too narrow.")
 	}
-	return &adjustment{theta, pooled.Means}, notes, nil
+	adj := adjustment{theta: theta, mean: pooled.Means, within: pooled.quadratic(theta) / degrees}
+	for _, s := range kept {
+		stratum, _ := r.pool([]int{s})
+		moved := 0.0
+		for i, t := range theta {
+			if t != 0 {
+				moved += t * (stratum.Means[i] - pooled.Means[i])
+			}
+		}
+		adj.moved = append(adj.moved, moved)
+	}
+	return &adj, notes, nil
 }
 
 // pool adds up all arms in the kept strata: the mean of all subjects, and the
@@ -130,16 +145,16 @@ func regress(pooled *Moments, covariates []int, covariance []float64, degrees fl
 
 // apply adjusts one arm. Its value is f(m) − θᵀ(x̄ − pooled x̄); its variance is
 // gᵀCg − 2θᵀC_x g + θᵀC_xx θ, with C_x the rows of C at the covariates, which
-// is that of the formula with −θ for the gradient at the covariates. θ and the pooled means are taken as given: they
-// vary too, but not in the first order (for a lift: not while it is small).
-func (adj *adjustment) apply(s side) (value float64, gradient []float64) {
-	value = s.value
+// is that of the formula with −θ for the gradient at the covariates. θ is taken
+// as given: it varies too, but not in the first order. What the pooled means add
+// is common to all arms: see [pair.shared].
+func (adj *adjustment) apply(s side) (change float64, gradient []float64) {
 	gradient = make([]float64, len(s.gradient))
 	for i, theta := range adj.theta {
 		gradient[i] = s.gradient[i] - theta
 		if theta != 0 {
-			value -= theta * (s.means[i] - adj.mean[i])
+			change -= theta * ((s.means[i] - adj.mean[i]) + s.tails[i])
 		}
 	}
-	return value, gradient
+	return change, gradient
 }

@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"fmt"
 	"math"
 	"slices"
 )
@@ -24,10 +25,11 @@ func (r *Request) judge(p *pair, adj *adjustment, notes []string) Comparison {
 	}
 	c.Subjects = p.control.subjects() + p.treatment.subjects()
 	control, treatment := p.control.estimate(adj, p.variance), p.treatment.estimate(adj, p.variance)
-	c.Control, c.Treatment = present(control.value), present(treatment.value)
-	difference := treatment.value - control.value
-	base := math.Abs(control.value)
-	c.effect(r, &c.Difference, Absolute, difference, base, treatment.parts, control.parts)
+	c.note(p.fill(&control, &treatment, r.Test.Method))
+	c.Control, c.Treatment = present(control.value+control.tail), present(treatment.value+treatment.tail)
+	difference := (treatment.value - control.value) + (treatment.tail - control.tail)
+	base := math.Abs(control.value + control.tail)
+	c.effect(r, &c.Difference, Absolute, difference, base, p, treatment.parts, control.parts, p.shared(adj, 1, -1))
 
 	if base == 0 {
 		c.note("The control's value is zero: there is no lift.")
@@ -39,30 +41,34 @@ func (r *Request) judge(p *pair, adj *adjustment, notes []string) Comparison {
 	// The lift is (t − c)/|c|. Its derivatives are 1/|c| by t, and −t/(c·|c|)
 	// by c: the delta method for the percent change of Deng, Knoblich and Lu
 	// (2018), Applying the delta method in metric analytics.
-	c.effect(r, &c.Lift, Relative, difference/base, 1,
-		scaled(treatment.parts, 1/base), scaled(control.parts, treatment.value/control.value/base))
+	byTreatment, byControl := 1/base, -(treatment.value+treatment.tail)/(control.value+control.tail)/base
+	c.effect(r, &c.Lift, Relative, difference/base, 1, p,
+		scaled(treatment.parts, byTreatment), scaled(control.parts, byControl), p.shared(adj, byTreatment, byControl))
 	return c
 }
 
 // effect fills in one scale, on which a lift of 1 is so much, and the test if the
 // margin is on it. Estimates without parts of variance have no interval.
-func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value, liftUnit float64, treatment, control []part) {
+func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value, liftUnit float64, p *pair, parts ...[]part) {
 	if out.Estimate = present(value); out.Estimate == nil {
 		c.note("The numbers are too large to compute with: an estimate is missing.")
 		return
 	}
-	if treatment == nil || control == nil {
+	if !p.variance {
 		return
 	}
-	variance, degrees := satterthwaite(treatment, control)
+	variance, degrees := satterthwaite(parts...)
 	deviation := math.Sqrt(variance)
 	null := 0.0
 	if r.Margin.Scale == scale {
 		null = r.Margin.Value
 	}
 	inference := r.Test.Infer(Evidence{
-		Estimate: value, StandardError: deviation, DegreesOfFreedom: degrees, Subjects: c.Subjects, LiftUnit: liftUnit,
+		Estimate: value, StandardError: deviation, DegreesOfFreedom: degrees, Subjects: c.Subjects, Skewness: p.skewness(), LiftUnit: liftUnit,
 	}, null)
+	if inference.Note != "" && scale == Relative {
+		inference.Note = "Of the lift: " + inference.Note
+	}
 	c.note(inference.Note)
 	out.StandardError = present(deviation)
 	out.Lower, out.Upper = inference.Lower, inference.Upper
@@ -79,4 +85,35 @@ func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value, liftUni
 		c.Statistic, c.PValue, c.Opposite, c.Boundary = inference.Statistic, inference.PValue, inference.Opposite, inference.Boundary
 		c.ChanceToWin = inference.ChanceToWin
 	}
+}
+
+// fill takes the other side's variance for a side whose subjects are all alike
+// so far: where few convert, the first subjects of a small arm never do, and a
+// variance of zero would make them certain. At a fixed horizon it stays zero, as
+// Welch has it.
+func (p *pair) fill(control, treatment *estimate, method Method) (note string) {
+	varies := func(s side) bool {
+		variance, _ := satterthwaite(s.parts(s.gradient))
+		return variance > 0
+	}
+	if !p.variance || varies(p.control) == varies(p.treatment) {
+		return ""
+	}
+	name, alike, other := "treatment", treatment, control
+	share := float64(p.control.subjects()) / float64(p.treatment.subjects())
+	if !varies(p.control) {
+		name, alike, other, share = "control", control, treatment, 1/share
+	}
+	if method == FixedHorizon {
+		return fmt.Sprintf("All subjects of the %s are alike, and its variance is taken to be zero: with few of them the interval is far too narrow.", name)
+	}
+	alike.parts = scaled(other.parts, math.Sqrt(share))
+	return fmt.Sprintf("All subjects of the %s are alike so far: its variance is taken to be that of the other arm.", name)
+}
+
+// skewness is how much of the subjects' own skewness is left in the difference:
+// κ₃·(1/n₁² − 1/n₀²) over (σ²·(1/n₁ + 1/n₀))^1.5. Arms of one size leave none.
+func (p *pair) skewness() float64 {
+	c, t := float64(p.control.subjects()), float64(p.treatment.subjects())
+	return math.Abs(c-t) / math.Sqrt(c) / math.Sqrt(t) / math.Sqrt(c+t)
 }

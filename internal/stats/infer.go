@@ -67,6 +67,9 @@ type Evidence struct {
 	DegreesOfFreedom float64
 	// Subjects of both compared arms. Only always-valid inference uses it.
 	Subjects int64
+	// Skewness is the share of the subjects' skewness that the estimate has: 0 if
+	// the arms are of one size. Only always-valid inference uses it.
+	Skewness float64
 	// LiftUnit is how much a lift of 1 is on the estimate's scale. Only Bayesian
 	// inference uses it.
 	LiftUnit float64
@@ -172,6 +175,8 @@ func (t Test) hindrance(e Evidence, null float64) string {
 	case (t.Method == FixedHorizon || t.Method == GroupSequential) && !(e.DegreesOfFreedom > 0),
 		t.Method == AlwaysValid && e.Subjects < 1:
 		return "There are too few subjects for a variance: no interval and no p-value."
+	case t.Method == AlwaysValid && e.Skewness > mostSkewness:
+		return "The smaller arm has too few subjects beside the other for an always-valid interval: none yet, and no p-value."
 	}
 	return ""
 }

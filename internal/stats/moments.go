@@ -87,13 +87,14 @@ func (m *Moments) Add(x []float64) {
 }
 
 // addTail adds step to the two-word number hi + lo and returns its two words.
-// It is TwoSum (Knuth, The Art of Computer Programming, volume 2, section
-// 4.2.2, theorem B) followed by a renormalisation.
-func addTail(hi, lo, step float64) (float64, float64) {
-	step += lo
-	sum := hi + step
-	back := sum - hi
-	return sum, (hi - (sum - back)) + (step - back)
+func addTail(hi, lo, step float64) (float64, float64) { return twoSum(hi, step+lo) }
+
+// twoSum is a + b, and what the sum lost to rounding (Knuth, The Art of Computer
+// Programming, volume 2, section 4.2.2, theorem B).
+func twoSum(a, b float64) (sum, lost float64) {
+	sum = a + b
+	back := sum - a
+	return sum, (a - (sum - back)) + (b - back)
 }
 
 // Merge takes in the subjects of other, which is left as it is. It panics if
@@ -137,11 +138,15 @@ func (m *Moments) Merge(other Moments) {
 
 // gap is how far other's mean of component i lies above m's.
 func (m *Moments) gap(other Moments, i int) float64 {
-	d := other.Means[i] - m.Means[i] - m.Tails[i]
-	if len(other.Tails) != 0 {
-		d += other.Tails[i]
+	return other.Means[i] - m.Means[i] - m.Tails[i] + other.tail(i)
+}
+
+// tail is what the mean of component i lost to rounding.
+func (m *Moments) tail(i int) float64 {
+	if len(m.Tails) == 0 {
+		return 0
 	}
-	return d
+	return m.Tails[i]
 }
 
 // clone returns a copy that shares nothing with m.

@@ -57,10 +57,13 @@ func drawRequest(rng *rand.Rand) Request {
 		r.Test.Schedule = someSchedule(rng.Int64N(100))
 	}
 	r.Control = rng.IntN(len(r.Arms))
-	strata := 1 + rng.IntN(3)
+	strata, fewest := 1+rng.IntN(3), 2
+	if r.Test.Method == AlwaysValid {
+		fewest = 40 // Or the arms would be too uneven.
+	}
 	for a := range r.Arms {
 		for range strata {
-			r.Arms[a].Strata = append(r.Arms[a].Strata, draw(rng, 3, 2+rng.IntN(40)))
+			r.Arms[a].Strata = append(r.Arms[a].Strata, draw(rng, 3, fewest+rng.IntN(40)))
 		}
 	}
 	return r
@@ -200,6 +203,41 @@ func TestShiftOfAMean(t *testing.T) {
 			t.Errorf("%v became %v", *before.Estimate, *after.Estimate)
 		}
 		near(t, "standard error", *after.StandardError, *before.StandardError, 1e-12)
+	}
+}
+
+// TestLargeValues: subjects near 1e12 are compared as if they were near 0, in
+// strata and with a covariate too. The shift and the numbers are such that a
+// subject's number is exact; the means are not, by far.
+func TestLargeValues(t *testing.T) {
+	const shift = 1e12
+	rng := rand.New(rand.NewPCG(19, 20))
+	for i := range 50 {
+		small := Request{Formula: ComponentMean(0), Covariates: []int{1}, Test: fixed95}
+		large := small
+		for range 2 {
+			var smallArm, largeArm Arm
+			for range 1 + i%3 {
+				a, b := NewMoments(2), NewMoments(2)
+				for range 100 + rng.IntN(3000) {
+					x := math.Round(1024*rng.NormFloat64()) / 1024
+					y := math.Round(1024*(x+rng.NormFloat64())) / 1024
+					a.Add([]float64{y, x})
+					b.Add([]float64{y + shift, x + shift})
+				}
+				smallArm.Strata, largeArm.Strata = append(smallArm.Strata, a), append(largeArm.Strata, b)
+			}
+			small.Arms, large.Arms = append(small.Arms, smallArm), append(large.Arms, largeArm)
+		}
+		want, got := mustCompare(t, small).Comparisons[0], mustCompare(t, large).Comparisons[0]
+		for _, pair := range [][2]Comparison{{want.Unadjusted, got.Unadjusted}, {*want.Adjusted, *got.Adjusted}} {
+			w, g := pair[0], pair[1]
+			if gap := math.Abs(*w.Difference.Estimate-*g.Difference.Estimate) / *w.Difference.StandardError; gap > 1e-6 {
+				t.Errorf("difference %v, near 1e12 %v: %.2g standard errors", *w.Difference.Estimate, *g.Difference.Estimate, gap)
+			}
+			near(t, "standard error", *g.Difference.StandardError, *w.Difference.StandardError, 1e-6)
+			near(t, "p-value", *g.PValue, *w.PValue, 1e-5)
+		}
 	}
 }
 

@@ -108,3 +108,97 @@ func BenchmarkCompare(b *testing.B) {
 		}
 	}
 }
+
+// TestUnevenArms watches two arms that do not differ, one of them far smaller, at
+// the end of each of 40 days. Without a rule for arms whose subjects are all
+// alike, a rate of 2 % is ever significant in 80 % of experiments at 1:99 and in
+// 17 % at 1:9; without one for few subjects, lognormal numbers are in 45 % at
+// 1:99.
+func TestUnevenArms(t *testing.T) {
+	const experiments, subjects, days, alpha = 400, 10_000, 40, 0.05
+	rng := rand.New(rand.NewPCG(2026, 2))
+	rate := func() float64 { return math.Floor(0.02 + rng.Float64()) }
+	lognormal := func() float64 { return math.Exp(1.5 * rng.NormFloat64()) }
+	for _, c := range []struct {
+		name  string
+		draw  func() float64
+		share float64
+		most  float64 // Of the experiments; alwaysvalid.go tells what is left.
+	}{
+		{"rate at 1:99", rate, 0.01, alpha}, {"rate at 1:9", rate, 0.1, 0.06}, {"rate at 1:1", rate, 0.5, alpha},
+		{"lognormal at 1:99", lognormal, 0.01, alpha}, {"normal at 1:99", rng.NormFloat64, 0.01, alpha},
+	} {
+		ever, judged := 0, 0
+		for range experiments {
+			arms := []Moments{NewMoments(1), NewMoments(1)}
+			significant := false
+			for n := 1; n <= subjects; n++ {
+				arm := 0
+				if rng.Float64() < c.share {
+					arm = 1
+				}
+				arms[arm].Add([]float64{c.draw()})
+				if n%(subjects/days) != 0 || arms[1].N < 2 {
+					continue
+				}
+				r := simple(arms[0], arms[1])
+				r.Test = Test{Method: AlwaysValid, ConfidenceLevel: 1 - alpha, PlannedSubjects: subjects}
+				if p := mustCompare(t, r).Comparisons[0].Unadjusted.PValue; p != nil {
+					judged++
+					significant = significant || *p <= alpha
+				}
+			}
+			ever += count(significant)
+		}
+		t.Logf("%s: %d of %d ever significant, %.1f of %d days judged", c.name, ever, experiments, float64(judged)/experiments, days)
+		if exceeds(ever, experiments, c.most) {
+			t.Errorf("%s: %d of %d are ever significant", c.name, ever, experiments)
+		}
+		if judged == 0 {
+			t.Errorf("%s: no day was judged", c.name)
+		}
+	}
+}
+
+// TestCoverageInThePopulation: intervals hold the effect that the population has,
+// also where the covariates' mean, or how many subjects fell into a stratum, is
+// chance: for the lift of an adjusted mean, and for a difference that is another
+// in each stratum. With both taken as given, 15 % and 46 % miss.
+func TestCoverageInThePopulation(t *testing.T) {
+	const experiments = 2000
+	rng := rand.New(rand.NewPCG(2026, 3))
+	covered := func(name string, count int) {
+		if t.Logf("%s: %d of %d", name, count, experiments); exceeds(count, experiments, 0.95) || exceeds(experiments-count, experiments, 0.05) {
+			t.Errorf("%s: %d of %d intervals hold the effect", name, count, experiments)
+		}
+	}
+	within := func(e Effect, truth float64) int { return count(*e.Lower <= truth && truth <= *e.Upper) }
+	lift, difference, stratumLift := 0, 0, 0
+	for range experiments {
+		r := Request{Formula: ComponentMean(0), Covariates: []int{1}, Test: fixed95}
+		for a := range 2 {
+			m := NewMoments(2)
+			for range 200 {
+				x := rng.NormFloat64()
+				m.Add([]float64{10*float64(1+a) + 3*x + rng.NormFloat64(), x})
+			}
+			r.Arms = append(r.Arms, Arm{[]Moments{m}})
+		}
+		lift += within(mustCompare(t, r).Comparisons[0].Adjusted.Lift, 1)
+
+		r = Request{Formula: ComponentMean(0), Test: fixed95}
+		for range 2 {
+			r.Arms = append(r.Arms, Arm{[]Moments{NewMoments(1), NewMoments(1)}})
+		}
+		for i := range 400 {
+			arm, stratum := i%2, rng.IntN(2)
+			r.Arms[arm].Strata[stratum].Add([]float64{float64(5+10*stratum)*float64(1+arm) + rng.NormFloat64()})
+		}
+		got := mustCompare(t, r).Comparisons[0].Unadjusted
+		difference += within(got.Difference, 10)
+		stratumLift += within(got.Lift, 1)
+	}
+	covered("lift of an adjusted mean", lift)
+	covered("difference that strata do not share", difference)
+	covered("lift that strata share", stratumLift)
+}

@@ -20,6 +20,7 @@ type cell struct {
 type blend struct {
 	cells []cell
 	means []float64
+	tails []float64 // What the means lost to rounding, as in Moments.
 }
 
 // part is the variance that one cell contributes, with its degrees of freedom.
@@ -28,10 +29,11 @@ type part struct {
 	degrees  float64
 }
 
-// estimate is a value with its variance in independent parts.
+// estimate is a value with its variance in independent parts. The value is the
+// sum of two words, so that the difference of two large ones keeps its digits.
 type estimate struct {
-	value float64
-	parts []part
+	value, tail float64
+	parts       []part
 }
 
 // stratify picks the strata in which the arm and the control can be compared.
@@ -65,13 +67,13 @@ func (r *Request) stratify(arm int) (kept []int, variance bool, notes []string) 
 	return kept, true, notes
 }
 
-// weights gives each kept stratum its share of the subjects of all arms. All
+// weights gives each kept stratum its share of the subjects of all arms, and
+// tells how many those are. All
 // arms have the same weights, so strata cannot be confounded with arms: this is
 // post-stratification (Miratrix, Sekhon and Yu 2013, Adjusting treatment effect
 // estimates by post-stratification in randomized experiments).
-func (r *Request) weights(kept []int) []float64 {
-	weights := make([]float64, len(kept))
-	total := 0.0
+func (r *Request) weights(kept []int) (weights []float64, total float64) {
+	weights = make([]float64, len(kept))
 	for k, s := range kept {
 		for _, arm := range r.Arms {
 			weights[k] += float64(arm.Strata[s].N)
@@ -81,17 +83,23 @@ func (r *Request) weights(kept []int) []float64 {
 	for k := range weights {
 		weights[k] /= total
 	}
-	return weights
+	return weights, total
 }
 
-// combine weights the strata of one arm: m = Σ w_s·μ_s.
+// combine weights the strata of one arm: m = Σ w_s·μ_s, in two words. FMA gives
+// what a product loses to rounding (Ogita, Rump and Oishi 2005, Accurate sum and
+// dot product, algorithm 5.3).
 func (a Arm) combine(kept []int, weights []float64) blend {
-	b := blend{cells: make([]cell, len(kept)), means: make([]float64, a.Strata[0].Dim())}
+	dim := a.Strata[0].Dim()
+	b := blend{cells: make([]cell, len(kept)), means: make([]float64, dim), tails: make([]float64, dim)}
 	for k, s := range kept {
-		m := &a.Strata[s]
-		b.cells[k] = cell{m, weights[k]}
-		for i := range b.means {
-			b.means[i] += weights[k] * m.Means[i]
+		m, w := &a.Strata[s], weights[k]
+		b.cells[k] = cell{m, w}
+		for i, mean := range m.Means {
+			product := w * mean
+			var lost float64
+			b.means[i], lost = twoSum(b.means[i], product)
+			b.tails[i] += lost + math.FMA(w, mean, -product) + w*m.tail(i)
 		}
 	}
 	return b

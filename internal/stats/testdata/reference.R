@@ -74,7 +74,8 @@ for (k in 1:12) {
 }
 list_of("cuped", items)
 
-# Post-stratification: weighted means and variances by tapply.
+# Post-stratification: weighted means and variances by tapply, and the variance
+# that the sizes of the strata add in a sample from a population.
 items <- c()
 for (k in 1:10) {
   s <- sample(0:(1 + k %% 3), 80, replace = TRUE)
@@ -85,10 +86,11 @@ for (k in 1:10) {
   part <- function(a, f) tapply(y[arm == a], s[arm == a], f)
   m1 <- sum(w * part(1, mean)); m0 <- sum(w * part(0, mean))
   v <- c(w^2 * part(1, var) / part(1, length), w^2 * part(0, var) / part(0, length))
-  df <- sum(v)^2 / sum(v^2 / (c(part(1, length), part(0, length)) - 1))
+  v <- c(v, sum(w * (part(1, mean) - part(0, mean) - (m1 - m0))^2) / 80)
+  df <- sum(v)^2 / sum(v^2 / (c(part(1, length), part(0, length), 80) - 1))
   se <- sqrt(sum(v)); tt <- (m1 - m0) / se
   items <- c(items, object(
-    field("call", text("sum(w * tapply(y, s, mean)), w^2 * tapply(y, s, var) / tapply(y, s, length), 2 * pt(-abs(t), df), qt(0.975, df)")),
+    field("call", text("sum(w * tapply(y, s, mean)), w^2 * tapply(y, s, var) / tapply(y, s, length), sum(w * (m1s - m0s - (m1 - m0))^2) / 80, 2 * pt(-abs(t), df), qt(0.975, df)")),
     field("stratum", row(s)), field("arm", row(arm)), field("y", row(y)),
     field("treatment", number(m1)), field("control", number(m0)), field("estimate", number(m1 - m0)),
     field("se", number(se)), field("df", number(df)), field("statistic", number(tt)),

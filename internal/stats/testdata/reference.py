@@ -19,11 +19,14 @@ def influence_ratio(x, y):
     return r, (x - r * y) / y.mean()
 
 
-def welch(z_treatment, z_control):
-    """Standard error and Satterthwaite degrees of influence values."""
+def welch(z_treatment, z_control, common=0.0):
+    """Standard error and Satterthwaite degrees of influence values; common is a
+    variance that stems from all subjects of both."""
     va, vb = z_treatment.var(ddof=1) / len(z_treatment), z_control.var(ddof=1) / len(z_control)
-    df = (va + vb) ** 2 / (va**2 / (len(z_treatment) - 1) + vb**2 / (len(z_control) - 1))
-    return float(np.sqrt(va + vb)), float(df)
+    n = len(z_treatment) + len(z_control)
+    df = (va + vb + common) ** 2 / (
+        va**2 / (len(z_treatment) - 1) + vb**2 / (len(z_control) - 1) + common**2 / (n - 1))
+    return float(np.sqrt(va + vb + common)), float(df)
 
 
 def effect(value, se, df, level):
@@ -85,11 +88,16 @@ for k in range(10):
         values[a] = za - theta * c[at]
     difference = effect(value[1] - value[0], *welch(values[1], values[0]), 0.95)
     lift, la, lb = lifted(value[1], values[1], value[0], values[0])
+    # Both values contain theta times the mean of all c, which is chance too.
+    step = 1e-6 * abs(value[0])
+    slope = (lifted(value[1] + step, 0, value[0] + step, 0)[0] - lifted(value[1] - step, 0, value[0] - step, 0)[0]) / (2 * step)
+    centred = c - np.where(arm == 1, c[arm == 1].mean(), c[arm == 0].mean())
+    common = (slope * theta) ** 2 * (centred**2).sum() / (n.sum() - 2) / n.sum()
     cuped.append({
-        "call": "lstsq([1, arm, c], z) for theta; var(z - theta*c, ddof=1)/n",
+        "call": "lstsq([1, arm, c], z) for theta; var(z - theta*c, ddof=1)/n; lift: + (slope*theta)**2*var(c)/n, slope by difference",
         "arm": arm.tolist(), "x": x.tolist(), "y": y.tolist(), "c": c.tolist(),
         "treatment": float(value[1]), "control": float(value[0]),
-        "difference": difference, "lift": effect(lift, *welch(la, lb), 0.95),
+        "difference": difference, "lift": effect(lift, *welch(la, lb, common), 0.95),
         "reduction": float(1 - (difference["se"] / welch(plain[1], plain[0])[0]) ** 2),
     })
 
