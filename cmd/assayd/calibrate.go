@@ -18,6 +18,7 @@ func runCalibrate(ctx context.Context, args []string, e env) error {
 	flags := flag.NewFlagSet("calibrate", flag.ContinueOnError)
 	flags.IntVar(&c.Experiments, "experiments", 2_000, "simulated experiments for each metric, half of them with an effect")
 	flags.IntVar(&c.Subjects, "subjects", 4_000, "subjects of an experiment")
+	flags.Float64Var(&c.Share, "share", 0.5, "the treatment's share of the subjects, 0.01 to 0.99")
 	flags.Uint64Var(&c.Seed, "seed", 1, "what the simulation starts from; the same seed gives the same table")
 	if err := parseFlags(flags, args, "assayd calibrate [FLAGS]", e); err != nil {
 		return err
@@ -27,6 +28,9 @@ func runCalibrate(ctx context.Context, args []string, e env) error {
 	}
 	if c.Experiments < 2 || c.Subjects < 100 {
 		return errors.New("it takes 2 experiments and 100 subjects or more")
+	}
+	if !(c.Share >= 0.01 && c.Share <= 0.99) {
+		return errors.New("the treatment's share lies between 0.01 and 0.99")
 	}
 	rows, err := calibration.Run(ctx, c)
 	if err != nil {
@@ -56,8 +60,8 @@ func metricName(r *calibration.Row) string {
 
 // printCalibration writes a table for each metric.
 func printCalibration(w io.Writer, c calibration.Config, rows []calibration.Row) {
-	fmt.Fprintf(w, "%s simulated experiments of %s subjects for each metric, half of them with an effect; error rate %s, seed %d.\n",
-		thousands(int64(c.Experiments)), thousands(int64(c.Subjects)), percent(c.Alpha), c.Seed)
+	fmt.Fprintf(w, "%s simulated experiments of %s subjects for each metric, half of them with an effect, %s in the treatment; error rate %s, seed %d.\n",
+		thousands(int64(c.Experiments)), thousands(int64(c.Subjects)), percent(c.Share), percent(c.Alpha), c.Seed)
 	fmt.Fprintln(w, "Brackets are binomial intervals of 95 %.")
 	metric := ""
 	var t table

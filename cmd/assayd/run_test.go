@@ -20,6 +20,7 @@ func TestRunCommands(t *testing.T) {
 		{"help of a command", []string{"import", "--help"}, "-mapping", ""},
 		{"a calibration", []string{"calibrate", "--experiments", "20", "--subjects", "100"}, "heavy-tailed mean with covariates\n", ""},
 		{"too small a calibration", []string{"calibrate", "--experiments", "1"}, "", "calibrate: it takes 2 experiments and 100 subjects or more"},
+		{"a lopsided calibration", []string{"calibrate", "--share", "1"}, "", "calibrate: the treatment's share lies between 0.01 and 0.99"},
 		{"version", []string{"version"}, "assayd ", ""},
 		{"an unknown flag", []string{"import", "--maping", "x"}, "", "import: flag provided but not defined: -maping"},
 		{"a missing flag", []string{"import", "x.csv"}, "", "import: needs --mapping and one CSV file; see 'assayd import --help'"},

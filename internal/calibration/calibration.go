@@ -18,9 +18,11 @@ import (
 type Config struct {
 	// Experiments of each kind, half of them with an effect.
 	Experiments int
-	// Subjects of both arms of an experiment, which are of equal size but for
-	// chance.
+	// Subjects of both arms of an experiment.
 	Subjects int
+	// Share is the chance of a subject to be in the treatment, above 0 and below
+	// 1. Corrections and the sample ratio are tried with one half all the same.
+	Share float64
 	// Alpha is the error rate that methods are held to.
 	Alpha float64
 	Seed  uint64
@@ -161,8 +163,8 @@ func (c Config) trials(ctx context.Context, p int, judges []judge) ([]trial, err
 	return trials, errors.Join(append(errs, ctx.Err())...)
 }
 
-// try simulates one experiment: subjects come one by one, each to an arm by a
-// coin, and whenever a judge wants to look, all that do see the same figures.
+// try simulates one experiment: subjects come one by one, each to an arm by
+// chance, and whenever a judge wants to look, all that do see the same figures.
 func (c Config) try(p *population, effect bool, rng *rand.Rand, judges []judge) (trial, error) {
 	lift := 0.0
 	if effect {
@@ -179,7 +181,10 @@ func (c Config) try(p *population, effect bool, rng *rand.Rand, judges []judge) 
 	arms := [2]stats.Moments{stats.NewMoments(p.dim), stats.NewMoments(p.dim)}
 	x := make([]float64, p.dim)
 	for n := 1; n <= c.Subjects; n++ {
-		arm := rng.IntN(2)
+		arm := 0
+		if rng.Float64() < c.Share {
+			arm = 1
+		}
 		p.draw(rng, lift*float64(arm), x)
 		arms[arm].Add(x)
 		looking := schedule.looking(n)

@@ -171,7 +171,7 @@ func (t Test) hindrance(e Evidence, null float64) string {
 	case !finite(e.Estimate) || !finite(e.StandardError) || e.StandardError < 0 || !finite(null):
 		return tooLarge
 	case e.StandardError == 0:
-		return "The variance is zero: no interval and no p-value."
+		return "The variance is zero as far as rounding can tell: no interval and no p-value."
 	case (t.Method == FixedHorizon || t.Method == GroupSequential) && !(e.DegreesOfFreedom > 0),
 		t.Method == AlwaysValid && e.Subjects < 1:
 		return "There are too few subjects for a variance: no interval and no p-value."
