@@ -60,15 +60,17 @@ func (r *Request) adjust(kept []int) (*adjustment, []string, error) {
 		notes = append(notes, "There are few subjects for the covariates: the adjusted interval is somewhat too narrow.")
 	}
 	adj := adjustment{theta: theta, mean: pooled.Means, within: pooled.quadratic(theta) / degrees}
-	for _, s := range kept {
+	adj.moved = make([]float64, len(kept))
+	if len(kept) == 1 {
+		return &adj, notes, nil
+	}
+	for k, s := range kept {
 		stratum, _ := r.pool([]int{s})
-		moved := 0.0
 		for i, t := range theta {
 			if t != 0 {
-				moved += t * (stratum.Means[i] - pooled.Means[i])
+				adj.moved[k] += t * (stratum.Means[i] - pooled.Means[i])
 			}
 		}
-		adj.moved = append(adj.moved, moved)
 	}
 	return &adj, notes, nil
 }
