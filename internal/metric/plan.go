@@ -361,6 +361,8 @@ func (p *Planned) notes(to *Sizing) {
 		note("Each of the %d comparisons with the control is planned at an error rate of %.6g, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.", treatments, (1-p.Plan.ConfidenceLevel)/float64(treatments))
 	}
 	switch {
+	case p.Plan.Method == experiment.MethodAlwaysValid && to.Power == 0:
+		note("The variants are too uneven for so few subjects: an always-valid plan does not judge them yet.")
 	case p.Plan.Method == experiment.MethodAlwaysValid:
 		note("The power is that at the planned subjects. An effect is often found earlier.")
 	case p.Plan.Method == experiment.MethodGroupSequential && to.Expected == nil:

@@ -1,5 +1,7 @@
 package stats
 
+import "slices"
+
 // A Design is a comparison with the control before it has subjects.
 //
 // Its power is the probability that the test finds what it looks for, in either
@@ -47,8 +49,12 @@ type Design struct {
 }
 
 // Power is the probability of finding a signed effect on the scale of the
-// difference. Every arm needs two subjects or more.
+// difference. Every arm needs two subjects or more. It is 0 where an always-valid
+// test does not judge yet, as the arms are too uneven for so few subjects.
 func (d *Design) Power(effect float64, subjects int64) float64 {
+	if n := float64(subjects); d.Test.Method == AlwaysValid && skewness(n*slices.Min(d.Shares[1:]), n*d.Shares[0]) > mostSkewness {
+		return 0
+	}
 	o := d.outlook(effect, float64(subjects))
 	if d.hasCourse() {
 		return d.course.power(o.drift(d.Test.Alternative))

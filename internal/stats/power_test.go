@@ -508,3 +508,30 @@ func TestPowerFallsBeforeItRises(t *testing.T) {
 		}
 	}
 }
+
+// TestPlannedUnevenArms: however large the effect, an always-valid test judges
+// arms of 99 to 1 only with some hundred subjects in the smaller one.
+func TestPlannedUnevenArms(t *testing.T) {
+	d := Design{Control: 10, Deviation: 1, Shares: []float64{0.99, 0.01}, Test: Test{Method: AlwaysValid, ConfidenceLevel: 0.95}}
+	n, ok := d.Subjects(100, 0.8)
+	if !ok || n < 9500 || n > 10_000 || d.Power(100, n-1) != 0 {
+		t.Errorf("%d subjects, %t", n, ok)
+	}
+	arms := func(subjects int64) (control, treatment Moments) {
+		for i, m := range []*Moments{&control, &treatment} {
+			of := int64(float64(subjects) * d.Shares[i])
+			var err error
+			if *m, err = FromSummary(of, []float64{100 * float64(i)}, []float64{1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return control, treatment
+	}
+	for subjects, judged := range map[int64]bool{n + 200: true, n - 200: false} {
+		r := simple(arms(subjects))
+		r.Test = d.Test
+		if p := mustCompare(t, r).Comparisons[0].Unadjusted.PValue; (p != nil) != judged {
+			t.Errorf("%d subjects: p-value %v", subjects, show(p))
+		}
+	}
+}
