@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,6 +155,34 @@ func TestReasons(t *testing.T) {
 		tt.c.Variant, tt.c.Baseline = "short", "control"
 		if got := sentence(&tt.c, "revenue", "better"); got != tt.want {
 			t.Errorf("sentence = %q, want %q", got, tt.want)
+		}
+	}
+}
+
+// TestUnevenVariants warns while an uneven split leaves a variant few subjects.
+func TestUnevenVariants(t *testing.T) {
+	s := mustStudy(t, definition("control", "short", "long"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	for _, tt := range []struct {
+		control, short, long int
+		want                 []string
+	}{
+		{100, 100, 26, nil}, {100, 100, 25, []string{"long"}}, {20, 90, 100, []string{"control"}}, {18_000, 1_990, 1_500, []string{"long"}}, {0, 0, 0, nil},
+	} {
+		var rows []Row
+		for variant, n := range map[string]int{"control": tt.control, "short": tt.short, "long": tt.long} {
+			for i := range n {
+				rows = append(rows, row(variant, float64(i%5)))
+			}
+		}
+		var named []string
+		for _, w := range mustAnalyze(t, s, fold(s, rows...), 0).Warnings {
+			if rest, ok := strings.CutPrefix(w, "The variants are uneven, and "); ok {
+				variant, _, _ := strings.Cut(rest, " ")
+				named = append(named, variant)
+			}
+		}
+		if !slices.Equal(named, tt.want) {
+			t.Errorf("%d, %d and %d subjects: warned of %q, want %q", tt.control, tt.short, tt.long, named, tt.want)
 		}
 	}
 }

@@ -2,10 +2,12 @@ package metric
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
 )
 
 // warnings say what a reader must know before trusting the figures.
@@ -44,6 +46,9 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		if result.Role == experiment.RolePrimary && s.definition.Plan.Method == experiment.MethodGroupSequential && s.metrics[i].Metric.Definition.Window == 0 {
 			warn("The primary metric has no window, so the looks do not add up as the group-sequential method relies on: a subject's number still changes after it was counted.")
 		}
+	}
+	for _, v := range outweighed(a, s.control) {
+		warn("The variants are uneven, and %s has too few subjects yet to average out what is skewed: where a few of them decide a number, intervals are too narrow and p-values too small, by every method.", v)
 	}
 	for i := range a.Metrics {
 		for _, c := range a.Metrics[i].Caps {
@@ -111,4 +116,33 @@ func subjects(n int64) string {
 		return "1 subject was"
 	}
 	return fmt.Sprintf("%d subjects were", n)
+}
+
+const (
+	// uneven is how many times the subjects of another a variant has that is far
+	// larger.
+	uneven = 4
+	// littleSkewness is the share of the subjects' skewness in a difference that no
+	// longer matters much: at 1:9 1,800 subjects in the smaller arm leave it.
+	littleSkewness = 0.02
+)
+
+// outweighed names the variants, or the control, that have few subjects beside
+// those that they are compared with on the primary metric.
+func outweighed(a *Analysis, control int) (names []string) {
+	if a.Analysed() == 0 {
+		return nil
+	}
+	arms := a.Metrics[0].Arms
+	for i := range arms {
+		small, large := &arms[i], &arms[control]
+		if small.Subjects > large.Subjects {
+			small, large = large, small
+		}
+		if small.Subjects > 0 && large.Subjects >= uneven*small.Subjects && !slices.Contains(names, small.Variant) &&
+			stats.Skewness(small.Subjects, large.Subjects) > littleSkewness {
+			names = append(names, small.Variant)
+		}
+	}
+	return names
 }

@@ -64,7 +64,7 @@ func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value, liftUni
 		null = r.Margin.Value
 	}
 	inference := r.Test.Infer(Evidence{
-		Estimate: value, StandardError: deviation, DegreesOfFreedom: degrees, Subjects: c.Subjects, Skewness: skewness(float64(p.treatment.subjects()), float64(p.control.subjects())), LiftUnit: liftUnit,
+		Estimate: value, StandardError: deviation, DegreesOfFreedom: degrees, Subjects: c.Subjects, Skewness: Skewness(p.treatment.subjects(), p.control.subjects()), LiftUnit: liftUnit,
 	}, null)
 	if inference.Note != "" && scale == Relative {
 		inference.Note = "Of the lift: " + inference.Note
@@ -111,9 +111,11 @@ func (p *pair) fill(control, treatment *estimate, method Method) (note string) {
 	return fmt.Sprintf("All subjects of the %s are alike so far: its variance is taken to be that of the other arm.", name)
 }
 
-// skewness is how much of the subjects' own skewness is left in the difference
-// of two arms: κ₃·(1/n₁² − 1/n₀²) over (σ²·(1/n₁ + 1/n₀))^1.5. Arms of one size
-// leave none.
+// Skewness is how much of the subjects' own skewness is left in the difference
+// of two arms of so many: κ₃·(1/n₁² − 1/n₀²) over (σ²·(1/n₁ + 1/n₀))^1.5. Arms of
+// one size leave none.
+func Skewness(n1, n0 int64) float64 { return skewness(float64(n1), float64(n0)) }
+
 func skewness(n1, n0 float64) float64 {
 	return math.Abs(n1-n0) / math.Sqrt(n1) / math.Sqrt(n0) / math.Sqrt(n1+n0)
 }
