@@ -3,9 +3,10 @@
 #
 # Rates: integrate() of dbeta * pbeta, piece by piece between quantiles, and
 # uniroot() for the bounds. Normal: the conjugate update in terms of precisions.
+# The call behind each number stands in the field "call".
 
 number <- function(x) if (is.na(x) || is.infinite(x)) "null" else sprintf("%.17g", x)
-object <- function(...) { v <- list(...); paste0("{", paste(sprintf("\"%s\": %s", names(v), vapply(v, number, "")), collapse = ", "), "}") }
+object <- function(call, ...) { v <- list(...); paste0("{", paste(c(sprintf("\"call\": \"%s\"", call), sprintf("\"%s\": %s", names(v), vapply(v, number, ""))), collapse = ", "), "}") }
 
 pieces <- function(f, a, b, cuts) {
   p <- c(1e-30, 1e-20, 1e-12, 1e-8, 1e-5, 1e-3, 0.02, 0.1, 0.3, 0.5)
@@ -51,7 +52,8 @@ for (k in cases) {
     expm1(bound(at, ac, q, upper, function(x) c(exp(x), 0), ratio - 12 * sdr - 6, ratio + 12 * sdr + 6))
   margin <- sd / 2; lift <- min(0.5, sdr / 3)
   s <- sides(at, ac, 1, 0)
-  items <- c(items, object(treatment_successes = k[1], treatment_subjects = k[2], control_successes = k[3], control_subjects = k[4], alpha = k[5], beta = k[6],
+  items <- c(items, object("integrate(function(x) dbeta(x, ac) * pbeta(scale * x + shift, at)), piece by piece; uniroot for the bounds; loss: m(ac) * P(c' > t) - m(at) * P(c > t')",
+    treatment_successes = k[1], treatment_subjects = k[2], control_successes = k[3], control_subjects = k[4], alpha = k[5], beta = k[6],
     chance = s[1], less = s[2], margin = margin, beyond_margin = sides(at, ac, 1, margin)[1], not_worse = sides(at, ac, 1, -margin)[1],
     lift_margin = lift, beyond_lift = sides(at, ac, 1 + lift, 0)[1], not_worse_lift = sides(at, ac, 1 - lift, 0)[1],
     loss = excess(ac, at), loss_if_less = excess(at, ac),
@@ -71,7 +73,8 @@ for (k in 1:24) {
   z <- mean / sd
   # dnorm(z) - z * pnorm(z, lower = FALSE) cancels where z is large: then it is integrated.
   loss <- function(z) sd * integrate(function(x) x * dnorm(x + z), 0, Inf, rel.tol = 1e-13, abs.tol = 0)$value
-  items <- c(items, object(estimate = estimate, se = se, prior_mean = prior_mean, prior_sd = prior_sd, unit = unit, level = level, null = null, margin = margin,
+  items <- c(items, object("precision = 1/se^2 + 1/(prior_sd*unit)^2; qnorm(q, mean, sd); pnorm(null, mean, sd); sd * integrate(function(x) x * dnorm(x + mean/sd), 0, Inf)",
+    estimate = estimate, se = se, prior_mean = prior_mean, prior_sd = prior_sd, unit = unit, level = level, null = null, margin = margin,
     mean = mean, lower = qnorm((1 - level) / 2, mean, sd), upper = qnorm((1 - level) / 2, mean, sd, lower.tail = FALSE),
     above = pnorm(null, mean, sd, lower.tail = FALSE), below = pnorm(null, mean, sd),
     within = if (mean > 0) pnorm(margin, mean, sd) - pnorm(-margin, mean, sd) else pnorm(-margin, mean, sd, lower.tail = FALSE) - pnorm(margin, mean, sd, lower.tail = FALSE),
@@ -90,7 +93,8 @@ for (k in 1:14) {
   sure <- function(q, null, above) uniroot(function(e) { p <- post(e); pnorm(null, p[1], p[2], lower.tail = !above, log.p = TRUE) - log(q) },
     c(-1, 1) * 2e3 * se, tol = 1e-14, maxiter = 2000)$root
   margin <- 0.5; low <- sure(1 - (1 - level), -margin, TRUE); high <- sure(1 - (1 - level), margin, FALSE)
-  items <- c(items, object(subjects = n, control = control, deviation = deviation, effect = effect, prior_mean = prior_mean, prior_sd = prior_sd, level = level, margin = margin,
+  items <- c(items, object("uniroot(function(e) pnorm(null, mean(e), sd, log.p = TRUE) - log(q)); pnorm(root, effect, se, lower.tail = FALSE)",
+    subjects = n, control = control, deviation = deviation, effect = effect, prior_mean = prior_mean, prior_sd = prior_sd, level = level, margin = margin,
     two_sided = pnorm(sure((1 + level) / 2, 0, TRUE), effect, se, lower.tail = FALSE) + pnorm(sure((1 + level) / 2, 0, FALSE), effect, se),
     greater = pnorm(sure(level, -margin, TRUE), effect, se, lower.tail = FALSE), less = pnorm(sure(level, margin, FALSE), effect, se),
     equivalent = max(0, pnorm(high, effect, se) - pnorm(low, effect, se))))

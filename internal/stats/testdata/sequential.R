@@ -2,6 +2,7 @@
 # and repeated confidence intervals and p-values, from rpact 3.3.4; boundaries of
 # three looks from mvtnorm.
 # Run with R 4.2: Rscript sequential.R > sequential-r.json
+# The call behind each number stands in the field "call".
 # Two sided, rpact's alpha is that of both sides. It computes tails as 1 - pnorm,
 # so what depends on a level below 1e-8 is left out here, and its grid is coarse
 # for one-sided looks that are close together: mvtnorm's TVPACK, which is exact
@@ -31,7 +32,7 @@ for (s in schedules) for (type in c("asOF", "asP")) for (sided in 1:2) {
   increments <- cummin(diff(c(0, design$alphaSpent)))
   sound <- function(x) ifelse(increments < 1e-7, NA, x)
   designs <- c(designs, sprintf(
-    "{\"spending\": %s, \"sided\": %d, \"alpha\": %.17g, \"times\": %s, \"boundaries\": %s, \"spent\": %s, \"levels\": %s}",
+    "{\"call\": \"getDesignGroupSequential(kMax, informationRates = times, alpha, sided, typeOfDesign, tolerance = 1e-10)\", \"spending\": %s, \"sided\": %d, \"alpha\": %.17g, \"times\": %s, \"boundaries\": %s, \"spent\": %s, \"levels\": %s}",
     names[[type]], sided, s[[1]], row(times), row(sound(design$criticalValues)),
     row(ifelse(times < 1, sound(design$alphaSpent), s[[1]])), row(sound(design$stageLevels))))
 }
@@ -56,7 +57,7 @@ for (s in list(list(0.02, c(0.15, 0.95, 1)), list(0.1, c(0.6, 0.62, 0.64)), list
     first <- function(x) below(c(b, 40)) - below(c(b, x)) - chance[k]
     b <- c(b, uniroot(first, c(0, 9), tol = 1e-13)$root)
   }
-  exact <- c(exact, sprintf("{\"spending\": %s, \"sided\": 1, \"alpha\": %.17g, \"times\": %s, \"boundaries\": %s}",
+  exact <- c(exact, sprintf("{\"call\": \"qnorm; uniroot(pmvnorm(upper = c(b, 40), corr, algorithm = TVPACK(1e-14)) - pmvnorm(upper = c(b, x)) - chance)\", \"spending\": %s, \"sided\": 1, \"alpha\": %.17g, \"times\": %s, \"boundaries\": %s}",
     names[[type]], s[[1]], row(times), row(b)))
 }
 list_of("exact", exact)
@@ -79,7 +80,8 @@ for (type in c("asOF", "asP")) for (case in 1:5) {
     p <- getRepeatedPValues(stage, tolerance = 1e-10)
     k <- length(times)
     repeated <- c(repeated, sprintf(paste0(
-      "{\"spending\": %s, \"times\": %s, \"normal\": %s, \"subjects\": %.17g, \"estimate\": %.17g, ",
+      "{\"call\": \"getStageResults(design, dataInput, normalApproximation); getRepeatedConfidenceIntervals; getRepeatedPValues\", ",
+      "\"spending\": %s, \"times\": %s, \"normal\": %s, \"subjects\": %.17g, \"estimate\": %.17g, ",
       "\"deviation\": %.17g, \"statistic\": %.17g, \"lower\": %.17g, \"upper\": %.17g, \"p\": %s}"),
       names[[type]], row(times), tolower(normal), sum(n), stage$effectSizes[k],
       stage$overallStDevs[k], stage$overallTestStatistics[k], interval[1, k], interval[2, k], text(p[k])))

@@ -2,6 +2,7 @@
 looks that are many, close together, or spend almost nothing.
 
 Run with scipy 1.10: /usr/bin/python3 sequential.py > sequential-python.json
+Every row holds the call that made it.
 
 The densities are those of the score, a Brownian motion at the information of
 the looks, over its region of continuation (Armitage, McPherson and Rowe 1969),
@@ -82,11 +83,13 @@ schedules = [
     (0.001, [0.5, 0.75, 0.8]), (0.05, [0.999, 1.1]), (0.01, [0.3, 0.35, 0.9, 1]),
 ]
 designs = [
-    {"spending": spending, "sided": sided, "alpha": alpha, "times": times, "boundaries": boundaries(spending, sided, alpha, times)}
+    {"call": "brentq(sum(w * ndtr(-(c * sqrt(t) - x) / width)) - chance) over 1,200 Gauss-Legendre points a look",
+     "spending": spending, "sided": sided, "alpha": alpha, "times": times, "boundaries": boundaries(spending, sided, alpha, times)}
     for alpha, times in schedules for spending in (1, 2) for sided in (1, 2)
 ]
 designs += [
-    {"spending": spending, "sided": 1, "alpha": alpha, "times": times, "boundaries": exact(spending, alpha, times)}
+    {"call": "findroot(quad(npdf(z) * erfc((c - rho*z) / sqrt(2*(1 - rho*rho)))/2, [-12, first]) - chance), 40 digits",
+     "spending": spending, "sided": 1, "alpha": alpha, "times": times, "boundaries": exact(spending, alpha, times)}
     for alpha, times in [(0.05, [0.02, 1]), (0.025, [0.5, 0.501]), (1e-12, [0.5, 1]), (0.3, [0.9, 1.05])] for spending in (1, 2)
 ]
 print('{"designs": [\n  ' + ",\n  ".join(json.dumps(d) for d in designs) + "\n]}")

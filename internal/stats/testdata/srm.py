@@ -49,5 +49,7 @@ published = [
     {"days": [[500, 500], [0, 0], [600, 400]], "weights": [0.5, 0.5], "p": [1, 1, 0.20685901461423034]},
 ]
 
+published = [{"call": "ssrm.test.ts: gbstats.ssrm.sequential_p_values(days, weights)", **row} for row in published]
+
 print('{"cases": [\n  ' + ",\n  ".join(map(json.dumps, cases)) + '\n],\n"published": [\n  '
       + ",\n  ".join(map(json.dumps, published)) + "\n]}")
