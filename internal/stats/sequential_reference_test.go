@@ -44,7 +44,9 @@ type design struct {
 	Boundaries, Spent, Levels []*float64
 }
 
-func (d design) check(t *testing.T) {
+// check compares the boundaries within a relative error, and what was spent, which
+// has a closed form.
+func (d design) check(t *testing.T, relative float64) {
 	t.Helper()
 	rate, alternative := d.Alpha, Greater
 	if d.Sided == 2 {
@@ -56,11 +58,15 @@ func (d design) check(t *testing.T) {
 		spent := d.Spending.Spent(d.Alpha, d.Times[k], alternative)
 		what := fmt.Sprintf("spending %d, %d-sided, alpha %v, look %d of %v:", d.Spending, d.Sided, d.Alpha, k+1, d.Times)
 		for name, pair := range map[string]struct {
-			got  float64
-			want []*float64
-		}{"boundary": {got, d.Boundaries}, "level": {normalUpperTail(got), d.Levels}, "spent": {spent, d.Spent}} {
+			got      float64
+			want     []*float64
+			relative float64
+		}{
+			"boundary": {got, d.Boundaries, relative}, "level": {normalUpperTail(got), d.Levels, relative},
+			"spent": {spent, d.Spent, 1e-9},
+		} {
 			if pair.want != nil && pair.want[k] != nil {
-				near(t, what+" "+name, pair.got, *pair.want[k], 1e-6)
+				near(t, what+" "+name, pair.got, *pair.want[k], pair.relative)
 			}
 		}
 	}
@@ -75,8 +81,11 @@ func TestBoundaries(t *testing.T) {
 	if len(r.Designs) < 40 || len(r.Exact) < 10 || len(python.Designs) < 50 {
 		t.Fatalf("%d, %d and %d designs", len(r.Designs), len(r.Exact), len(python.Designs))
 	}
-	for _, d := range slices.Concat(r.Designs, r.Exact, python.Designs) {
-		d.check(t)
+	for _, d := range r.Designs {
+		d.check(t, 1e-6) // By iteration, over a coarser grid.
+	}
+	for _, d := range slices.Concat(r.Exact, python.Designs) {
+		d.check(t, 1e-9)
 	}
 }
 
