@@ -27,6 +27,33 @@ func TestSequentialSampleRatioReference(t *testing.T) {
 	}
 }
 
+// TestSequentialSampleRatioOfPhases: the same of several phases, with other weights
+// or other arms.
+func TestSequentialSampleRatioOfPhases(t *testing.T) {
+	var file struct {
+		Phases []struct {
+			Observed [][]int64
+			Weights  [][]float64
+			P        float64
+		}
+	}
+	load(t, "srm.json", &file)
+	if len(file.Phases) < 10 {
+		t.Fatalf("only %d cases", len(file.Phases))
+	}
+	for _, c := range file.Phases {
+		var splits []Split
+		for k := range c.Observed {
+			splits = append(splits, Split{c.Observed[k], c.Weights[k]})
+		}
+		got, err := SequentialSampleRatio(splits...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nearOptional(t, fmt.Sprint(c.Observed, c.Weights), got, &c.P, 1e-9)
+	}
+}
+
 // TestSequentialSampleRatioPublished: the values that another implementation
 // printed, day by day.
 func TestSequentialSampleRatioPublished(t *testing.T) {
