@@ -175,7 +175,13 @@ func effectsOf(estimates, errors []float64) []Effect {
 // withMissing makes moments of a covariate, 0 where it is missing, and of the
 // indicator of that.
 func withMissing(xs []*float64) Moments {
-	values, missing := make([]float64, len(xs)), make([]float64, len(xs))
+	values, missing := indicated(xs)
+	return column(values, missing)
+}
+
+// indicated is a covariate, 0 where it is missing, and the indicator of that.
+func indicated(xs []*float64) (values, missing []float64) {
+	values, missing = make([]float64, len(xs)), make([]float64, len(xs))
 	for i, x := range xs {
 		if x == nil {
 			missing[i] = 1
@@ -183,5 +189,5 @@ func withMissing(xs []*float64) Moments {
 			values[i] = *x
 		}
 	}
-	return column(values, missing)
+	return values, missing
 }
