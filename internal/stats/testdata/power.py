@@ -98,6 +98,41 @@ for effect, n, alpha, side in ((0.2, 1000, 0.05, 0), (0.1, 4000, 0.05, 0), (0.15
     out["always"].append({"call": "P(Z > c - theta) [+ P(Z > c + theta)], c = sqrt(N)*sqrt(2(N rho^2+1)/(N^2 rho^2)*ln(sqrt(N rho^2+1)/alpha))",
                           "effect": effect, "subjects": n, "alpha": alpha, "alternative": side, "power": float(power)})
 
+# Arms of different sizes, several of them, and margins. rho is that of the plan's
+# alpha at the subjects of two arms in the mean; each treatment is tested at its part
+# of alpha, and the smallest is planned for. A lift is estimated with the variance
+# (v/n1 + (1 + effect/control)^2*v/n0)/control^2. Rows: alternative, arms, alpha,
+# effect, margin, value of the control and deviation if the margin is of the lift.
+out["unevenAlways"] = []
+for side, arms, alpha, effect, margin, base, deviation in (
+        (0, (900, 300), 0.05, 0.25, 0, None, 1), (0, (150, 850), 0.05, 0.35, 0, None, 1), (1, (9000, 1000), 0.1, 0.12, 0, None, 1),
+        (2, (400, 1600), 0.01, -0.25, 0, None, 1), (0, (990000, 10000), 0.05, 0.04, 0, None, 1), (0, (20, 15), 0.2, 1.3, 0, None, 1),
+        (1, (300, 500), 0.3, 0.05, 0, None, 1), (0, (500000, 2500000), 0.001, 0.008, 0, None, 1), (0, (600, 200), 0.05, 0, 0, None, 1),
+        (0, (500, 300, 200, 400), 0.05, 0.4, 0, None, 1), (1, (1000, 800, 700), 0.06, 0.2, 0, None, 1), (2, (3000, 1000, 1500, 2000), 0.05, -0.15, 0, None, 1),
+        (1, (500, 500), 0.05, 0, -0.3, None, 1), (1, (4000, 1000), 0.05, 0.02, -0.12, None, 1), (1, (300, 300), 0.1, -0.05, -0.25, None, 1),
+        (2, (2000, 2000), 0.025, 0.01, 0.12, None, 1), (2, (700, 2100), 0.05, -0.03, 0.1, None, 1), (1, (100000, 100000), 0.01, -0.002, -0.02, None, 1),
+        (1, (200, 200), 0.05, 0.3, -0.1, None, 1), (1, (900, 700, 500), 0.05, 0, -0.3, None, 1), (1, (4000, 2000), 0.05, 0.1, -0.02, 10, 3),
+        (2, (1500, 1500), 0.05, -0.1, 0.1, -5, 4), (1, (800, 200), 0.2, -0.2, -0.1, 6, 2)):
+    n0, n1 = mpf(arms[0]), mpf(min(arms[1:]))
+    planned = n0 + mpf(sum(arms[1:])) / (len(arms) - 1)
+    assert planned == int(planned)
+    alpha = mpf(alpha)
+    rho2 = (-2 * log(alpha) + log(1 - 2 * log(alpha))) / planned
+    n = n0 + n1
+    half = sqrt(2 * (n * rho2 + 1) / (n**2 * rho2) * log(sqrt(n * rho2 + 1) / (alpha / (len(arms) - 1)))) * sqrt(n)
+    if base is None:
+        estimate, se = mpf(effect), deviation * sqrt(1 / n0 + 1 / n1)
+    else:
+        estimate, se = mpf(effect) / abs(base), mpf(deviation) / abs(base) * sqrt((1 + mpf(effect) / base) ** 2 / n0 + 1 / n1)
+    theta = (estimate - mpf(margin)) / se
+    power = {0: tail(half - theta) + tail(half + theta), 1: tail(half - theta), 2: tail(half + theta)}[side]
+    row = {"call": "P(Z > c - theta), P(Z > c + theta) or both, c = sqrt(n)*sqrt(2(n rho^2+1)/(n^2 rho^2)*ln(sqrt(n rho^2+1)*treatments/alpha)), theta = (effect - margin)/se",
+           "arms": arms, "effect": effect, "margin": margin, "scale": 0 if base is None else 1, "deviation": deviation,
+           "alpha": float(alpha), "alternative": side, "power": float(power)}
+    if base is not None:
+        row["value"] = base
+    out["unevenAlways"].append(row)
+
 for i, name in enumerate(out):
     print(("{" if i == 0 else ",") + json.dumps(name) + ": [")
     print(",\n".join("  " + json.dumps(row) for row in out[name]))
