@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -80,6 +81,37 @@ func TestAnalyzeMissingCovariate(t *testing.T) {
 	}
 }
 
+// TestAnalyzeFarCovariate: a covariate that some lack, near 0 and in seconds since
+// 1970. By R, whose numbers are the same for both:
+//
+//	i <- rep(0:199, 2); arm <- rep(0:1, each=200); u <- ((37*i)%%101)/10; miss <- i%%5==0
+//	y <- 3+u+((53*i)%%17)/10+0.2*arm*(i%%3); x <- 1.77e9+3600*u; f <- ifelse(miss, 0, x-mean(x[!miss]))
+//	th <- coef(lm(y ~ factor(arm)+f+miss)); r <- y - th[["f"]]*f - th[["missTRUE"]]*miss
+//	t.test(r[arm==1], r[arm==0])
+func TestAnalyzeFarCovariate(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary, "spend")})
+	for _, far := range []struct{ origin, unit float64 }{{0, 1}, {1e7, 1}, {1.77e9, 3600}} {
+		var rows []Row
+		for i := range 400 {
+			i, arm := i/2, i%2
+			u := float64(37*i%101) / 10
+			r := row([]string{"control", "short"}[arm], 3+u+float64(53*i%17)/10+0.2*float64(arm*(i%3)))
+			r.AttributeNumbers = []float64{far.origin + far.unit*u}
+			if i%5 == 0 {
+				r.AttributeNumbers[0] = math.NaN()
+			}
+			rows = append(rows, r)
+		}
+		a := mustAnalyze(t, s, fold(s, rows...), 0)
+		c := a.Metrics[0].Comparisons[0]
+		want(t, fmt.Sprint("standard error at ", far.origin), c.StandardError, 0.13850807956639485, 1e-9)
+		want(t, fmt.Sprint("p-value at ", far.origin), c.PValue, 0.15157769546485084, 1e-9)
+		if len(c.Notes) > 0 || *a.Balance[0].StandardizedDifference != 0 {
+			t.Errorf("at %v: notes %q, balance %v", far.origin, c.Notes, *a.Balance[0].StandardizedDifference)
+		}
+	}
+}
+
 func TestAnalyzeCovariateNotes(t *testing.T) {
 	nan := math.NaN()
 	tests := []struct {
@@ -93,7 +125,7 @@ func TestAnalyzeCovariateNotes(t *testing.T) {
 		{"missing for a variant", func(i int) float64 { return []float64{100 + float64(i%7), nan}[i%2] }, []string{`Covariate "spend" is missing for every subject of short: it is not used.`}},
 		{"constant", func(int) float64 { return 3 }, []string{`Covariate "spend" is constant: it is not used as a covariate.`}},
 		{"constant where present", func(i int) float64 { return []float64{3, nan}[i/2%2] },
-			[]string{`The indicator of a missing "spend" follows from the covariates before it: it is not used as a covariate.`}},
+			[]string{`Covariate "spend" is constant: it is not used as a covariate.`}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

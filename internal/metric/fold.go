@@ -54,6 +54,8 @@ type Fold struct {
 	cut                         int64   // Subjects of whose outcomes some may have been dropped.
 	openWindows                 []int64 // By metric.
 
+	origins []float64 // By attribute: the first number that came; NaN before.
+
 	caps [][]CapTally // By metric, in the order of its caps.
 	kept keptRows     // Of the deferred metrics.
 
@@ -117,6 +119,9 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 	for i := range s.metrics {
 		f.vectors = append(f.vectors, make([]float64, len(s.metrics[i].sources)))
 		f.caps = append(f.caps, s.metrics[i].newCaps())
+	}
+	for range s.attributes {
+		f.origins = append(f.origins, math.NaN())
 	}
 	f.at.groups = make([]int32, len(s.segments))
 	return f
@@ -215,7 +220,10 @@ func (f *Fold) take() {
 	}
 }
 
-// read gathers the row's components by metric.
+// read gathers the row's components by metric. An attribute's numbers are counted
+// from the first that came, which changes nothing that is told of a covariate:
+// where it is missing a 0 stands, and far from all others, as beside the seconds
+// since 1970, that would cost the others their digits.
 func (f *Fold) read(row *Row) {
 	for m := range f.study.metrics {
 		metric := &f.study.metrics[m]
@@ -236,7 +244,10 @@ func (f *Fold) read(row *Row) {
 			missing := !(math.Abs(x) <= maxAttribute)
 			switch {
 			case source.kind == fromAttribute && !missing:
-				vector[i] = x
+				if math.IsNaN(f.origins[source.index]) {
+					f.origins[source.index] = x
+				}
+				vector[i] = x - f.origins[source.index]
 			case source.kind == fromMissing && missing:
 				vector[i] = 1
 			default:

@@ -142,14 +142,15 @@ func TestFoldMissingCovariate(t *testing.T) {
 	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary, "spend", "visits")})
 	vectors := [][]float64{}
 	f := s.NewFold(moment)
-	for _, x := range []float64{7, math.NaN(), 1e101, -1e100, math.Inf(-1)} {
+	for _, x := range []float64{7, 9, math.NaN(), 1e101, -1e100, math.Inf(-1)} {
 		r := row("control", 3, 5)
 		r.AttributeNumbers = []float64{x}
 		f.Add(&r)
 		vectors = append(vectors, append([]float64(nil), f.vectors[0]...))
 	}
-	// The metric's component, the attribute, its absence, the past outcomes.
-	want := [][]float64{{3, 7, 0, 5}, {3, 0, 1, 5}, {3, 0, 1, 5}, {3, -1e100, 0, 5}, {3, 0, 1, 5}}
+	// The metric's component, the attribute from 7 on, its absence, the past
+	// outcomes.
+	want := [][]float64{{3, 0, 0, 5}, {3, 2, 0, 5}, {3, 0, 1, 5}, {3, 0, 1, 5}, {3, -1e100, 0, 5}, {3, 0, 1, 5}}
 	if diff := cmp.Diff(want, vectors); diff != "" {
 		t.Errorf("components (-want +got):\n%s", diff)
 	}
@@ -260,11 +261,15 @@ func TestFoldOrder(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 3 {
-		random.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
-		shuffled, shuffledAnalysis := analysis()
+		others := rows[1:] // The first is where attributes are counted from.
+		random.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+		shuffled, _ := analysis()
 		if diff := cmp.Diff(first, shuffled, cmpopts.IgnoreFields(stats.Moments{}, "Tails"), momentsWithin(1e-12)); diff != "" {
 			t.Errorf("shuffled rows (-want +got):\n%s", diff)
 		}
+		rows[0], rows[1] = rows[1], rows[0]
+		_, shuffledAnalysis := analysis()
+		rows[0], rows[1] = rows[1], rows[0]
 		// An analysis is a difference of means, so it loses digits to them.
 		if diff := cmp.Diff(firstAnalysis, shuffledAnalysis, cmpopts.EquateApprox(1e-9, 1e-300)); diff != "" {
 			t.Errorf("analysis of shuffled rows (-want +got):\n%s", diff)

@@ -69,7 +69,8 @@ type MetricTally struct {
 	OpenWindows int64 `json:"open_windows,omitempty"`
 	// Caps is what was capped, in the order of the components.
 	Caps []CapTally `json:"caps,omitempty"`
-	// Whole holds the moments of all subjects, by variant and stratum.
+	// Whole holds the moments of all subjects, by variant and stratum. Covariates
+	// that are attributes are counted from the first number that came.
 	Whole Arms `json:"whole"`
 	// Days holds the same by the day on which the subjects entered, rising, for
 	// metrics of which that is asked. It is not stored: it is many times the
