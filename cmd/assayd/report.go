@@ -176,7 +176,7 @@ func (r *report) segments(m *assayv1.MetricAnalysis) {
 		}
 		first := value
 		if len(s.GetComparisons()) == 0 {
-			t.row(value, map[bool]string{true: "withheld: too few", false: absent}[s.GetWithheld()])
+			t.row(value, map[bool]string{true: "withheld", false: absent}[s.GetWithheld()])
 		}
 		for _, c := range s.GetComparisons() {
 			d := c.GetDifference()

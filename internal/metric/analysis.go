@@ -75,7 +75,7 @@ type Segment struct {
 	Value       string // Empty for subjects that lack it.
 	Arms        []Arm
 	Comparisons []Comparison
-	Withheld    bool // Some variant has too few subjects: there are no figures.
+	Withheld    bool // It has too few subjects, or would tell of those that have: there are no figures.
 }
 
 // Heterogeneity says whether a variant's effect differs between the values of a

@@ -259,6 +259,7 @@ func TestCapsShareTheColumn(t *testing.T) {
 // subject's number, are not.
 func TestCapsOfTimeline(t *testing.T) {
 	d := definition("control", "short")
+	d.Plan.SmallestCell = new(int32)
 	m := capped(experiment.Cap{Upper: percentile(50)})
 	m.Window = 2 * day
 	line, err := NewTimeline(d, d.Variants, use("revenue", m, experiment.RolePrimary))

@@ -1,31 +1,33 @@
 package metric
 
-import "github.com/assayhq/assay/internal/stats"
+import (
+	"math"
+
+	"github.com/assayhq/assay/internal/stats"
+)
 
 // bySegment compares the variants on one metric segment by segment, and asks whether
 // their effects differ between the values of each.
 func (s *Study) bySegment(m int, t *Tally, result *Result) error {
 	for i, segment := range t.Segments {
-		from := len(result.Segments)
+		cuts := make([]Segment, len(segment.Values))
 		for j, value := range segment.Values {
-			cut := Segment{Attribute: segment.Attribute, Value: value}
+			cuts[j] = Segment{Attribute: segment.Attribute, Value: value}
 			var err error
-			if cut.Arms, cut.Comparisons, err = s.compare(&s.metrics[m], t.Metrics[m].Segments[i][j]); err != nil {
+			if cuts[j].Arms, cuts[j].Comparisons, err = s.compare(&s.metrics[m], t.Metrics[m].Segments[i][j]); err != nil {
 				return err
 			}
-			if smallest := s.definition.Plan.SmallestSegment(); tooSmall(cut.Arms, result.Arms, smallest) {
-				cut.withhold()
-			}
-			result.Segments = append(result.Segments, cut)
 		}
+		withholdSmall(cuts, result.Arms, s.definition.Plan.SmallestSegment())
+		result.Segments = append(result.Segments, cuts...)
 		if segment.Limit > 0 {
 			continue
 		}
 		for c := range result.Comparisons {
 			var effects []stats.Effect
-			for _, cut := range result.Segments[from:] {
-				if !cut.Withheld {
-					effects = append(effects, cut.Comparisons[c].effect())
+			for j := range cuts {
+				if !cuts[j].Withheld {
+					effects = append(effects, cuts[j].Comparisons[c].effect())
 				}
 			}
 			result.Heterogeneity = append(result.Heterogeneity, heterogeneity(segment.Attribute, result.Comparisons[c].Variant, effects))
@@ -34,22 +36,59 @@ func (s *Study) bySegment(m int, t *Tally, result *Result) error {
 	return correctHeterogeneity(result.Heterogeneity)
 }
 
-// tooSmall says whether some arm of a segment has fewer subjects than the
-// smallest cell. A variant that has none at all does not count.
-func tooSmall(arms, whole []Arm, smallest int64) bool {
-	for v := range arms {
-		if arms[v].Subjects < smallest && whole[v].Subjects > 0 {
-			return true
+// withholdSmall withholds the values of an attribute that are too small. The
+// whole less the values that are shown gives the figures of these together. If
+// they are too small together too, the smallest value that is shown is withheld
+// with them (complementary suppression: Cox 1980, Suppression methodology and
+// statistical disclosure control). One suffices, as it is not too small alone.
+func withholdSmall(values []Segment, whole []Arm, smallest int64) {
+	together, some := make([]Arm, len(whole)), false
+	var next *Segment
+	for i := range values {
+		value := &values[i]
+		if !tooSmall(value.Arms, whole, smallest) {
+			if next == nil || smallestArm(value.Arms, whole) < smallestArm(next.Arms, whole) {
+				next = value
+			}
+			continue
+		}
+		value.withhold()
+		for v := range together {
+			together[v].Subjects += value.Arms[v].Subjects
+			some = some || value.Arms[v].Subjects > 0
 		}
 	}
-	return false
+	if some && next != nil && tooSmall(together, whole, smallest) {
+		next.withhold()
+	}
+}
+
+// tooSmall says whether some arm of a part of the subjects has fewer of them than
+// the smallest cell.
+func tooSmall(arms, whole []Arm, smallest int64) bool { return smallestArm(arms, whole) < smallest }
+
+// smallestArm is how many subjects the smallest arm of a part has. A variant that
+// has none at all does not count.
+func smallestArm(arms, whole []Arm) int64 {
+	smallest := int64(math.MaxInt64)
+	for v := range arms {
+		if whole[v].Subjects > 0 {
+			smallest = min(smallest, arms[v].Subjects)
+		}
+	}
+	return smallest
 }
 
 // withhold leaves nothing of a segment but how many subjects it has.
 func (s *Segment) withhold() {
 	s.Withheld, s.Comparisons = true, nil
-	for v := range s.Arms {
-		s.Arms[v] = Arm{Variant: s.Arms[v].Variant, Subjects: s.Arms[v].Subjects}
+	countOnly(s.Arms)
+}
+
+// countOnly leaves nothing of arms but how many subjects they have.
+func countOnly(arms []Arm) {
+	for v := range arms {
+		arms[v] = Arm{Variant: arms[v].Variant, Subjects: arms[v].Subjects}
 	}
 }
 

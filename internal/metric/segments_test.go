@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/google/go-cmp/cmp"
@@ -53,9 +54,10 @@ func TestSmallestCell(t *testing.T) {
 	rows := slices.Concat(
 		spread("control", "DE", 40, 5), spread("short", "DE", 20, 5.5),
 		spread("control", "PL", 20, 5), spread("short", "PL", 20, 6)[:19],
+		spread("control", "PT", 4, 5)[:1], spread("short", "PT", 4, 6)[:1],
 		spread("control", "SE", 60, 5), spread("short", "SE", 20, 5))
 	result := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0]
-	de, pl, se := result.Segments[0], result.Segments[1], result.Segments[2]
+	de, pl, se := result.Segments[0], result.Segments[1], result.Segments[3]
 	if de.Withheld || se.Withheld || len(de.Comparisons) != 2 || de.Arms[1].Mean == nil {
 		t.Errorf("segments with 20 subjects a variant are withheld: %+v", de)
 	}
@@ -72,7 +74,7 @@ func TestSmallestCell(t *testing.T) {
 		t.Errorf("heterogeneity %+v", h)
 	}
 
-	for smallest, withheld := range map[int32]int{0: 0, 1: 0, 19: 0, 21: 3} {
+	for smallest, withheld := range map[int32]int{0: 0, 1: 0, 20: 2, 21: 4} {
 		d.Plan.SmallestCell = &smallest
 		n := 0
 		for _, segment := range mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0].Segments {
@@ -82,6 +84,48 @@ func TestSmallestCell(t *testing.T) {
 		}
 		if n != withheld {
 			t.Errorf("with a smallest cell of %d, %d segments are withheld, want %d", smallest, n, withheld)
+		}
+	}
+}
+
+// TestWithheldTogether: what is withheld of an attribute cannot be told as the
+// whole less what is shown, unless it is of the smallest cell or more.
+func TestWithheldTogether(t *testing.T) {
+	type subjects [2]int // Of control and short.
+	for _, tt := range []struct {
+		name   string
+		values []subjects
+		want   []bool
+	}{
+		{"none is small", []subjects{{40, 20}, {20, 40}}, []bool{false, false}},
+		{"one is small, and with the smallest other one", []subjects{{100, 24}, {19, 19}, {40, 40}, {28, 28}}, []bool{true, true, false, false}},
+		{"small in one arm", []subjects{{100, 40}, {60, 1}, {40, 44}}, []bool{true, true, false}},
+		{"two are small, and enough together", []subjects{{10, 12}, {40, 40}, {10, 8}, {24, 24}}, []bool{true, false, true, false}},
+		{"two are small, and too few in one arm", []subjects{{10, 12}, {40, 40}, {10, 7}, {24, 24}}, []bool{true, false, true, true}},
+		{"a value without subjects tells nothing", []subjects{{0, 0}, {40, 40}, {24, 24}}, []bool{true, false, false}},
+		{"all", []subjects{{4, 4}, {40, 40}}, []bool{true, true}},
+		{"one alone", []subjects{{4, 4}}, []bool{true}},
+	} {
+		d := definition("control", "short", "unused")
+		revenue := Sum("purchase", nil)
+		revenue.Window = week
+		s := mustStudy(t, d, []Use{use("revenue", revenue, experiment.RolePrimary)}, "country")
+		open := row("control", 0) // Its window is, so that it counts for no metric.
+		open.FirstExposure, open.Segments = moment.Add(-time.Hour), [][]byte{[]byte("A")}
+		rows := []Row{open}
+		for i, n := range tt.values {
+			country := string(rune('A' + i))
+			rows = slices.Concat(rows, spread("control", country, 100, 5)[:n[0]], spread("short", country, 100, 5)[:n[1]])
+		}
+		var got []bool
+		for _, segment := range mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0].Segments {
+			got = append(got, segment.Withheld)
+			if segment.Withheld == (len(segment.Comparisons) > 0) || segment.Withheld && segment.Arms[0].Mean != nil {
+				t.Errorf("%s: %+v", tt.name, segment)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: withheld %v, want %v", tt.name, got, tt.want)
 		}
 	}
 }

@@ -105,6 +105,44 @@ func TestTimelineEnds(t *testing.T) {
 	}
 }
 
+// TestTimelineWithholds: a cohort with too few subjects in some variant shows how
+// many there are. The other points are no cells.
+func TestTimelineWithholds(t *testing.T) {
+	d, revenue := watched()
+	line, err := NewTimeline(d, d.Variants, revenue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := line.NewFold(moment)
+	for i, n := range [][2]int{{20, 20}, {20, 19}, {40, 0}} {
+		for v, variant := range []string{"control", "short"} {
+			for k := range n[v] {
+				r := row(variant, make([]float64, 8)...)
+				r.Values[0], r.FirstExposure = float64(k%3), moment.AddDate(0, 0, i-20)
+				f.Add(&r)
+			}
+		}
+	}
+	timeline, err := line.Timeline(f.Tally())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := timeline.Cohorts[0]; p.Withheld || p.Arms[1].Mean == nil || len(p.Comparisons) != 1 {
+		t.Errorf("cohort of 20 a variant: %+v", p)
+	}
+	for i, n := range []int64{19, 0} {
+		p := timeline.Cohorts[1+i]
+		if want := []Arm{{Variant: "control", Subjects: 20 + 20*int64(i)}, {Variant: "short", Subjects: n}}; !p.Withheld || p.Comparisons != nil || !cmp.Equal(p.Arms, want) {
+			t.Errorf("cohort with %d subjects of a variant: %+v", n, p)
+		}
+	}
+	for _, p := range slices.Concat(timeline.Cumulative, timeline.SinceExposure) {
+		if p.Withheld || len(p.Comparisons) != 1 {
+			t.Errorf("point %+v", p)
+		}
+	}
+}
+
 func TestTimelineNotes(t *testing.T) {
 	d, largest := watched()
 	d.Plan.StratifyBy = "device"

@@ -119,7 +119,7 @@ func TestCaps(t *testing.T) {
 
 // TestGuards: a variant loses young subjects of one band on one day. The ratio
 // is broken there, the covariate out of balance, the effect another in that band,
-// and a band of 19 subjects a variant is withheld.
+// and two bands of 19 and 1 subjects a variant are withheld.
 func TestGuards(t *testing.T) {
 	a := newAPI(t)
 	a.do(t, "MetricService/CreateMetric", newMetric(`"proportion":null,"sum":{"outcome":"purchase"}`))
@@ -134,6 +134,7 @@ func TestGuards(t *testing.T) {
 	for _, variant := range []string{"a", "b"} {
 		add(variant, "low", 300, 0, 30, 5)
 		add(variant, "rare", 19, 0, 30, 5)
+		add(variant, "rarest", 1, 0, 30, 5)
 	}
 	add("a", "high", 400, 1, 20, 5)
 	add("b", "high", 250, 1, 30, 8)

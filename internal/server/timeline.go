@@ -71,6 +71,7 @@ func toPoint(p *metric.Point) *assayv1.TimelinePoint {
 	return &assayv1.TimelinePoint{
 		DaysSinceExposure: int32(p.Since), Days: int32(p.Days),
 		Arms: convert(p.Arms, toArm), Comparisons: convert(p.Comparisons, toComparison),
+		Withheld: p.Withheld,
 	}
 }
 

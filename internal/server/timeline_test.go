@@ -138,7 +138,7 @@ func checkEffect(t *testing.T, where string, point *assayv1.TimelinePoint, want 
 // plan has another method, and the band is always-valid.
 func TestTimeline(t *testing.T) {
 	customers := crowd()
-	a := watch(t, `"method":"METHOD_FIXED_HORIZON","planned_subjects":"300"`, customers)
+	a := watch(t, `"method":"METHOD_FIXED_HORIZON","planned_subjects":"300","smallest_cell":0`, customers)
 	got := call[*assayv1.GetTimelineResponse](t, a, "AnalysisService/GetTimeline", `{"experiment":"plain"}`)
 	asOf := got.AsOfTime.AsTime()
 	closed := func(c *customer, after time.Duration) bool { return !c.exposed.Add(after).After(asOf) }

@@ -1235,8 +1235,9 @@ type SegmentResult struct {
 	Arms []*ArmResult `protobuf:"bytes,3,rep,name=arms,proto3" json:"arms,omitempty"`
 	// As in MetricAnalysis.
 	Comparisons []*Comparison `protobuf:"bytes,4,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
-	// Some variant has fewer subjects here than the plan's smallest cell, and the
-	// figures are absent.
+	// The figures are absent: some variant has fewer subjects here than the plan's
+	// smallest cell, or the whole less this and what is shown would give the figures
+	// of such a value. See Plan.smallest_cell.
 	Withheld      bool `protobuf:"varint,5,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1619,7 +1619,11 @@ type TimelinePoint struct {
 	Arms []*ArmResult `protobuf:"bytes,4,rep,name=arms,proto3" json:"arms,omitempty"`
 	// Each variant against the control. Cohorts and days since exposure are
 	// exploratory, and their intervals hold one by one.
-	Comparisons   []*Comparison `protobuf:"bytes,5,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
+	Comparisons []*Comparison `protobuf:"bytes,5,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
+	// In `cohorts`: some variant has fewer subjects here than the plan's smallest
+	// cell, and there are no figures. The other points are not cells, and are never
+	// withheld.
+	Withheld      bool `protobuf:"varint,6,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1687,6 +1691,13 @@ func (x *TimelinePoint) GetComparisons() []*Comparison {
 		return x.Comparisons
 	}
 	return nil
+}
+
+func (x *TimelinePoint) GetWithheld() bool {
+	if x != nil {
+		return x.Withheld
+	}
+	return false
 }
 
 // PlanExperimentRequest describes a planned experiment. Exactly one of
@@ -2445,13 +2456,14 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"cumulative\x12>\n" +
 	"\x0esince_exposure\x18\x06 \x03(\v2\x17.assay.v1.TimelinePointR\rsinceExposure\x121\n" +
 	"\acohorts\x18\a \x03(\v2\x17.assay.v1.TimelinePointR\acohorts\x12\x14\n" +
-	"\x05notes\x18\b \x03(\tR\x05notes\"\xc6\x01\n" +
+	"\x05notes\x18\b \x03(\tR\x05notes\"\xe2\x01\n" +
 	"\rTimelinePoint\x12\x10\n" +
 	"\x03day\x18\x01 \x01(\tR\x03day\x12.\n" +
 	"\x13days_since_exposure\x18\x02 \x01(\x05R\x11daysSinceExposure\x12\x12\n" +
 	"\x04days\x18\x03 \x01(\x05R\x04days\x12'\n" +
 	"\x04arms\x18\x04 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
-	"\vcomparisons\x18\x05 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\"\xa4\x06\n" +
+	"\vcomparisons\x18\x05 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x12\x1a\n" +
+	"\bwithheld\x18\x06 \x01(\bR\bwithheld\"\xa4\x06\n" +
 	"\x15PlanExperimentRequest\x129\n" +
 	"\n" +
 	"proportion\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\n" +

@@ -609,9 +609,16 @@ type Plan struct {
 	// attribute with more than 1,000 values is not used, and the analysis warns of
 	// it. Segments are compared within phases alone. Empty: none.
 	StratifyBy string `protobuf:"bytes,8,opt,name=stratify_by,json=stratifyBy,proto3" json:"stratify_by,omitempty"`
-	// A segment in which some variant has fewer subjects than this is withheld:
-	// its figures are absent. A variant without any subject in the experiment does
-	// not count. 0 withholds none. Default 20.
+	// A segment's value in which some variant has fewer subjects than this is
+	// withheld: its figures are absent. If all withheld values of an attribute
+	// together have fewer in some variant, the next smallest one is withheld too, as
+	// the whole less what is shown would give their figures. So is the cohort of a
+	// timeline's day, by itself. A variant without any subject in the experiment
+	// does not count. 0 withholds none. Default 20.
+	//
+	// This keeps figures of few subjects from being read by mistake. It is no
+	// guarantee of privacy: figures of different moments, attributes or days can
+	// still be subtracted from each other.
 	SmallestCell  *int32 `protobuf:"varint,9,opt,name=smallest_cell,json=smallestCell,proto3,oneof" json:"smallest_cell,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
