@@ -48,11 +48,11 @@ func crowd() []customer {
 }
 
 // watch records customers as if everything had been recorded when it happened.
-func watch(t *testing.T, plan string, customers []customer) *api {
+func watch(t *testing.T, patch string, customers []customer) *api {
 	t.Helper()
 	a, address := newAPIAt(t)
 	a.do(t, "MetricService/CreateMetric", ordersOf5Days)
-	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"assignment":"ASSIGNMENT_EXTERNAL","plan":{`+plan+`}`))
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"assignment":"ASSIGNMENT_EXTERNAL",`+patch))
 	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
 	for i := range customers { // What is yet to come cannot be recorded.
 		c := &customers[i]
@@ -138,7 +138,7 @@ func checkEffect(t *testing.T, where string, point *assayv1.TimelinePoint, want 
 // plan has another method, and the band is always-valid.
 func TestTimeline(t *testing.T) {
 	customers := crowd()
-	a := watch(t, `"method":"METHOD_FIXED_HORIZON","planned_subjects":"300","smallest_cell":0`, customers)
+	a := watch(t, `"plan":{"method":"METHOD_FIXED_HORIZON","planned_subjects":"300","smallest_cell":0}`, customers)
 	got := call[*assayv1.GetTimelineResponse](t, a, "AnalysisService/GetTimeline", `{"experiment":"plain"}`)
 	asOf := got.AsOfTime.AsTime()
 	closed := func(c *customer, after time.Duration) bool { return !c.exposed.Add(after).After(asOf) }
@@ -196,8 +196,9 @@ func TestTimeline(t *testing.T) {
 }
 
 // TestTimelineAgreesWithAnalysis analyses at every midnight what was known then.
-// The p-value never rises, the last cumulative point is the analysis, and only
-// an event that comes late changes what had been said.
+// The p-values never rise, the last cumulative point is the analysis before its
+// correction for two treatments, and an event that comes late changes what had
+// been said.
 func TestTimelineAgreesWithAnalysis(t *testing.T) {
 	customers := crowd()
 	first := customers[0].exposed.Truncate(oneDay)
@@ -206,9 +207,15 @@ func TestTimelineAgreesWithAnalysis(t *testing.T) {
 			c.variant = map[string]string{"a": "b", "b": "a"}[c.variant]
 		}
 	}
-	a := watch(t, `"planned_subjects":"300"`, customers)
-	previous, earlier, analyses := 1.0, 0, 0
-	var last *assayv1.Comparison
+	for _, c := range customers {
+		if c.variant == "b" { // As good as it.
+			c.variant = "c"
+			c.buys = slices.Clone(c.buys)
+			customers = append(customers, c)
+		}
+	}
+	a := watch(t, `"variants":[{"key":"a","control":true},{"key":"b"},{"key":"c"}],"plan":{"planned_subjects":"300"}`, customers)
+	previous, earlier, analyses := []float64{1, 1}, 0, 0
 	for midnight := first.AddDate(0, 0, 6); midnight.Before(time.Now()); midnight = midnight.AddDate(0, 0, 1) {
 		at := timestamppb.New(midnight)
 		analysis, err := a.analysis.AnalyzeExperiment(t.Context(), &assayv1.AnalyzeExperimentRequest{Experiment: "plain", AsOfTime: at})
@@ -219,22 +226,27 @@ func TestTimelineAgreesWithAnalysis(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		last = analysis.Metrics[0].Comparisons[0]
 		point := timeline.Cumulative[len(timeline.Cumulative)-1]
-		if diff := cmp.Diff(last, point.Comparisons[0], protocmp.Transform(),
-			protocmp.IgnoreFields(&assayv1.Comparison{}, "adjusted_p_value")); diff != "" {
+		if diff := cmp.Diff(analysis.Metrics[0].Comparisons, point.Comparisons, protocmp.Transform(),
+			protocmp.IgnoreFields(&assayv1.Comparison{}, "adjusted_p_value", "significant")); diff != "" {
 			t.Errorf("%v (-analysis +timeline):\n%s", midnight, diff)
 		}
-		if *last.PValue > previous {
-			t.Errorf("%v: the p-value rises from %v to %v", midnight, previous, *last.PValue)
+		for i, c := range analysis.Metrics[0].Comparisons {
+			alone := point.Comparisons[i]
+			if c.Significant != (c.GetAdjustedPValue() <= 0.05) || alone.Significant != (c.GetPValue() <= 0.05) || alone.AdjustedPValue != nil {
+				t.Errorf("%v: %s is judged by p = %v, corrected %v: %v, and the point %v", midnight, c.Variant, *c.PValue, *c.AdjustedPValue, c.Significant, alone.Significant)
+			}
+			if *c.PValue > previous[i] {
+				t.Errorf("%v: the p-value of %s rises from %v to %v", midnight, c.Variant, previous[i], *c.PValue)
+			}
+			if slices.ContainsFunc(c.Notes, func(n string) bool { return strings.HasPrefix(n, "The p-value is that of ") }) {
+				earlier++
+			}
+			previous[i] = *c.PValue
 		}
-		if slices.ContainsFunc(last.Notes, func(n string) bool { return strings.HasPrefix(n, "The p-value is that of ") }) {
-			earlier++
-		}
-		previous = *last.PValue
 		analyses++
 	}
-	if analyses < 6 || previous > 0.5 || earlier == 0 {
+	if analyses < 6 || previous[0] > 0.5 || earlier == 0 {
 		t.Errorf("%d analyses, the last with p = %v, %d with one of an earlier day: the data are not what this test needs", analyses, previous, earlier)
 	}
 	// Ten late orders of the control's first customers.
@@ -247,8 +259,8 @@ func TestTimelineAgreesWithAnalysis(t *testing.T) {
 	}
 	a.buy(t, "plain", "late", late)
 	now := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain"}`)
-	if p := now.Metrics[0].Comparisons[0].GetPValue(); p <= previous {
-		t.Errorf("orders of the control came late, and the p-value is %v after %v", p, previous)
+	if p := now.Metrics[0].Comparisons[0].GetPValue(); p <= previous[0] {
+		t.Errorf("orders of the control came late, and the p-value is %v after %v", p, previous[0])
 	}
 }
 

@@ -1488,6 +1488,11 @@ func (x *GetTimelineRequest) GetAsOfTime() *timestamppb.Timestamp {
 
 // GetTimelineResponse is a timeline. Its intervals are always-valid, whatever
 // the plan's method, at the plan's confidence level.
+//
+// Each comparison of each point is judged for itself: p-values are not corrected
+// for the number of variants, metrics or points, so that a comparison can be
+// `significant` here and not in the analysis. What follows is for AnalyzeExperiment
+// to say.
 type GetTimelineResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The experiment's key.
@@ -1502,7 +1507,8 @@ type GetTimelineResponse struct {
 	// without a window: all that were exposed by then. A day on which none came has
 	// no point. At most 400 points: if there are more days, a point stands for the
 	// last of 2, 4, 8 … days, and a note says so. The last point of an ALWAYS_VALID
-	// plan is what AnalyzeExperiment says.
+	// plan is what AnalyzeExperiment says before correction: it has the same figures
+	// and p-values, and neither their corrected form nor significance by it.
 	Cumulative []*TimelinePoint `protobuf:"bytes,5,rep,name=cumulative,proto3" json:"cumulative,omitempty"`
 	// Only what happened in the first day after each subject's exposure, in the
 	// second, and so on: an effect that fades was a novelty. Subjects count whose
@@ -1617,8 +1623,9 @@ type TimelinePoint struct {
 	Days int32 `protobuf:"varint,3,opt,name=days,proto3" json:"days,omitempty"`
 	// The variants, in their listed order.
 	Arms []*ArmResult `protobuf:"bytes,4,rep,name=arms,proto3" json:"arms,omitempty"`
-	// Each variant against the control. Cohorts and days since exposure are
-	// exploratory, and their intervals hold one by one.
+	// Each variant against the control. No p-value is corrected: `adjusted_p_value`
+	// is absent, and `significant` is by `p_value`. Cohorts and days since exposure
+	// are exploratory, and their intervals hold one by one.
 	Comparisons []*Comparison `protobuf:"bytes,5,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
 	// In `cohorts`: some variant has fewer subjects here than the plan's smallest
 	// cell, and there are no figures. The other points are not cells, and are never
