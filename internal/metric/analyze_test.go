@@ -208,12 +208,14 @@ func TestAnalyzeSampleRatio(t *testing.T) {
 		{"none", nil, half, -1, SampleRatioTooFew},
 		{"four expected", map[int32][]int64{1: {7, 1}}, half, 0.03389485352, SampleRatioTooFew},
 		{"five expected", map[int32][]int64{1: {5, 5}}, half, 1, SampleRatioOK},
+		// chisq.test(c(301, 299), p = c(101, 100), rescale.p = TRUE)
+		{"a tiny variant does not hide the others", map[int32][]int64{1: {300, 299, 1}}, []float64{100, 100, 1}, 0.967920921034, SampleRatioOK},
 		{"a young phase does not hide a broken one", map[int32][]int64{1: {5000, 5400}, 2: {1, 0}}, half, 8.769942376e-05, SampleRatioMismatch},
 		{"subjects without a share", map[int32][]int64{1: {5000, 0}, 2: {0, 1}}, []float64{1, 0}, 0, SampleRatioMismatch},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tally := &Tally{Variants: []string{"control", "short"}}
+			tally := &Tally{Variants: []string{"control", "short", "tiny"}[:len(tt.shares)]}
 			shares := map[int32][]float64{}
 			for phase := int32(1); phase <= int32(len(tt.subjects)); phase++ {
 				tally.Phases = append(tally.Phases, phase)

@@ -1,8 +1,10 @@
 package stats
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/mathext"
 )
@@ -27,8 +29,8 @@ type SampleRatio struct {
 	Statistic        *float64
 	DegreesOfFreedom int
 	PValue           *float64
-	// TooFew tells that an arm with a weight was expected to have fewer than 5
-	// subjects, so the p-value is rough.
+	// TooFew tells that some split cannot be pooled into two groups that expect 5
+	// subjects each, so the p-value, of its arms one by one, is rough.
 	TooFew bool
 	// Note says why a number is absent, or is not the usual one.
 	Note string
@@ -37,7 +39,9 @@ type SampleRatio struct {
 // CheckSampleRatio compares observed counts with the weights by Pearson's
 // chi-square test. With several splits (the phases of an experiment) the
 // statistics are added, and so are the degrees of freedom: given the total of
-// each split, they are independent. A subject in an arm of weight 0 cannot
+// each split, they are independent. Arms that expect fewer than 5 subjects are
+// pooled, and the degrees of freedom count the groups, so that one small arm does
+// not keep the others from being tested. A subject in an arm of weight 0 cannot
 // come about by chance: the p-value is then 0 and there is no statistic.
 //
 // Pearson (1900); Fabijan et al. (2019), Diagnosing sample ratio mismatch in
@@ -54,19 +58,22 @@ func CheckSampleRatio(splits ...Split) (SampleRatio, error) {
 		if sum == 0 {
 			continue
 		}
-		arms := 0
-		for a, want := range expected {
-			if split.Weights[a] == 0 {
-				impossible = impossible || split.Observed[a] > 0
-				continue
-			}
-			arms++
-			result.TooFew = result.TooFew || want < minimumExpected
-			if gap := float64(split.Observed[a]) - want; gap != 0 {
-				statistic += gap / want * gap
+		groups := split.groups(expected)
+		pooled := pool(groups)
+		if pooled[0].expected < minimumExpected || len(pooled) == 1 && len(groups) > 1 {
+			result.TooFew = true
+		} else {
+			groups = pooled
+		}
+		for _, g := range groups {
+			if gap := float64(g.observed) - g.expected; gap != 0 {
+				statistic += gap / g.expected * gap
 			}
 		}
-		result.DegreesOfFreedom += arms - 1
+		result.DegreesOfFreedom += len(groups) - 1
+		for a, w := range split.Weights {
+			impossible = impossible || w == 0 && split.Observed[a] > 0
+		}
 	}
 	switch {
 	case impossible:
@@ -120,6 +127,40 @@ func (s Split) expected() (counts []float64, subjects float64) {
 		counts[a] = subjects * (w / weight)
 	}
 	return counts, subjects
+}
+
+// group is one or more arms of a split.
+type group struct {
+	observed int64
+	expected float64
+}
+
+// groups are the arms with a weight, those that expect fewest first.
+func (s Split) groups(expected []float64) []group {
+	var groups []group
+	for a, w := range s.Weights {
+		if w > 0 {
+			groups = append(groups, group{s.Observed[a], expected[a]})
+		}
+	}
+	slices.SortStableFunc(groups, func(a, b group) int { return cmp.Compare(a.expected, b.expected) })
+	return groups
+}
+
+// pool puts all arms together that expect too few subjects, and as many of the
+// next smallest as it takes to expect enough.
+func pool(arms []group) []group {
+	groups := []group{arms[0]}
+	for _, arm := range arms[1:] {
+		last := &groups[len(groups)-1]
+		if arm.expected >= minimumExpected && last.expected >= minimumExpected {
+			groups = append(groups, arm)
+			continue
+		}
+		last.observed += arm.observed
+		last.expected += arm.expected
+	}
+	return groups
 }
 
 // chiSquareUpperTail is P(X > x) for the chi-square distribution

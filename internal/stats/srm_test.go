@@ -39,6 +39,50 @@ func TestSampleRatioReference(t *testing.T) {
 	}
 }
 
+// TestSampleRatioPooled: R's chisq.test of counts that were pooled by hand, whose
+// arms expect fewer than 5 subjects.
+func TestSampleRatioPooled(t *testing.T) {
+	var file struct {
+		Pooled []struct {
+			Observed          []int64
+			Weights, Expected []float64
+			Statistic, P      float64
+			DF                int
+		}
+	}
+	load(t, "pooled.json", &file)
+	if len(file.Pooled) == 0 {
+		t.Fatal("no cases")
+	}
+	for _, c := range file.Pooled {
+		// An arm of weight 0 is in no pool.
+		got, err := CheckSampleRatio(Split{append(c.Observed, 0), append(c.Weights, 0)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		what := fmt.Sprint(c.Observed, c.Weights)
+		nearOptional(t, what, got.Statistic, &c.Statistic, 1e-9)
+		nearOptional(t, what+" p", got.PValue, &c.P, 1e-9)
+		for a := range c.Expected {
+			near(t, what+" expected", got.Expected[0][a], c.Expected[a], 1e-12)
+		}
+		if got.DegreesOfFreedom != c.DF || got.TooFew {
+			t.Errorf("%s: %d degrees of freedom, want %d; too few is %v", what, got.DegreesOfFreedom, c.DF, got.TooFew)
+		}
+	}
+	for _, split := range []Split{
+		{[]int64{5, 2}, []float64{5, 2}}, {[]int64{5, 2, 2}, []float64{5, 2, 2}},
+		{[]int64{4, 4, 4}, []float64{1, 1, 1}}, {[]int64{600, 3, 0}, []float64{200, 1, 0}}, {[]int64{1}, []float64{1}},
+	} {
+		if got, err := CheckSampleRatio(split); err != nil || !got.TooFew {
+			t.Errorf("%v: %+v, %v; there are no two groups that expect 5", split, got, err)
+		}
+	}
+	if got, err := CheckSampleRatio(Split{[]int64{300, 299, 2, 1}, []float64{100, 100, 1, 0}}); err != nil || *got.PValue != 0 {
+		t.Errorf("beside a pool, subjects of an arm of weight 0: %+v, %v", got, err)
+	}
+}
+
 // TestSampleRatioPhases: sums of scipy's chisquare.
 func TestSampleRatioPhases(t *testing.T) {
 	var file struct {

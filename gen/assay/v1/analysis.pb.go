@@ -34,7 +34,8 @@ const (
 	// A mismatch: p < 0.001. Something loses or adds subjects unevenly, and the
 	// figures cannot be trusted.
 	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_MISMATCH SampleRatioVerdict = 2
-	// Fewer than 5 subjects are expected in some variant; the test says nothing.
+	// There are no two groups of variants in which 5 subjects each are expected; the
+	// test says nothing.
 	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_TOO_FEW SampleRatioVerdict = 3
 )
 
@@ -273,7 +274,11 @@ type SampleRatio struct {
 	Observed map[string]int64 `protobuf:"bytes,1,rep,name=observed,proto3" json:"observed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Expected subjects by variant.
 	Expected map[string]float64 `protobuf:"bytes,2,rep,name=expected,proto3" json:"expected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
-	// The p-value of the chi-square test. Absent without subjects.
+	// The p-value of Pearson's chi-square test. Variants that expect fewer than 5
+	// subjects in a phase are pooled, if need be with the next smallest ones, until
+	// they expect 5 together, and the degrees of freedom count the groups. Rough if
+	// there are no two such groups, where the verdict is TOO_FEW. Absent without
+	// subjects.
 	PValue *float64 `protobuf:"fixed64,3,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// What follows from it.
 	Verdict SampleRatioVerdict `protobuf:"varint,4,opt,name=verdict,proto3,enum=assay.v1.SampleRatioVerdict" json:"verdict,omitempty"`
@@ -373,7 +378,7 @@ type SampleRatioCell struct {
 	Observed map[string]int64 `protobuf:"bytes,3,rep,name=observed,proto3" json:"observed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Expected subjects by variant.
 	Expected map[string]float64 `protobuf:"bytes,4,rep,name=expected,proto3" json:"expected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
-	// The p-value of the chi-square test.
+	// The p-value of the chi-square test, as of the whole.
 	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// The same, corrected over all cells that were tested.
 	AdjustedPValue *float64 `protobuf:"fixed64,6,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
