@@ -13,8 +13,8 @@ type Course struct {
 	Changes []experiment.Deviation
 	// Concluded says that it had been concluded by the moment of the analysis.
 	Concluded bool
-	// EarlyLooks counts the analyses that were made before the planned subjects
-	// had been analysed.
+	// EarlyLooks counts the moments that other analyses had looked at before the
+	// planned subjects had been analysed, or at all if none are planned.
 	EarlyLooks int64
 }
 
@@ -34,6 +34,10 @@ func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
 	if fixed && course.EarlyLooks > 0 {
 		add("LOOKS_BEFORE_HORIZON", "The figures had been looked at %s before the %d planned subjects had been analysed: a fixed horizon is one look, at the planned size.",
 			times(course.EarlyLooks), plan.PlannedSubjects)
+	}
+	if plan.Method == experiment.MethodFixedHorizon && plan.PlannedSubjects == 0 && course.EarlyLooks > 0 {
+		add("REPEATED_LOOKS", "The figures had been looked at %s before, and the plan names no size at which they count: p-values and intervals at a fixed horizon hold for one look.",
+			times(course.EarlyLooks))
 	}
 	if n := a.Analysed(); fixed && float64(n) > tolerated*float64(plan.PlannedSubjects) {
 		add("PLANNED_SUBJECTS_EXCEEDED", "%d subjects were analysed of %d planned: a fixed horizon decides at the planned size.", n, plan.PlannedSubjects)

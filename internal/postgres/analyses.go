@@ -101,12 +101,15 @@ func (db *DB) Analyses(ctx context.Context, experimentID int32, created time.Tim
 	return list, interpret(err)
 }
 
-// EarlyLooks counts the moments that an experiment's analyses looked at before
-// any had as many subjects of the primary metric as planned.
-func (db *DB) EarlyLooks(ctx context.Context, experimentID int32, planned int64) (n int64, err error) {
-	err = db.definitions.QueryRow(ctx, `SELECT count(DISTINCT as_of_time) FROM analyses WHERE experiment_id = $1 AND analysed < $2
-		AND create_time < coalesce((SELECT min(create_time) FROM analyses WHERE experiment_id = $1 AND analysed >= $2), 'infinity')`,
-		experimentID, planned).Scan(&n)
+// EarlyLooks counts the moments, other than that of the present analysis, that an
+// experiment's analyses looked at before any had as many subjects of the primary
+// metric as planned; 0 means that none are planned. One without subjects has not
+// looked at anything.
+func (db *DB) EarlyLooks(ctx context.Context, experimentID int32, planned int64, present time.Time) (n int64, err error) {
+	err = db.definitions.QueryRow(ctx, `SELECT count(DISTINCT as_of_time) FROM analyses
+		WHERE experiment_id = $1 AND as_of_time <> $3 AND analysed > 0 AND ($2 = 0 OR analysed < $2 AND create_time <
+			coalesce((SELECT min(create_time) FROM analyses WHERE experiment_id = $1 AND analysed >= $2), 'infinity'))`,
+		experimentID, planned, present).Scan(&n)
 	return n, interpret(err)
 }
 

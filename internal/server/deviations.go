@@ -20,7 +20,7 @@ func (s *analysisService) course(ctx context.Context, e *experiment.Experiment, 
 		Changes:   experiment.Deviations(phases, begun),
 		Concluded: !e.ConcludeTime.IsZero() && !e.ConcludeTime.After(asOf),
 	}
-	course.EarlyLooks, err = s.DB.EarlyLooks(ctx, e.ID, e.Current.Definition.Plan.PlannedSubjects)
+	course.EarlyLooks, err = s.DB.EarlyLooks(ctx, e.ID, e.Current.Definition.Plan.PlannedSubjects, asOf)
 	return course, err
 }
 

@@ -51,6 +51,7 @@ func TestDeviations(t *testing.T) {
 			t.Errorf("deviations (-want +got):\n%s", diff)
 		}
 	}
+	step(request) // Of nobody, which is no look.
 	a.exposeHalves(t, "plain", "early", 20)
 	step(request)
 	early := `{"experiment":"plain","as_of_time":"` + time.Now().UTC().Format(time.RFC3339Nano) + `"}`
@@ -79,6 +80,36 @@ func TestDeviations(t *testing.T) {
 	if diff := cmp.Diff(wantEarly, a.deviations(t, early)); diff != "" {
 		t.Errorf("the earlier analysis has changed (-want +got):\n%s", diff)
 	}
+}
+
+// TestRepeatedLooks: at a fixed horizon without a size one look counts, and every
+// later one says so. Another view of the same moment is no other look.
+func TestRepeatedLooks(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	a.do(t, "MetricService/CreateMetric", revenue)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"assignment":"ASSIGNMENT_EXTERNAL","plan":{"method":"METHOD_FIXED_HORIZON"}`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	const says = "The figures had been looked at %s before, and the plan names no size at which they count: p-values and intervals at a fixed horizon hold for one look."
+	step := func(times, request string) {
+		t.Helper()
+		want := map[string]string{"REPEATED_LOOKS": fmt.Sprintf(says, times)}
+		got := a.deviations(t, request)
+		if delete(got, "METRIC_NOT_PLANNED"); times == "" {
+			delete(want, "REPEATED_LOOKS")
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("deviations (-want +got):\n%s", diff)
+		}
+	}
+	step("", `{"experiment":"plain"}`)
+	a.exposeHalves(t, "plain", "all", 40)
+	first := `{"experiment":"plain","as_of_time":"` + time.Now().UTC().Format(time.RFC3339Nano) + `"}`
+	step("", first)
+	step("", with(first, `"metrics":["revenue"]`))
+	step("once", `{"experiment":"plain"}`)
+	step("2 times", `{"experiment":"plain"}`)
+	step("", first)
 }
 
 // An experiment that was concluded early ended early from then on only.

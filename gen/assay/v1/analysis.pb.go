@@ -1491,9 +1491,11 @@ type Deviation struct {
 	// What began a new phase: WEIGHTS_CHANGED, VARIANTS_CHANGED, RESHUFFLED,
 	// ELIGIBILITY_CHANGED, TRAFFIC_LOWERED, HOLDOUT_ADDED.
 	//
-	// FIXED_HORIZON only: LOOKS_BEFORE_HORIZON, analyses were stored before the
-	// planned subjects had been analysed; PLANNED_SUBJECTS_EXCEEDED, by more than a
-	// tenth.
+	// FIXED_HORIZON only: LOOKS_BEFORE_HORIZON, analyses of other moments were stored
+	// before the planned subjects had been analysed; PLANNED_SUBJECTS_EXCEEDED, by
+	// more than a tenth; REPEATED_LOOKS, no subjects are planned, and analyses of
+	// other moments were stored before this one: its p-values and intervals hold for
+	// one look. An analysis without subjects of the primary metric is no look.
 	//
 	// ENDED_EARLY: it was concluded with fewer subjects than planned, while the
 	// verdict is to keep running. OVERRIDES: pinned subjects were left out.
