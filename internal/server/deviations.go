@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
@@ -16,6 +17,7 @@ func (s *analysisService) course(ctx context.Context, e *experiment.Experiment, 
 	if err != nil {
 		return metric.Course{}, err
 	}
+	begun = slices.DeleteFunc(begun, func(r experiment.Revision) bool { return r.CreateTime.After(asOf) })
 	course := metric.Course{
 		Changes:   experiment.Deviations(phases, begun),
 		Concluded: !e.ConcludeTime.IsZero() && !e.ConcludeTime.After(asOf),

@@ -80,6 +80,10 @@ func TestDeviations(t *testing.T) {
 	if diff := cmp.Diff(wantEarly, a.deviations(t, early)); diff != "" {
 		t.Errorf("the earlier analysis has changed (-want +got):\n%s", diff)
 	}
+	wantEarly["METRIC_NOT_PLANNED"] = want["METRIC_NOT_PLANNED"]
+	if diff := cmp.Diff(wantEarly, a.deviations(t, with(early, `"metrics":["revenue"]`))); diff != "" {
+		t.Errorf("an analysis of the earlier moment knows what happened later (-want +got):\n%s", diff)
+	}
 }
 
 // TestRepeatedLooks: at a fixed horizon without a size one look counts, and every
