@@ -18,7 +18,7 @@ type Analysis struct {
 	Revision     int32 // 0 for a holdout.
 	AsOfTime     time.Time
 	CreateTime   time.Time // To the microsecond.
-	RequestHash  []byte    // Of the request with its resolved moment.
+	RequestHash  []byte    // Of the request with its resolved moment, or of its id.
 	Result       []byte
 	Moments      []byte // JSON.
 	Analysed     int64  // How many subjects of the primary metric; set to save it.

@@ -30,7 +30,7 @@ func (s *analysisService) AnalyzeExperiment(ctx context.Context, req *assayv1.An
 	if err != nil {
 		return nil, err
 	}
-	stored, err := s.storedOr(ctx, req, e.ID, func(asOf time.Time) (*postgres.Analysis, error) {
+	stored, err := s.storedOr(ctx, req, req.RequestId, e.ID, func(asOf time.Time) (*postgres.Analysis, error) {
 		return s.analyze(ctx, e, req, asOf)
 	})
 	if err != nil {
@@ -55,20 +55,23 @@ type analysisRequest interface {
 }
 
 // storedOr returns the analysis that is stored for a request about an experiment
-// or a holdout. If there is none it stores what compute returns for the
-// request's moment.
-func (s *analysisService) storedOr(ctx context.Context, req analysisRequest, id int32, compute func(asOf time.Time) (*postgres.Analysis, error)) (*postgres.Analysis, error) {
-	asOf, err := s.asOf(ctx, req.GetAsOfTime())
+// or a holdout, or for its id if it has one. If there is none it stores what
+// compute returns for the request's moment.
+func (s *analysisService) storedOr(ctx context.Context, req analysisRequest, requestID string, id int32, compute func(asOf time.Time) (*postgres.Analysis, error)) (*postgres.Analysis, error) {
+	asOf, err := s.moment(ctx, req.GetAsOfTime())
 	if err != nil {
 		return nil, err
 	}
-	hash, err := requestHash(req, asOf)
+	hash, err := requestHash(req, requestID, asOf)
 	if err != nil {
 		return nil, err
 	}
 	stored, err := s.DB.FindAnalysis(ctx, id, hash)
 	if err != nil || stored != nil {
 		return stored, err
+	}
+	if err := s.DB.Settle(ctx, asOf); err != nil {
+		return nil, err
 	}
 	computed, err := compute(asOf)
 	if errors.Is(err, experiment.ErrPrecondition) {
@@ -87,6 +90,16 @@ func (s *analysisService) storedOr(ctx context.Context, req analysisRequest, id 
 // asOf returns the moment of an analysis, at which nothing can change any more:
 // one just past waits for the writes that began before it.
 func (s *analysisService) asOf(ctx context.Context, asked *timestamppb.Timestamp) (time.Time, error) {
+	asOf, err := s.moment(ctx, asked)
+	if err != nil {
+		return asOf, err
+	}
+	return asOf, s.DB.Settle(ctx, asOf)
+}
+
+// moment returns the moment that is asked for, which writes may still change, or
+// one which they cannot.
+func (s *analysisService) moment(ctx context.Context, asked *timestamppb.Timestamp) (time.Time, error) {
 	if asked == nil {
 		safe, err := s.DB.SafeTime(ctx)
 		return safe.Truncate(time.Microsecond), err
@@ -101,15 +114,19 @@ func (s *analysisService) asOf(ctx context.Context, asked *timestamppb.Timestamp
 	if asOf.After(s.Now()) {
 		return time.Time{}, experiment.Invalid("as_of_time", "is in the future")
 	}
-	return asOf, s.DB.Settle(ctx, asOf)
+	return asOf, nil
 }
 
-// requestHash identifies what was asked for: the request at its resolved
-// moment.
-func requestHash(req analysisRequest, asOf time.Time) ([]byte, error) {
+// requestHash identifies what was asked for: by the request's own id if it has
+// one, else the request at its resolved moment.
+func requestHash(req analysisRequest, requestID string, asOf time.Time) ([]byte, error) {
 	resolved := proto.Clone(req)
-	m := resolved.ProtoReflect()
-	m.Set(m.Descriptor().Fields().ByName("as_of_time"), protoreflect.ValueOf(timestamppb.New(asOf).ProtoReflect()))
+	if requestID != "" {
+		resolved = &assayv1.AnalyzeExperimentRequest{RequestId: requestID} // Which no request is, as it has no experiment.
+	} else {
+		m := resolved.ProtoReflect()
+		m.Set(m.Descriptor().Fields().ByName("as_of_time"), protoreflect.ValueOf(timestamppb.New(asOf).ProtoReflect()))
+	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(resolved)
 	if err != nil {
 		return nil, err

@@ -265,6 +265,41 @@ func TestWritesUnderWay(t *testing.T) {
 	}
 }
 
+// TestStoredWhileWritesAreUnderWay: an analysis that is stored is answered at once,
+// whatever is being written.
+func TestStoredWhileWritesAreUnderWay(t *testing.T) {
+	a, address := newAPIAt(t)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	a.live(t, "plain", "running")
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`BEGIN`)
+	at := &assayv1.AnalyzeExperimentRequest{Experiment: "plain", AsOfTime: timestamppb.Now()}
+	first, err := a.analysis.AnalyzeExperiment(t.Context(), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(`SET application_name = 'assay-record'`) // Now the transaction counts as one that writes.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if again, err := a.analysis.AnalyzeExperiment(ctx, at); err != nil || !proto.Equal(first, again) {
+		t.Errorf("%v, %v; want %v", again, err, first)
+	}
+	at.Metrics = []string{"purchase_rate"}
+	if got, err := a.analysis.AnalyzeExperiment(ctx, at); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("another request was answered: %v, %v", got, err)
+	}
+}
+
 // TestHugeValues records values at the edge of what is accepted: whatever is
 // recorded is answered, without NaN or infinity.
 func TestHugeValues(t *testing.T) {

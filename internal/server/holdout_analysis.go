@@ -24,7 +24,7 @@ func (s *analysisService) AnalyzeHoldout(ctx context.Context, req *assayv1.Analy
 	if h.StartTime.After(s.Now()) {
 		return nil, experiment.Errorf(experiment.ErrPrecondition, "HOLDOUT_NOT_STARTED", "the holdout %q has not started", req.Holdout)
 	}
-	stored, err := s.storedOr(ctx, req, h.ID, func(asOf time.Time) (*postgres.Analysis, error) {
+	stored, err := s.storedOr(ctx, req, "", h.ID, func(asOf time.Time) (*postgres.Analysis, error) {
 		return s.analyzeHoldout(ctx, h, req, asOf)
 	})
 	if err != nil {

@@ -202,6 +202,48 @@ func TestLooksAtOnce(t *testing.T) {
 	}
 }
 
+// TestLookSentAgain: a request that is sent again under its id takes no second
+// look, whatever was recorded meanwhile, also if both are answered at once.
+func TestLookSentAgain(t *testing.T) {
+	a := newAPI(t)
+	a.startSequential(t)
+	a.arrive(t, "plain", "first", 300, map[string]float64{"a": 0.5, "b": 0.5})
+	const take = `,"take_look":true,"request_id":"monday"`
+	first := a.analyzed(t, take)
+	a.checkLook(t, first, 0.3)
+	a.arrive(t, "plain", "second", 300, map[string]float64{"a": 0.5, "b": 0.5})
+	for _, request := range []string{take, `,"request_id":"monday"`, take + `,"as_of_time":"` + timeText(timestamppb.Now()) + `"`} {
+		if again := a.analyzed(t, request); !proto.Equal(first, again) {
+			t.Errorf("%s: %v", request, cmp.Diff(first, again, protocmp.Transform()))
+		}
+	}
+	ids := make([]string, 4)
+	var callers sync.WaitGroup
+	for i := range ids {
+		callers.Go(func() {
+			got, err := a.analysis.AnalyzeExperiment(context.Background(), &assayv1.AnalyzeExperimentRequest{Experiment: "plain", TakeLook: true, RequestId: "tuesday"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ids[i] = got.AnalysisId
+		})
+	}
+	callers.Wait()
+	if ids[0] == first.AnalysisId || ids[0] != ids[1] || ids[0] != ids[2] || ids[0] != ids[3] {
+		t.Errorf("requests with one id have the analyses %v", ids)
+	}
+	if got := a.analyzed(t, ""); len(got.Looks) != 2 {
+		t.Errorf("looks %v", got.Looks)
+	}
+	// The id is the experiment's.
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"key":"other"`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"other"}`)
+	if got := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"other","request_id":"monday"}`); got.Experiment != "other" {
+		t.Errorf("an analysis of %q", got.Experiment)
+	}
+}
+
 // TestNoLooks refuses looks where there are none.
 func TestNoLooks(t *testing.T) {
 	a := newAPI(t)

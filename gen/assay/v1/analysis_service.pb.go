@@ -46,7 +46,14 @@ type AnalyzeExperimentRequest struct {
 	// have not grown by a thousandth since the previous one, or if `as_of_time` is
 	// before that of the previous one. ABORTED if somebody else takes a look at
 	// the same time.
-	TakeLook      bool `protobuf:"varint,5,opt,name=take_look,json=takeLook,proto3" json:"take_look,omitempty"`
+	//
+	// Without `as_of_time` it should carry a `request_id`: else a request that is
+	// sent again, as its answer was lost, may take a second look.
+	TakeLook bool `protobuf:"varint,5,opt,name=take_look,json=takeLook,proto3" json:"take_look,omitempty"`
+	// The caller's identifier of this request, at most 64 bytes. The same identifier
+	// again, for the same experiment, returns the analysis that the first request
+	// made, whatever else is asked for.
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,6 +121,13 @@ func (x *AnalyzeExperimentRequest) GetTakeLook() bool {
 		return x.TakeLook
 	}
 	return false
+}
+
+func (x *AnalyzeExperimentRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // AnalyzeExperimentResponse is an analysis.
@@ -2294,7 +2308,7 @@ var File_assay_v1_analysis_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fassay/v1/analysis_service.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n" +
+	"\x1fassay/v1/analysis_service.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n" +
 	"\x18AnalyzeExperimentRequest\x12>\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
@@ -2304,7 +2318,9 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\ametrics\x18\x03 \x03(\tB'\xbaH$\x92\x01!\x10d\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\ametrics\x128\n" +
 	"\n" +
 	"as_of_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12\x1b\n" +
-	"\ttake_look\x18\x05 \x01(\bR\btakeLook\"\xd1\x05\n" +
+	"\ttake_look\x18\x05 \x01(\bR\btakeLook\x12&\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\trequestId\"\xd1\x05\n" +
 	"\x19AnalyzeExperimentResponse\x12\x1f\n" +
 	"\vanalysis_id\x18\x01 \x01(\tR\n" +
 	"analysisId\x12\x1e\n" +

@@ -42,10 +42,12 @@ type AnalysisServiceClient interface {
 	// AnalyzeExperiment compares the variants of an experiment on its metrics,
 	// from what was recorded up to a moment, and stores the result.
 	//
-	// The same request with the same explicit `as_of_time` returns the stored
-	// result. NOT_FOUND for an unknown experiment or metric, INVALID_ARGUMENT
-	// for a segment that is not kept with exposures or an `as_of_time` in the
-	// future, FAILED_PRECONDITION for a draft.
+	// The same request with the same explicit `as_of_time`, or the same `request_id`,
+	// returns the stored result. NOT_FOUND for an unknown experiment or metric,
+	// INVALID_ARGUMENT for a segment that is not kept with exposures or an
+	// `as_of_time` in the future, FAILED_PRECONDITION for a draft, UNAVAILABLE
+	// (WRITES_UNDER_WAY) if events that began to be written before `as_of_time` still
+	// are after 5 seconds.
 	AnalyzeExperiment(ctx context.Context, in *AnalyzeExperimentRequest, opts ...grpc.CallOption) (*AnalyzeExperimentResponse, error)
 	// AnalyzeHoldout compares the subjects that a holdout leaves open with those
 	// that it holds out, on any metrics, and stores the result: the cumulative
@@ -55,7 +57,7 @@ type AnalysisServiceClient interface {
 	// The same request with the same explicit `as_of_time` returns the stored
 	// result. NOT_FOUND for an unknown holdout or metric, INVALID_ARGUMENT for an
 	// `as_of_time` in the future, FAILED_PRECONDITION for a holdout that has not
-	// started.
+	// started, UNAVAILABLE (WRITES_UNDER_WAY) as AnalyzeExperiment.
 	AnalyzeHoldout(ctx context.Context, in *AnalyzeHoldoutRequest, opts ...grpc.CallOption) (*AnalyzeHoldoutResponse, error)
 	// GetAnalysis returns a stored analysis. NOT_FOUND if there is none.
 	GetAnalysis(ctx context.Context, in *GetAnalysisRequest, opts ...grpc.CallOption) (*GetAnalysisResponse, error)
@@ -76,7 +78,8 @@ type AnalysisServiceClient interface {
 	//
 	// It is computed anew with every call, and not stored. NOT_FOUND for an unknown
 	// experiment or metric, INVALID_ARGUMENT for an `as_of_time` in the future or if
-	// no metric is named and none is primary, FAILED_PRECONDITION for a draft.
+	// no metric is named and none is primary, FAILED_PRECONDITION for a draft,
+	// UNAVAILABLE (WRITES_UNDER_WAY) as AnalyzeExperiment.
 	GetTimeline(ctx context.Context, in *GetTimelineRequest, opts ...grpc.CallOption) (*GetTimelineResponse, error)
 	// PlanExperiment answers, for a planned experiment, the one of these that is
 	// left out: the number of subjects, the smallest effect that can be detected,
@@ -194,10 +197,12 @@ type AnalysisServiceServer interface {
 	// AnalyzeExperiment compares the variants of an experiment on its metrics,
 	// from what was recorded up to a moment, and stores the result.
 	//
-	// The same request with the same explicit `as_of_time` returns the stored
-	// result. NOT_FOUND for an unknown experiment or metric, INVALID_ARGUMENT
-	// for a segment that is not kept with exposures or an `as_of_time` in the
-	// future, FAILED_PRECONDITION for a draft.
+	// The same request with the same explicit `as_of_time`, or the same `request_id`,
+	// returns the stored result. NOT_FOUND for an unknown experiment or metric,
+	// INVALID_ARGUMENT for a segment that is not kept with exposures or an
+	// `as_of_time` in the future, FAILED_PRECONDITION for a draft, UNAVAILABLE
+	// (WRITES_UNDER_WAY) if events that began to be written before `as_of_time` still
+	// are after 5 seconds.
 	AnalyzeExperiment(context.Context, *AnalyzeExperimentRequest) (*AnalyzeExperimentResponse, error)
 	// AnalyzeHoldout compares the subjects that a holdout leaves open with those
 	// that it holds out, on any metrics, and stores the result: the cumulative
@@ -207,7 +212,7 @@ type AnalysisServiceServer interface {
 	// The same request with the same explicit `as_of_time` returns the stored
 	// result. NOT_FOUND for an unknown holdout or metric, INVALID_ARGUMENT for an
 	// `as_of_time` in the future, FAILED_PRECONDITION for a holdout that has not
-	// started.
+	// started, UNAVAILABLE (WRITES_UNDER_WAY) as AnalyzeExperiment.
 	AnalyzeHoldout(context.Context, *AnalyzeHoldoutRequest) (*AnalyzeHoldoutResponse, error)
 	// GetAnalysis returns a stored analysis. NOT_FOUND if there is none.
 	GetAnalysis(context.Context, *GetAnalysisRequest) (*GetAnalysisResponse, error)
@@ -228,7 +233,8 @@ type AnalysisServiceServer interface {
 	//
 	// It is computed anew with every call, and not stored. NOT_FOUND for an unknown
 	// experiment or metric, INVALID_ARGUMENT for an `as_of_time` in the future or if
-	// no metric is named and none is primary, FAILED_PRECONDITION for a draft.
+	// no metric is named and none is primary, FAILED_PRECONDITION for a draft,
+	// UNAVAILABLE (WRITES_UNDER_WAY) as AnalyzeExperiment.
 	GetTimeline(context.Context, *GetTimelineRequest) (*GetTimelineResponse, error)
 	// PlanExperiment answers, for a planned experiment, the one of these that is
 	// left out: the number of subjects, the smallest effect that can be detected,
