@@ -10,10 +10,12 @@ import (
 type Basis struct {
 	Verdict     Verdict
 	SampleRatio SampleRatioVerdict
-	Results     []Result  // Of them the roles and the comparisons count.
-	Direction   Direction // Of the primary metric.
-	Subjects    int64     // That it knew, whatever their windows.
-	Newer       int64     // That were exposed since.
+	// Results are those that judge: of the latest look where the plan has looks, and
+	// none before the first. Of them the roles and the comparisons count.
+	Results   []Result
+	Direction Direction // Of the primary metric.
+	Subjects  int64     // That it knew, whatever their windows.
+	Newer     int64     // That were exposed since.
 }
 
 // stale is the number of subjects that an analysis must at least know for each

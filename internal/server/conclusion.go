@@ -70,10 +70,14 @@ func (s *experimentService) analysisFor(ctx context.Context, e *experiment.Exper
 
 // basis reads from a stored analysis what may speak against a decision.
 func (s *experimentService) basis(ctx context.Context, e *experiment.Experiment, stored *postgres.Analysis, analysis *assayv1.AnalyzeExperimentResponse) (*metric.Basis, error) {
+	judging, err := s.judging(ctx, analysis)
+	if err != nil {
+		return nil, err
+	}
 	basis := &metric.Basis{
 		Verdict:     metric.Verdict{Action: actions.from(analysis.GetVerdict().GetAction()), Variant: analysis.GetVerdict().GetVariant()},
 		SampleRatio: sampleRatioVerdicts.from(analysis.GetSampleRatio().GetVerdict()),
-		Results:     storedResults(analysis),
+		Results:     storedResults(judging),
 	}
 	for _, observed := range analysis.GetSampleRatio().GetObserved() {
 		basis.Subjects += observed
@@ -87,16 +91,36 @@ func (s *experimentService) basis(ctx context.Context, e *experiment.Experiment,
 			basis.Direction = primary.Definition.Direction
 		}
 	}
-	var err error
 	basis.Newer, err = s.DB.ExposedSince(ctx, e.ID, stored.AsOfTime)
 	return basis, err
+}
+
+// judging returns the analysis whose figures judge: under a group-sequential plan
+// that of the latest look, as one between looks judges nothing. It is nil if there
+// was no look.
+func (s *experimentService) judging(ctx context.Context, analysis *assayv1.AnalyzeExperimentResponse) (*assayv1.AnalyzeExperimentResponse, error) {
+	if analysis.GetPlan().GetMethod() != assayv1.Method_METHOD_GROUP_SEQUENTIAL {
+		return analysis, nil
+	}
+	if len(analysis.Looks) == 0 {
+		return nil, nil
+	}
+	latest := analysis.Looks[len(analysis.Looks)-1].AnalysisId
+	if latest == analysis.AnalysisId {
+		return analysis, nil
+	}
+	stored, err := s.analysis(ctx, "analysis_id", latest)
+	if err != nil {
+		return nil, err
+	}
+	return decodeAnalysis(stored)
 }
 
 // storedResults reads back what a stored analysis says of its metrics, as far as
 // decisions and later analyses go by it.
 func storedResults(analysis *assayv1.AnalyzeExperimentResponse) []metric.Result {
 	var results []metric.Result
-	for _, m := range analysis.Metrics {
+	for _, m := range analysis.GetMetrics() {
 		result := metric.Result{Metric: m.Metric, Role: roles.from(m.Role), Objective: objectives.from(m.Objective)}
 		for _, c := range m.Comparisons {
 			result.Comparisons = append(result.Comparisons, metric.Comparison{

@@ -78,6 +78,40 @@ func TestConclusions(t *testing.T) {
 	}
 }
 
+// TestConclusionsBetweenLooks: an analysis between looks judges nothing, so what
+// is said of a variant is what the latest look found.
+func TestConclusionsBetweenLooks(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	const shipB, again = "The verdict was to ship b, and c is shipped.", "The verdict was to keep running: nothing was decided yet."
+	for key, tt := range map[string]struct {
+		rates map[string]float64 // At the first look; nil for none.
+		want  []string           // Of shipping c.
+	}{
+		"two-winners":  {map[string]float64{"a": 0.1, "b": 0.9, "c": 0.5}, []string{shipB}},
+		"one-winner":   {map[string]float64{"a": 0.1, "b": 0.9, "c": 0.1}, []string{shipB, "c was not significantly better on purchase_rate."}},
+		"nothing-yet":  {map[string]float64{"a": 0.1, "b": 0.1, "c": 0.1}, []string{again, "c was not significantly better on purchase_rate."}},
+		"without-look": {nil, []string{again}},
+	} {
+		a.do(t, "ExperimentService/CreateExperiment", newExperiment(fmt.Sprintf(`"key":%q,"variants":[{"key":"a","control":true},{"key":"b"},{"key":"c"}],
+			"plan":{"method":"METHOD_GROUP_SEQUENTIAL","planned_subjects":"1000"}`, key)))
+		a.do(t, "ExperimentService/StartExperiment", fmt.Sprintf(`{"key":%q}`, key))
+		if tt.rates != nil {
+			a.arrive(t, key, key+"-first", 600, tt.rates)
+			a.do(t, "AnalysisService/AnalyzeExperiment", fmt.Sprintf(`{"experiment":%q,"take_look":true}`, key))
+		}
+		a.arrive(t, key, key+"-second", 300, map[string]float64{"a": 0.5, "b": 0.5, "c": 0.5})
+		between := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", fmt.Sprintf(`{"experiment":%q}`, key))
+		got := call[*assayv1.ConcludeExperimentResponse](t, a, concludeExperiment, fmt.Sprintf(`{"key":%q,"shipped_variant":"c"}`, key)).Experiment.Conclusion
+		if got.AnalysisId != between.AnalysisId || got.Verdict != between.Verdict.Action {
+			t.Errorf("%s: rests on %v, want %v", key, got, between.Verdict)
+		}
+		if diff := cmp.Diff(tt.want, got.Objections); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", key, diff)
+		}
+	}
+}
+
 func TestRefusedConclusions(t *testing.T) {
 	a := newAPI(t)
 	a.do(t, "MetricService/CreateMetric", purchaseRate)

@@ -451,8 +451,9 @@ type Conclusion struct {
 	// The variant that it said to ship. Empty unless SHIP.
 	VerdictVariant string `protobuf:"bytes,6,opt,name=verdict_variant,json=verdictVariant,proto3" json:"verdict_variant,omitempty"`
 	// What speaks against the decision, one sentence each: another verdict and the
-	// figures behind it, an analysis since which a tenth as many subjects again were
-	// exposed, or none at all. Empty if it follows the verdict of a recent one.
+	// figures behind it (of a group-sequential plan those of the latest look), an
+	// analysis since which a tenth as many subjects again were exposed, or none at
+	// all. Empty if it follows the verdict of a recent one.
 	Objections    []string `protobuf:"bytes,7,rep,name=objections,proto3" json:"objections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
