@@ -2,9 +2,11 @@ package metric
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
 )
 
 // Baseline is a metric without treatment, as far as a plan needs to know it.
@@ -19,7 +21,15 @@ type Baseline struct {
 	// SubjectsPerDay is the traffic of the experiment that it was taken from, of
 	// all variants; 0 if there is none.
 	SubjectsPerDay float64
+	// Subjects counts the control's subjects whose figures these are; 0 if a caller
+	// brings them.
+	Subjects int64
 }
+
+// fewSubjects is below how many subjects figures are rough: of 100 the standard
+// deviation is known to within 14 % if they are normal, and less well if few of
+// them decide the mean.
+const fewSubjects = 100
 
 // RateBaseline is that of a proportion.
 func RateBaseline(rate float64) Baseline {
@@ -56,14 +66,17 @@ func (s *Study) Baseline(t *Tally) (Baseline, error) {
 		return Baseline{}, err
 	}
 	control := &arms[s.control]
-	if control.StandardError == nil || *control.StandardError == 0 {
-		return Baseline{}, noHistory("The control's subjects have no variance on it.", control.Notes)
+	if control.StandardError == nil {
+		return Baseline{}, noHistory(control.Notes...)
+	}
+	if *control.StandardError == 0 {
+		return Baseline{}, noHistory("The control's subjects have no variance on it.")
 	}
 	b := Baseline{
 		Field: "metric", Value: *control.Mean, Deviation: *control.StandardError * math.Sqrt(float64(control.Subjects)),
 		Proportion: metric.Metric.Definition.Kind == KindProportion,
 		Direction:  metric.Metric.Definition.Direction, Window: metric.Metric.Definition.Window,
-		SubjectsPerDay: t.perDay(),
+		SubjectsPerDay: t.perDay(), Subjects: control.Subjects,
 	}
 	if b.Proportion {
 		b.Deviation = math.Sqrt(b.Value * (1 - b.Value))
@@ -75,7 +88,7 @@ func (s *Study) Baseline(t *Tally) (Baseline, error) {
 	b.Removed = math.Inf(1)
 	for i := range comparisons {
 		if comparisons[i].VarianceReduction == nil {
-			return Baseline{}, noHistory("What the covariates remove cannot be told.", comparisons[i].Notes)
+			return Baseline{}, noHistory(append([]string{"What the covariates remove cannot be told."}, comparisons[i].Notes...)...)
 		}
 		b.Removed = min(b.Removed, *comparisons[i].VarianceReduction)
 	}
@@ -95,10 +108,26 @@ func (t *Tally) perDay() float64 {
 	return float64(subjects) / float64(days)
 }
 
-// noHistory refuses a baseline from recorded subjects; notes say more.
-func noHistory(reason string, notes []string) error {
-	for _, note := range notes {
-		reason += " " + note
-	}
-	return experiment.Errorf(experiment.ErrPrecondition, "NO_HISTORY", "the experiment's history does not give the metric's figures. %s", reason)
+// noHistory refuses a baseline from recorded subjects. The reasons are sentences.
+func noHistory(reasons ...string) error {
+	return experiment.Errorf(experiment.ErrPrecondition, "NO_HISTORY", "the experiment's history does not give the metric's figures. %s", strings.Join(reasons, " "))
 }
+
+// SubjectsIn is how many subjects come in so many days, but for the days in which
+// the last one's window closes.
+func (b *Baseline) SubjectsIn(days int32) (int64, error) {
+	waiting := b.windowDays()
+	subjects := (float64(days) - waiting) * b.SubjectsPerDay
+	switch {
+	case b.SubjectsPerDay == 0:
+		return 0, experiment.Invalid("days", "say nothing without subjects_per_day")
+	case subjects < 1:
+		return 0, experiment.Invalid("days", "must be more: no subject comes in them, less the %.0f days of the metric's window", waiting)
+	case subjects > stats.MaxPlannedSubjects:
+		return 0, experiment.Invalid("days", "must be fewer: more than %d subjects come in them", int64(stats.MaxPlannedSubjects))
+	}
+	return int64(subjects), nil
+}
+
+// windowDays is the metric's window in days, rounded up.
+func (b *Baseline) windowDays() float64 { return math.Ceil(b.Window.Hours() / 24) }

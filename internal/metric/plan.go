@@ -337,7 +337,7 @@ func (p *Planned) days(to *Sizing) {
 	if p.Baseline.SubjectsPerDay == 0 {
 		return
 	}
-	days := math.Ceil(float64(to.Subjects)/p.Baseline.SubjectsPerDay) + math.Ceil(p.Baseline.Window.Hours()/24)
+	days := math.Ceil(float64(to.Subjects)/p.Baseline.SubjectsPerDay) + p.Baseline.windowDays()
 	if days > math.MaxInt32 {
 		to.Notes = append(to.Notes, fmt.Sprintf("It takes more than %d days.", math.MaxInt32))
 		return
@@ -359,6 +359,9 @@ func (p *Planned) notes(to *Sizing) {
 		note("Each of the %d comparisons with the control is planned by itself; the power is that of the variant with the fewest subjects.", treatments)
 	} else if treatments > 1 {
 		note("Each of the %d comparisons with the control is planned at an error rate of %.6g, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.", treatments, (1-p.Plan.ConfidenceLevel)/float64(treatments))
+	}
+	if n := p.Baseline.Subjects; n > 0 && n < fewSubjects {
+		note("The baseline is that of %d control subjects only: its figures are rough, and so is the plan.", n)
 	}
 	switch {
 	case p.Plan.Method == experiment.MethodAlwaysValid && to.Power == 0:

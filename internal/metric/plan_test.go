@@ -4,8 +4,10 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/google/go-cmp/cmp"
@@ -148,6 +150,41 @@ func TestRatioBaseline(t *testing.T) {
 	}
 }
 
+// TestThinBaseline: figures of fewer than 100 subjects are said to be rough, and
+// those that a caller brings are not.
+func TestThinBaseline(t *testing.T) {
+	for subjects, rough := range map[int64]bool{0: false, 99: true, 100: false} {
+		p := planned(RateBaseline(0.1), experiment.ObjectiveDifference)
+		p.Subjects, p.Baseline.Subjects = 1000, subjects
+		got, err := p.Solve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if says := slices.Contains(got.Notes, "The baseline is that of 99 control subjects only: its figures are rough, and so is the plan."); says != rough {
+			t.Errorf("of %d subjects: notes %q", subjects, got.Notes)
+		}
+	}
+}
+
+func TestSubjectsIn(t *testing.T) {
+	for _, tt := range []struct {
+		days     int32
+		perDay   float64
+		window   time.Duration
+		subjects int64 // 0: refused.
+	}{
+		{10, 100, 0, 1000}, {10, 100, 3 * day, 700}, {10, 100, 2*day + time.Hour, 700}, {10, 0.35, 0, 3},
+		{10, 0, 0, 0}, {3, 100, 3 * day, 0}, {3, 100, 4 * day, 0}, {2, 0.4, 0, 0}, {1000, 1e10, 0, 0}, {math.MaxInt32, 1e308, 0, 0},
+	} {
+		b := Baseline{SubjectsPerDay: tt.perDay, Window: tt.window}
+		got, err := b.SubjectsIn(tt.days)
+		var invalid *experiment.InvalidError
+		if got != tt.subjects || (err != nil) != (tt.subjects == 0) || err != nil && !errors.As(err, &invalid) {
+			t.Errorf("%+v: %d subjects, %v", tt, got, err)
+		}
+	}
+}
+
 // TestBaseline: what an analysis says of the control, by subject.
 func TestBaseline(t *testing.T) {
 	orders := Ratio(sum("revenue", "purchase"), sum("orders", "order"))
@@ -165,7 +202,7 @@ func TestBaseline(t *testing.T) {
 	want(t, "value", &got.Value, *analysis.Arms[0].Mean, 0)
 	want(t, "deviation", &got.Deviation, *analysis.Arms[0].StandardError*math.Sqrt(200), 1e-15)
 	want(t, "removed", &got.Removed, min(*analysis.Comparisons[0].VarianceReduction, *analysis.Comparisons[1].VarianceReduction), 0)
-	if got.Proportion || got.Direction != DirectionIncrease || got.Removed < 0.3 {
+	if got.Proportion || got.Direction != DirectionIncrease || got.Removed < 0.3 || got.Subjects != 200 {
 		t.Errorf("baseline %+v", got)
 	}
 
@@ -178,14 +215,26 @@ func TestBaseline(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(Baseline{
-		Field: "metric", Value: 0.25, Deviation: math.Sqrt(0.1875), Proportion: true, Direction: DirectionDecrease, Window: week, SubjectsPerDay: 2.5,
+		Field: "metric", Value: 0.25, Deviation: math.Sqrt(0.1875), Proportion: true, Direction: DirectionDecrease, Window: week, SubjectsPerDay: 2.5, Subjects: 4,
 	}, got); diff != "" {
 		t.Error(diff)
 	}
-	for name, rows := range map[string][]Row{"none": nil, "one": rows[:1], "alike": rows[1:4], "other variants": rows[4:]} {
-		if _, err := s.Baseline(fold(s, rows...)); !errors.Is(err, experiment.ErrPrecondition) {
-			t.Errorf("%s: %v", name, err)
+	const no = "the experiment's history does not give the metric's figures. "
+	for says, rows := range map[string][]Row{
+		no + "The arm has no subjects.": nil, no + "One subject has no variance: no standard error.": rows[:1],
+		no + "The control's subjects have no variance on it.": rows[1:4],
+	} {
+		if _, err := s.Baseline(fold(s, rows...)); !errors.Is(err, experiment.ErrPrecondition) || err.Error() != says {
+			t.Errorf("%v, want %s", err, says)
 		}
+	}
+	if _, err := s.Baseline(fold(s, rows[4:]...)); !errors.Is(err, experiment.ErrPrecondition) {
+		t.Errorf("other variants: %v", err)
+	}
+	s = mustStudy(t, definition("control", "short"), []Use{use("order_value", orders, "")})
+	_, err = s.Baseline(fold(s, row("control", 1, 0), row("control", 2, 0), row("control", 3, 0)))
+	if err == nil || strings.Contains(err.Error(), "no variance") || !strings.Contains(err.Error(), no) || len(err.Error()) < len(no)+10 {
+		t.Errorf("a denominator of 0: %v", err)
 	}
 	s = mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), "", "visits")})
 	if _, err := s.Baseline(fold(s, row("control", 1, 2), row("control", 2, 3), row("control", 3, 3))); !errors.Is(err, experiment.ErrPrecondition) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/metric"
@@ -22,6 +24,7 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 		Power:     req.Power,
 		Looks:     int(req.Looks),
 	}
+	var asOf *timestamppb.Timestamp
 	switch b := req.Baseline.(type) {
 	case *assayv1.PlanExperimentRequest_Proportion:
 		planned.Baseline = metric.RateBaseline(b.Proportion)
@@ -35,7 +38,7 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 			return nil, experiment.Invalid("covariate_correlation", "is known of the covariates that the metric names")
 		}
 		var err error
-		if planned.Baseline, err = s.history(ctx, b.Metric); err != nil {
+		if planned.Baseline, asOf, err = s.history(ctx, b.Metric); err != nil {
 			return nil, err
 		}
 	}
@@ -45,6 +48,15 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 	if req.SubjectsPerDay != nil {
 		planned.Baseline.SubjectsPerDay = *req.SubjectsPerDay
 	}
+	if req.Days != 0 {
+		if req.Subjects != 0 {
+			return nil, experiment.Invalid("days", "cannot be given beside subjects")
+		}
+		var err error
+		if planned.Subjects, err = planned.Baseline.SubjectsIn(req.Days); err != nil {
+			return nil, err
+		}
+	}
 	sizing, err := planned.Solve()
 	if err != nil {
 		return nil, err
@@ -53,16 +65,16 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 		Subjects: sizing.Subjects, SubjectsByVariant: sizing.SubjectsByVariant,
 		AbsoluteEffect: sizing.Effect, RelativeEffect: sizing.RelativeEffect, Power: sizing.Power, Days: sizing.Days,
 		Baseline: planned.Baseline.Value, StandardDeviation: sizing.Deviation, Inflation: sizing.Inflation, ExpectedSubjects: sizing.Expected,
-		Notes: sizing.Notes,
+		Notes: sizing.Notes, BaselineSubjects: planned.Baseline.Subjects, BaselineAsOfTime: asOf,
 	}, nil
 }
 
-// history returns a metric's figures from the control of an experiment, and the
-// experiment's traffic.
-func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBaseline) (b metric.Baseline, err error) {
+// history returns a metric's figures from the control of an experiment, with the
+// experiment's traffic, and as of when they are.
+func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBaseline) (b metric.Baseline, at *timestamppb.Timestamp, err error) {
 	e, err := s.started(ctx, from.Experiment)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	def := &e.Current.Definition
 	var bad experiment.InvalidError
@@ -72,24 +84,25 @@ func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBasel
 		}
 	}
 	if err := bad.Err(); err != nil {
-		return b, err
+		return b, nil, err
 	}
 	uses, err := s.currentUses(ctx, []string{from.Metric})
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	uses[0].Covariates = from.Covariates
 	study, err := metric.NewStudy(def, def.Variants, uses, nil)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	asOf, err := s.asOf(ctx, nil)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	tally, _, err := s.tally(ctx, e.ID, study, asOf)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
-	return study.Baseline(tally)
+	b, err = study.Baseline(tally)
+	return b, timestamppb.New(asOf), err
 }

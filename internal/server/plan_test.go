@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -168,6 +169,18 @@ func TestPlanFromHistory(t *testing.T) {
 			t.Errorf("%q: %d days, want %d", covariates, got.GetDays(), want)
 		}
 	}
+	got := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, fmt.Sprintf(request, ""))
+	if age := time.Since(got.BaselineAsOfTime.AsTime()); got.BaselineSubjects != control.Subjects || age < 0 || age > time.Hour || len(got.Notes) != 0 {
+		t.Errorf("the figures come from %d subjects as of %v, want %d; notes %q", got.BaselineSubjects, got.BaselineAsOfTime, control.Subjects, got.Notes)
+	}
+	// As many days as that needs have its power, or with the rest of the last day
+	// more; one day less does not.
+	days := func(days int32) *assayv1.PlanExperimentResponse {
+		return call[*assayv1.PlanExperimentResponse](t, a, planExperiment, with(fmt.Sprintf(request, ""), fmt.Sprintf(`"power":null,"days":%d`, days)))
+	}
+	if in, less := days(got.GetDays()), days(got.GetDays()-1); in.Subjects != 600*int64(got.GetDays()-14) || in.Power < 0.9 || less.Power >= 0.9 || in.GetDays() != got.GetDays() {
+		t.Errorf("%d days: %v, and a day less: %v", got.GetDays(), in, less)
+	}
 	slow := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, with(fmt.Sprintf(request, ""), `"subjects_per_day":0.5`))
 	if want := int32(2*slow.Subjects + 14); slow.GetDays() != want {
 		t.Errorf("%d days, want %d", slow.GetDays(), want)
@@ -270,6 +283,11 @@ func TestInvalidPlans(t *testing.T) {
 		invalid("three to answer", `"power":null,"minimum_effect":null`, "only one of", "minimum_effect", "power", "subjects"),
 		invalid("non-inferiority with nothing to answer", mean+`"objective":"OBJECTIVE_NON_INFERIORITY","margin":{"absolute":1},"subjects":"9"`, "subjects and power", "power", "subjects"),
 		invalid("non-inferiority with two to answer", mean+`"objective":"OBJECTIVE_NON_INFERIORITY","margin":{"absolute":1},"power":null`, "subjects and power", "power", "subjects"),
+		invalid("days and subjects", `"power":null,"subjects":"100","days":10,"subjects_per_day":10`, "beside subjects", "days"),
+		invalid("days without traffic", `"power":null,"days":10`, "subjects_per_day", "days"),
+		invalid("days without subjects", `"power":null,"days":1,"subjects_per_day":0.9`, "no subject comes", "days"),
+		invalid("fewer days than none", `"power":null,"days":-1,"subjects_per_day":10`, "", "days"),
+		invalid("days with nothing to answer", `"days":10,"subjects_per_day":10`, "must be left out", "minimum_effect", "power", "subjects"),
 		invalid("no baseline", `"proportion":null`, "", "baseline"),
 		invalid("no rate", `"proportion":1`, "", "proportion"),
 		invalid("power of the error rate", `"power":0.05`, "exceed the error rate of 0.05", "power"),

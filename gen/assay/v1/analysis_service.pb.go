@@ -1722,7 +1722,7 @@ func (x *TimelinePoint) GetWithheld() bool {
 }
 
 // PlanExperimentRequest describes a planned experiment. Exactly one of
-// `subjects`, `minimum_effect` and `power` is left out, and answered.
+// `subjects` (or `days`), `minimum_effect` and `power` is left out, and answered.
 //
 // Each variant is planned at its exact part of the subjects. The treatments are
 // taken to vary as the control does, but for proportions, where each rate says
@@ -1762,7 +1762,7 @@ type PlanExperimentRequest struct {
 	// variance by its square. 0 to below 1. Default 0. Refused beside
 	// `metric.covariates`.
 	CovariateCorrelation float64 `protobuf:"fixed64,9,opt,name=covariate_correlation,json=covariateCorrelation,proto3" json:"covariate_correlation,omitempty"`
-	// Subjects of all variants. 0: to be answered.
+	// Subjects of all variants. 0: to be answered, or given by `days`.
 	Subjects int64 `protobuf:"varint,10,opt,name=subjects,proto3" json:"subjects,omitempty"`
 	// The effect to detect, greater than 0: better or worse, and for SUPERIORITY
 	// better. Of a proportion it is taken towards a rate of one half, which takes
@@ -1779,7 +1779,13 @@ type PlanExperimentRequest struct {
 	SubjectsPerDay *float64 `protobuf:"fixed64,13,opt,name=subjects_per_day,json=subjectsPerDay,proto3,oneof" json:"subjects_per_day,omitempty"`
 	// Of GROUP_SEQUENTIAL, and refused for others: how many equally spaced looks. 0
 	// means 5.
-	Looks         int32 `protobuf:"varint,14,opt,name=looks,proto3" json:"looks,omitempty"`
+	Looks int32 `protobuf:"varint,14,opt,name=looks,proto3" json:"looks,omitempty"`
+	// In place of `subjects`: how many days there are. The subjects are those who
+	// come in them, rounded down, at `subjects_per_day` or the traffic of the metric's
+	// experiment, but for the days, rounded up, in which the last one's window closes
+	// where a metric has one. INVALID_ARGUMENT beside `subjects`, if the traffic is
+	// unknown, or if nobody comes in time. 0: not given.
+	Days          int32 `protobuf:"varint,15,opt,name=days,proto3" json:"days,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1923,6 +1929,13 @@ func (x *PlanExperimentRequest) GetSubjectsPerDay() float64 {
 func (x *PlanExperimentRequest) GetLooks() int32 {
 	if x != nil {
 		return x.Looks
+	}
+	return 0
+}
+
+func (x *PlanExperimentRequest) GetDays() int32 {
+	if x != nil {
+		return x.Days
 	}
 	return 0
 }
@@ -2192,9 +2205,16 @@ type PlanExperimentResponse struct {
 	// end early. Absent for EQUIVALENCE, which is planned for the last look.
 	ExpectedSubjects *float64 `protobuf:"fixed64,10,opt,name=expected_subjects,json=expectedSubjects,proto3,oneof" json:"expected_subjects,omitempty"`
 	// What to know of it.
-	Notes         []string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Notes []string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty"`
+	// How many control subjects the baseline's figures come from, if they come from a
+	// metric's history: those that count for the metric, whose windows have closed.
+	// Below 100 a note says that they are rough. 0 if the caller brought the figures.
+	BaselineSubjects int64 `protobuf:"varint,12,opt,name=baseline_subjects,json=baselineSubjects,proto3" json:"baseline_subjects,omitempty"`
+	// Up to when what was recorded counts in them. Absent if the caller brought the
+	// figures.
+	BaselineAsOfTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=baseline_as_of_time,json=baselineAsOfTime,proto3" json:"baseline_as_of_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *PlanExperimentResponse) Reset() {
@@ -2300,6 +2320,20 @@ func (x *PlanExperimentResponse) GetExpectedSubjects() float64 {
 func (x *PlanExperimentResponse) GetNotes() []string {
 	if x != nil {
 		return x.Notes
+	}
+	return nil
+}
+
+func (x *PlanExperimentResponse) GetBaselineSubjects() int64 {
+	if x != nil {
+		return x.BaselineSubjects
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetBaselineAsOfTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BaselineAsOfTime
 	}
 	return nil
 }
@@ -2486,7 +2520,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\x04days\x18\x03 \x01(\x05R\x04days\x12'\n" +
 	"\x04arms\x18\x04 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
 	"\vcomparisons\x18\x05 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x12\x1a\n" +
-	"\bwithheld\x18\x06 \x01(\bR\bwithheld\"\xa4\x06\n" +
+	"\bwithheld\x18\x06 \x01(\bR\bwithheld\"\xc1\x06\n" +
 	"\x15PlanExperimentRequest\x129\n" +
 	"\n" +
 	"proportion\x18\x01 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\n" +
@@ -2504,7 +2538,8 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\x0eminimum_effect\x18\v \x01(\v2\x13.assay.v1.MagnitudeR\rminimumEffect\x122\n" +
 	"\x05power\x18\f \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x05power\x88\x01\x01\x12?\n" +
 	"\x10subjects_per_day\x18\r \x01(\x01B\x10\xbaH\r\x12\v@\x01!\x00\x00\x00\x00\x00\x00\x00\x00H\x02R\x0esubjectsPerDay\x88\x01\x01\x12\x1f\n" +
-	"\x05looks\x18\x0e \x01(\x05B\t\xbaH\x06\x1a\x04\x182(\x00R\x05looksB\x11\n" +
+	"\x05looks\x18\x0e \x01(\x05B\t\xbaH\x06\x1a\x04\x182(\x00R\x05looks\x12\x1b\n" +
+	"\x04days\x18\x0f \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\x04daysB\x11\n" +
 	"\bbaseline\x12\x05\xbaH\x02\b\x01B\b\n" +
 	"\x06_powerB\x13\n" +
 	"\x11_subjects_per_day\"l\n" +
@@ -2527,7 +2562,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
 	"covariates\x18\x03 \x03(\tB\n" +
 	"\xbaH\a\x92\x01\x04\x10\x10\x18\x01R\n" +
-	"covariates\"\xe1\x03\n" +
+	"covariates\"\xd9\x04\n" +
 	"\x16PlanExperimentResponse\x12\x1a\n" +
 	"\bsubjects\x18\x01 \x01(\x03R\bsubjects\x12.\n" +
 	"\x13subjects_by_variant\x18\x02 \x03(\x03R\x11subjectsByVariant\x12'\n" +
@@ -2540,7 +2575,9 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\tinflation\x18\t \x01(\x01H\x02R\tinflation\x88\x01\x01\x120\n" +
 	"\x11expected_subjects\x18\n" +
 	" \x01(\x01H\x03R\x10expectedSubjects\x88\x01\x01\x12\x14\n" +
-	"\x05notes\x18\v \x03(\tR\x05notesB\x12\n" +
+	"\x05notes\x18\v \x03(\tR\x05notes\x12+\n" +
+	"\x11baseline_subjects\x18\f \x01(\x03R\x10baselineSubjects\x12I\n" +
+	"\x13baseline_as_of_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x10baselineAsOfTimeB\x12\n" +
 	"\x10_relative_effectB\a\n" +
 	"\x05_daysB\f\n" +
 	"\n" +
@@ -2660,27 +2697,28 @@ var file_assay_v1_analysis_service_proto_depIdxs = []int32{
 	38, // 45: assay.v1.PlanExperimentRequest.objective:type_name -> assay.v1.Objective
 	39, // 46: assay.v1.PlanExperimentRequest.margin:type_name -> assay.v1.Magnitude
 	39, // 47: assay.v1.PlanExperimentRequest.minimum_effect:type_name -> assay.v1.Magnitude
-	0,  // 48: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
-	2,  // 49: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
-	4,  // 50: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
-	6,  // 51: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
-	13, // 52: assay.v1.AnalysisService.CompareAnalyses:input_type -> assay.v1.CompareAnalysesRequest
-	16, // 53: assay.v1.AnalysisService.GetTimeline:input_type -> assay.v1.GetTimelineRequest
-	19, // 54: assay.v1.AnalysisService.PlanExperiment:input_type -> assay.v1.PlanExperimentRequest
-	9,  // 55: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
-	1,  // 56: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
-	3,  // 57: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
-	5,  // 58: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
-	7,  // 59: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
-	14, // 60: assay.v1.AnalysisService.CompareAnalyses:output_type -> assay.v1.CompareAnalysesResponse
-	17, // 61: assay.v1.AnalysisService.GetTimeline:output_type -> assay.v1.GetTimelineResponse
-	23, // 62: assay.v1.AnalysisService.PlanExperiment:output_type -> assay.v1.PlanExperimentResponse
-	12, // 63: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
-	56, // [56:64] is the sub-list for method output_type
-	48, // [48:56] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	24, // 48: assay.v1.PlanExperimentResponse.baseline_as_of_time:type_name -> google.protobuf.Timestamp
+	0,  // 49: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
+	2,  // 50: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
+	4,  // 51: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
+	6,  // 52: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
+	13, // 53: assay.v1.AnalysisService.CompareAnalyses:input_type -> assay.v1.CompareAnalysesRequest
+	16, // 54: assay.v1.AnalysisService.GetTimeline:input_type -> assay.v1.GetTimelineRequest
+	19, // 55: assay.v1.AnalysisService.PlanExperiment:input_type -> assay.v1.PlanExperimentRequest
+	9,  // 56: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
+	1,  // 57: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
+	3,  // 58: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
+	5,  // 59: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
+	7,  // 60: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
+	14, // 61: assay.v1.AnalysisService.CompareAnalyses:output_type -> assay.v1.CompareAnalysesResponse
+	17, // 62: assay.v1.AnalysisService.GetTimeline:output_type -> assay.v1.GetTimelineResponse
+	23, // 63: assay.v1.AnalysisService.PlanExperiment:output_type -> assay.v1.PlanExperimentResponse
+	12, // 64: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
+	57, // [57:65] is the sub-list for method output_type
+	49, // [49:57] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_service_proto_init() }
