@@ -71,6 +71,25 @@ func (s *Study) Spent(l *Look) float64 {
 	return spendings[plan.Spending].Spent(1-plan.ConfidenceLevel, s.Information(l), stats.TwoSided)
 }
 
+// Boundaries are those of the primary metric's statistic at each of the looks, in
+// order, without regard to degrees of freedom; nil at a look at which no result
+// could be significant.
+func (s *Study) Boundaries(looks []Look) ([]*float64, error) {
+	boundaries := make([]*float64, len(looks))
+	for i := range looks {
+		alternative, _ := s.metrics[0].question()
+		test, err := test(&s.definition.Plan, s.pairShare(), alternative)
+		if err != nil {
+			return nil, err
+		}
+		if test.Schedule, err = stats.NewSchedule(spendings[s.definition.Plan.Spending], s.looksOf(s.metrics[0].Metric.Key, looks[:i+1])); err != nil {
+			return nil, fmt.Errorf("look %d: %w", looks[i].Number, err)
+		}
+		boundaries[i] = test.Boundary()
+	}
+	return boundaries, nil
+}
+
 // schedule prepares the study for the look that an analysis of the tally takes,
 // if it takes one.
 func (s *Study) schedule(t *Tally) (*Study, *Look, error) {

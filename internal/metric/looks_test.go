@@ -51,6 +51,48 @@ func mustLook(t *testing.T, s *Study, earlier []Look, take bool) *Study {
 	return s
 }
 
+// TestBoundaries compares with rpact:
+//
+//	getDesignGroupSequential(typeOfDesign, informationRates = c(0.3, 0.7, 1), alpha = 0.05, sided)$criticalValues
+func TestBoundaries(t *testing.T) {
+	looks := []Look{
+		{Number: 1, Subjects: map[string]int64{"revenue": 120}},
+		{Number: 2, Subjects: map[string]int64{"revenue": 280, "late": 20}},
+		{Number: 3, Subjects: map[string]int64{"revenue": 400}},
+	}
+	for _, tt := range []struct {
+		spending  experiment.Spending
+		objective experiment.Objective
+		want      []float64
+	}{
+		{experiment.SpendingPocock, "", []float64{2.31183530381, 2.25834631175, 2.30618030578}},
+		{experiment.SpendingOBrienFleming, "", []float64{3.92857254263, 2.43874237686, 2.00000857562}},
+		{experiment.SpendingOBrienFleming, experiment.ObjectiveSuperiority, []float64{3.39295135467, 2.07417804748, 1.70269542187}},
+	} {
+		s := sequential(t)
+		s.definition.Plan.Spending = tt.spending
+		if tt.objective != "" {
+			s.metrics[0].Objective = tt.objective
+		}
+		got, err := s.Boundaries(looks)
+		if err != nil || len(got) != len(tt.want) {
+			t.Fatal(got, err)
+		}
+		for i := range got {
+			want(t, "boundary", got[i], tt.want[i], 1e-7)
+		}
+	}
+	if got, err := sequential(t).Boundaries(nil); len(got) != 0 || err != nil {
+		t.Errorf("without looks: %v, %v", got, err)
+	}
+	d := definition("control", "short")
+	d.Plan.Method, d.Plan.PlannedSubjects, d.Plan.Spending = experiment.MethodGroupSequential, 1e6, experiment.SpendingOBrienFleming
+	s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	if got, err := s.Boundaries([]Look{{Number: 1, Subjects: map[string]int64{"revenue": 10}}}); err != nil || got[0] != nil {
+		t.Errorf("a look that spends nothing: %v, %v", got, err)
+	}
+}
+
 // TestLookSchedules: every metric spends by the time of the primary one, and
 // counts its own subjects; segments are judged like the whole.
 func TestLookSchedules(t *testing.T) {

@@ -170,7 +170,9 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 		looks = append(looks, *record.Look)
 	}
 	resp := toAnalysis(analysis)
-	resp.Looks = toLooks(study, looks)
+	if resp.Looks, err = toLooks(study, looks); err != nil {
+		return nil, err
+	}
 	resp.AnalysisId = formatUUID(record.ID)
 	resp.Experiment = e.Key
 	resp.Revision = e.Current.Number

@@ -29,10 +29,7 @@ func (s *analysisService) atLook(ctx context.Context, e *experiment.Experiment, 
 			last.Number, last.AsOfTime.UTC().Format(time.RFC3339Nano))
 	}
 	looks = looks[:n]
-	earlier := make([]metric.Look, n)
-	for i := range looks {
-		earlier[i] = looks[i].Look
-	}
+	earlier := plainLooks(looks)
 	if n > 0 && !req.TakeLook {
 		if earlier[n-1].Verdict, err = s.verdictOf(ctx, &looks[n-1]); err != nil {
 			return nil, nil, err
@@ -56,11 +53,28 @@ func (s *analysisService) verdictOf(ctx context.Context, l *postgres.Look) (metr
 	return metric.Verdict{Action: actions.from(v.GetAction()), Variant: v.GetVariant(), Reasons: v.GetReasons()}, nil
 }
 
-func toLooks(study *metric.Study, looks []postgres.Look) []*assayv1.Look {
-	return convert(looks, func(l *postgres.Look) *assayv1.Look {
+func toLooks(study *metric.Study, looks []postgres.Look) ([]*assayv1.Look, error) {
+	boundaries, err := study.Boundaries(plainLooks(looks))
+	if err != nil {
+		return nil, err
+	}
+	list := convert(looks, func(l *postgres.Look) *assayv1.Look {
 		return &assayv1.Look{
 			Number: l.Number, Information: study.Information(&l.Look), Spent: study.Spent(&l.Look),
 			AnalysisId: formatUUID(l.AnalysisID), CreateTime: timestamppb.New(l.CreateTime),
 		}
 	})
+	for i := range list {
+		list[i].Boundary = boundaries[i]
+	}
+	return list, nil
+}
+
+// plainLooks leaves out where looks are stored.
+func plainLooks(looks []postgres.Look) []metric.Look {
+	plain := make([]metric.Look, len(looks))
+	for i := range looks {
+		plain[i] = looks[i].Look
+	}
+	return plain
 }

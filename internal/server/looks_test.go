@@ -137,7 +137,11 @@ func (a *api) checkLook(t *testing.T, got *assayv1.AnalyzeExperimentResponse, in
 			t.Errorf("look %v has spent %v, want %v", i+1, look.Spent, want)
 		}
 	}
-	if last := got.Looks[len(got.Looks)-1]; last.AnalysisId != got.AnalysisId || !proto.Equal(last.CreateTime, got.CreateTime) {
+	last := got.Looks[len(got.Looks)-1]
+	if c := got.Metrics[0].Comparisons[0]; !(last.GetBoundary() < c.GetBoundary() && last.GetBoundary() > 0.98*c.GetBoundary()) {
+		t.Errorf("the boundary of look %v, and by its degrees of freedom %v", last, c.GetBoundary())
+	}
+	if last.AnalysisId != got.AnalysisId || !proto.Equal(last.CreateTime, got.CreateTime) {
 		t.Errorf("the look %v is not that of the analysis", last)
 	}
 	req := &assayv1.CompareSummariesRequest{Components: []string{"x"}, Plan: got.Plan, Looks: information}

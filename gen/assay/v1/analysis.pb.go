@@ -1074,7 +1074,7 @@ type Comparison struct {
 	// 0 where it is better.
 	ExpectedLoss *float64 `protobuf:"fixed64,16,opt,name=expected_loss,json=expectedLoss,proto3,oneof" json:"expected_loss,omitempty"`
 	// GROUP_SEQUENTIAL only: the size of the statistic from which on the look is
-	// significant.
+	// significant, before correction for several comparisons.
 	Boundary      *float64 `protobuf:"fixed64,17,opt,name=boundary,proto3,oneof" json:"boundary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1411,7 +1411,13 @@ type Look struct {
 	// The analysis that it judged.
 	AnalysisId string `protobuf:"bytes,4,opt,name=analysis_id,json=analysisId,proto3" json:"analysis_id,omitempty"`
 	// When it was taken.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The size of the primary metric's statistic from which on the look is
+	// significant, before correction for several variants, with subjects so many that
+	// the degrees of freedom do not matter. What judges is Comparison.boundary of its
+	// analysis, which takes them into account and is a little greater. Absent if the
+	// look spends so little that no result could be significant.
+	Boundary      *float64 `protobuf:"fixed64,6,opt,name=boundary,proto3,oneof" json:"boundary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1479,6 +1485,13 @@ func (x *Look) GetCreateTime() *timestamppb.Timestamp {
 		return x.CreateTime
 	}
 	return nil
+}
+
+func (x *Look) GetBoundary() float64 {
+	if x != nil && x.Boundary != nil {
+		return *x.Boundary
+	}
+	return 0
 }
 
 // Deviation is a way in which an analysis or the experiment departed from the
@@ -1853,7 +1866,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x18_standardized_differenceB\n" +
 	"\n" +
 	"\b_p_valueB\x13\n" +
-	"\x11_adjusted_p_value\"\xb4\x01\n" +
+	"\x11_adjusted_p_value\"\xe2\x01\n" +
 	"\x04Look\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12 \n" +
 	"\vinformation\x18\x02 \x01(\x01R\vinformation\x12\x14\n" +
@@ -1861,7 +1874,9 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\vanalysis_id\x18\x04 \x01(\tR\n" +
 	"analysisId\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"=\n" +
+	"createTime\x12\x1f\n" +
+	"\bboundary\x18\x06 \x01(\x01H\x00R\bboundary\x88\x01\x01B\v\n" +
+	"\t_boundary\"=\n" +
 	"\tDeviation\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"n\n" +
@@ -1983,6 +1998,7 @@ func file_assay_v1_analysis_proto_init() {
 	file_assay_v1_analysis_proto_msgTypes[7].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[8].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[10].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[11].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[14].OneofWrappers = []any{
 		(*Shift_Absolute)(nil),
 		(*Shift_Relative)(nil),
