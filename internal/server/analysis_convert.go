@@ -77,6 +77,7 @@ func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 		Segments: convert(r.Segments, func(s *metric.Segment) *assayv1.SegmentResult {
 			return &assayv1.SegmentResult{
 				Attribute: s.Attribute, Value: s.Value, Arms: convert(s.Arms, toArm), Comparisons: convert(s.Comparisons, toComparison), Withheld: s.Withheld,
+				Exploratory: true,
 			}
 		}),
 		Heterogeneity: convert(r.Heterogeneity, toHeterogeneity),

@@ -268,7 +268,7 @@ func TestToAnalysis(t *testing.T) {
 				"unadjusted":{"variant":"b","baseline":"a","difference":{"estimate":13,"lower":14,"upper":15},"lift":{"estimate":16,"lower":17,"upper":18},
 					"standardError":19,"statistic":20,"degreesOfFreedom":21,"pValue":22,"adjustedPValue":23,"significant":true,"varianceReduction":24,"boundary":-1,
 					"chanceToWin":0.5,"expectedLoss":0.25,"guardrail":"GUARDRAIL_VERDICT_FAILED","notes":["n"]}}],
-			"segments":[{"attribute":"country","value":"PL","arms":[{"variant":"b"}],"comparisons":[{"variant":"c","difference":{},"lift":{}}]}]}],
+			"segments":[{"attribute":"country","value":"PL","arms":[{"variant":"b"}],"comparisons":[{"variant":"c","difference":{},"lift":{}}],"exploratory":true}]}],
 		"verdict":{"action":"VERDICT_ACTION_SHIP","variant":"b","reasons":["r"]},"warnings":["w"],"deviations":[{"reason":"D","message":"d"}]}`)
 	if diff := cmp.Diff(&want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("analysis (-want +got):\n%s", diff)

@@ -166,8 +166,11 @@ func TestGuards(t *testing.T) {
 	if h := m.Heterogeneity; len(h) != 1 || h[0].Attribute != "band" || h[0].Variant != "b" || h[0].DegreesOfFreedom != 1 || h[0].GetAdjustedPValue() > 1e-10 || h[0].GetInconsistency() < 0.9 {
 		t.Errorf("heterogeneity %v", h)
 	}
+	if slices.ContainsFunc(m.Segments, func(s *assayv1.SegmentResult) bool { return !s.Exploratory }) {
+		t.Errorf("a segment is not exploratory: %v", m.Segments)
+	}
 	rare := m.Segments[2]
-	if diff := cmp.Diff(&assayv1.SegmentResult{Attribute: "band", Value: "rare", Withheld: true, Arms: []*assayv1.ArmResult{{Variant: "a", Subjects: 19}, {Variant: "b", Subjects: 19}}}, rare, protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(&assayv1.SegmentResult{Attribute: "band", Value: "rare", Exploratory: true, Withheld: true, Arms: []*assayv1.ArmResult{{Variant: "a", Subjects: 19}, {Variant: "b", Subjects: 19}}}, rare, protocmp.Transform()); diff != "" {
 		t.Errorf("withheld segment (-want +got):\n%s", diff)
 	}
 	if got.Plan.GetSmallestCell() != 20 {

@@ -522,7 +522,8 @@ type MetricAnalysis struct {
 	MetricRevision int32 `protobuf:"varint,2,opt,name=metric_revision,json=metricRevision,proto3" json:"metric_revision,omitempty"`
 	// Its role; unspecified for metrics that were only asked for.
 	Role MetricRole `protobuf:"varint,3,opt,name=role,proto3,enum=assay.v1.MetricRole" json:"role,omitempty"`
-	// It was planned before the start. All else is exploratory.
+	// It was planned before the start. All else is exploratory, and so are its
+	// segments.
 	Confirmatory bool `protobuf:"varint,4,opt,name=confirmatory,proto3" json:"confirmatory,omitempty"`
 	// Looking at it often does not raise its error rate: the method is
 	// always-valid, and only subjects whose window has closed were counted.
@@ -1243,7 +1244,10 @@ type SegmentResult struct {
 	// The figures are absent: some variant has fewer subjects here than the plan's
 	// smallest cell, or the whole less this and what is shown would give the figures
 	// of such a value. See Plan.smallest_cell.
-	Withheld      bool `protobuf:"varint,5,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	Withheld bool `protobuf:"varint,5,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	// Always true, whatever the metric is: a plan names attributes to keep, and no
+	// value for which an effect is to be shown, so that no segment is confirmatory.
+	Exploratory   bool `protobuf:"varint,6,opt,name=exploratory,proto3" json:"exploratory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1309,6 +1313,13 @@ func (x *SegmentResult) GetComparisons() []*Comparison {
 func (x *SegmentResult) GetWithheld() bool {
 	if x != nil {
 		return x.Withheld
+	}
+	return false
+}
+
+func (x *SegmentResult) GetExploratory() bool {
+	if x != nil {
+		return x.Exploratory
 	}
 	return false
 }
@@ -1850,13 +1861,14 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x13_variance_reductionB\x10\n" +
 	"\x0e_chance_to_winB\x10\n" +
 	"\x0e_expected_lossB\v\n" +
-	"\t_boundary\"\xc0\x01\n" +
+	"\t_boundary\"\xe2\x01\n" +
 	"\rSegmentResult\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12'\n" +
 	"\x04arms\x18\x03 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
 	"\vcomparisons\x18\x04 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x12\x1a\n" +
-	"\bwithheld\x18\x05 \x01(\bR\bwithheld\"\x92\x02\n" +
+	"\bwithheld\x18\x05 \x01(\bR\bwithheld\x12 \n" +
+	"\vexploratory\x18\x06 \x01(\bR\vexploratory\"\x92\x02\n" +
 	"\x10CovariateBalance\x12\x1c\n" +
 	"\tcovariate\x18\x01 \x01(\tR\tcovariate\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12<\n" +
