@@ -38,7 +38,7 @@ func (m *compiled) margin() stats.Margin {
 	if m.Margin.Relative {
 		margin.Scale = stats.Relative
 	}
-	if m.Objective == experiment.ObjectiveNonInferiority {
+	if m.Objective == experiment.ObjectiveNonInferiority && margin.Value != 0 { // Or it would be −0.
 		margin.Value *= -m.Metric.Definition.Direction.sign()
 	}
 	return margin

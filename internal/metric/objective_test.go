@@ -170,6 +170,20 @@ func TestReversedObjective(t *testing.T) {
 	}
 }
 
+// TestMarginOfNothing: a guardrail that must not get worse at all has a margin of
+// 0, which is not one of −0.
+func TestMarginOfNothing(t *testing.T) {
+	for _, relative := range []bool{false, true} {
+		u := use("m", Sum("m", nil), experiment.RoleGuardrail)
+		u.Margin = &experiment.Magnitude{Relative: relative}
+		s := mustStudy(t, definition("control", "short"), []Use{u})
+		notes := mustAnalyze(t, s, fold(s, rowsOf([]float64{1, 2, 4}, []float64{2, 3, 5})...), 0).Metrics[0].Comparisons[0].Notes
+		if text := strings.Join(notes, " "); !strings.Contains(text, "The p-value is of a test against the margin, a ") || strings.Contains(text, "-0") {
+			t.Errorf("notes %q", notes)
+		}
+	}
+}
+
 func TestMarginNote(t *testing.T) {
 	for want, note := range map[string]string{
 		"The chance to win is that of a difference better than the margin, -0.01.":                    marginNote(experiment.ObjectiveNonInferiority, stats.Bayesian, stats.Margin{Value: -0.01}),
