@@ -29,8 +29,10 @@ func (s *Study) now(metric *compiled, tally *MetricTally) (arms []Arm, compariso
 //
 // The p-values are the smallest so far. An always-valid p-value bounds the
 // chance that it is ever so small, so what it once said still holds, and it never
-// rises from the end of one day to that of another. Only events from before that
-// are recorded late change what it said. Without a window the numbers of
+// rises from the end of one day to that of another, unless the earlier days
+// change: by events that are recorded late, by subjects that no longer count, as
+// they were seen in a second variant, pinned or erased, and by longer periods
+// where there are too many days. Without a window the numbers of
 // subjects that have entered still change; then p-values are of the moment.
 func (s *Study) cumulate(metric *compiled, tally *MetricTally, visit func(*Day, []Arm, []Comparison)) error {
 	subjects := metric.noArms(len(tally.Whole), len(tally.Whole[0]))

@@ -292,7 +292,12 @@ func TestCalendarCoarsens(t *testing.T) {
 			rows[i] = row([]string{"control", "short"}[i%2], random.ExpFloat64())
 			rows[i].FirstExposure = moment.AddDate(0, 0, -7-i/4)
 		}
-		first := fold(s, rows...).Metrics[0]
+		tally := fold(s, rows...)
+		first := tally.Metrics[0]
+		says := fmt.Sprintf("Days are not told apart, as there are too many of them or of strata: p-values are the smallest of the ends of periods of %d days, and can rise when periods get longer.", tt.period)
+		if a := mustAnalyze(t, s, tally, 0); slices.Contains(a.Warnings, says) != (tt.period > 1) {
+			t.Errorf("%d days: warnings %q", tt.days, a.Warnings)
+		}
 		if got := first.Days[0].Days; got != tt.period || len(first.Days) > maxPeriods {
 			t.Errorf("%d days are counted by %d, in %d periods; want periods of %d", tt.days, got, len(first.Days), tt.period)
 		}

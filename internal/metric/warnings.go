@@ -35,6 +35,12 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	if s.definition.Plan.Method == experiment.MethodBayesian {
 		warn("The plan is Bayesian: it claims no error rate, and looking repeatedly until a chance to win is high makes false winners more frequent.")
 	}
+	for i := range t.Metrics {
+		if days := t.Metrics[i].Days; s.definition.Plan.Method == experiment.MethodAlwaysValid && len(days) > 0 && days[0].Days > 1 {
+			warn("Days are not told apart, as there are too many of them or of strata: p-values are the smallest of the ends of periods of %d days, and can rise when periods get longer.", days[0].Days)
+			break // All metrics have the same periods.
+		}
+	}
 	for i := range a.Metrics {
 		result := &a.Metrics[i]
 		if result.OpenWindows > 0 && result.Role == experiment.RolePrimary {

@@ -1041,9 +1041,12 @@ type Comparison struct {
 	DegreesOfFreedom *float64 `protobuf:"fixed64,7,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3,oneof" json:"degrees_of_freedom,omitempty"`
 	// How surprising the data would be without an effect, or with one at the
 	// margin. Under ALWAYS_VALID in AnalyzeExperiment, for metrics with a window,
-	// the smallest that was reached at the end of any UTC day or at the moment, so
-	// that it does not rise from day to day unless events from before are recorded
-	// late; a note names the day. Of a segment it is that of the moment. Under
+	// the smallest that was reached at the end of any UTC day or at the moment; a note
+	// names the day. It does not rise from day to day unless earlier days change: by
+	// events from before that are recorded late, by subjects that no longer count, as
+	// they crossed over, were pinned or erased, and where a day stands for a longer
+	// period of 2, 4, 8 … days than before, as there are more than 400 days or many
+	// strata, of which a warning tells. Of a segment it is that of the moment. Under
 	// GROUP_SEQUENTIAL the smallest error rate at which this look would be
 	// significant, and 1 if that is above 0.5. Absent under BAYESIAN.
 	PValue *float64 `protobuf:"fixed64,8,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
