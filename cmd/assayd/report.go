@@ -82,7 +82,11 @@ func (r *report) sampleRatio(a *assayv1.AnalyzeExperimentResponse) {
 
 func (r *report) balance(covariates []*assayv1.CovariateBalance) {
 	for _, b := range covariates {
-		r.printf("Balance of %s before exposure, %s: %s standard deviations (p %s, corrected %s)", b.GetCovariate(), b.GetVariant(),
+		what := b.GetCovariate()
+		if b.GetMissing() {
+			what = "a missing " + what
+		}
+		r.printf("Balance of %s before exposure, %s: %s standard deviations (p %s, corrected %s)", what, b.GetVariant(),
 			figure(b.StandardizedDifference), pValue(b.PValue), pValue(b.AdjustedPValue))
 	}
 }

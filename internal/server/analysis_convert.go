@@ -102,7 +102,7 @@ func toSampleRatio(r *metric.SampleRatio) *assayv1.SampleRatio {
 
 func toBalance(b *metric.Balance) *assayv1.CovariateBalance {
 	return &assayv1.CovariateBalance{
-		Covariate: b.Covariate, Variant: b.Variant,
+		Covariate: b.Covariate, Variant: b.Variant, Missing: b.Missing,
 		StandardizedDifference: b.StandardizedDifference, PValue: b.PValue, AdjustedPValue: b.AdjustedPValue,
 	}
 }

@@ -1027,20 +1027,30 @@ type Comparison struct {
 	Variant string `protobuf:"bytes,1,opt,name=variant,proto3" json:"variant,omitempty"`
 	// The control's key.
 	Baseline string `protobuf:"bytes,2,opt,name=baseline,proto3" json:"baseline,omitempty"`
-	// Variant minus control.
+	// Variant minus control, in the population that the subjects come from: that the
+	// sizes of strata are chance is counted in. Each variant has its own variance;
+	// rates are not pooled.
 	Difference *Interval `protobuf:"bytes,3,opt,name=difference,proto3" json:"difference,omitempty"`
-	// Difference over the size of the control's value: 0.1 is 10 % more.
+	// Difference over the size of the control's value: 0.1 is 10 % more. The control's
+	// value is the one compared, which with covariates is adjusted by them and with
+	// strata weighted by their size, and so not quite the mean in `arms`. The
+	// interval is by the delta method, and need not agree with the p-value, which is
+	// of the difference unless the margin is relative.
 	Lift *Interval `protobuf:"bytes,4,opt,name=lift,proto3" json:"lift,omitempty"`
 	// The standard error of the difference, that of the data alone under BAYESIAN
 	// too.
 	StandardError *float64 `protobuf:"fixed64,5,opt,name=standard_error,json=standardError,proto3,oneof" json:"standard_error,omitempty"`
-	// The difference (less the margin) over its standard error. Absent under
+	// The difference (less the margin) over its standard error; with a relative margin
+	// the lift less the margin over the lift's standard error. Absent under
 	// BAYESIAN.
 	Statistic *float64 `protobuf:"fixed64,6,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
 	// Welch's degrees of freedom. Absent where the method has none.
 	DegreesOfFreedom *float64 `protobuf:"fixed64,7,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3,oneof" json:"degrees_of_freedom,omitempty"`
 	// How surprising the data would be without an effect, or with one at the
-	// margin. Under ALWAYS_VALID in AnalyzeExperiment, for metrics with a window,
+	// margin: of the difference, or with a relative margin of the lift. It agrees with
+	// that interval. Absent with an ALWAYS_VALID plan while one arm has too few
+	// subjects beside the other, about 100 if the other has many times more, and a
+	// note says so. Under ALWAYS_VALID in AnalyzeExperiment, for metrics with a window,
 	// the smallest that was reached at the end of any UTC day or at the moment; a note
 	// names the day. It does not rise from day to day unless earlier days change: by
 	// events from before that are recorded late, by subjects that no longer count, as
@@ -1058,7 +1068,8 @@ type Comparison struct {
 	// most 1 − confidence level. Under BAYESIAN, where nothing is corrected: the
 	// credible interval excludes what the objective is tested against, or lies
 	// within the margins of EQUIVALENCE. One-sided, that is a chance to win of at
-	// least the confidence level.
+	// least the confidence level. Of a guardrail, whose test is two-sided, it is true
+	// beyond the margin too: see `guardrail`.
 	Significant bool `protobuf:"varint,10,opt,name=significant,proto3" json:"significant,omitempty"`
 	// The share of the difference's variance that the covariates removed.
 	// Absent without covariates.
@@ -1329,7 +1340,7 @@ func (x *SegmentResult) GetExploratory() bool {
 
 // CovariateBalance compares a covariate, known before exposure, between a
 // variant and the control, among the subjects that have it. The split should
-// leave it balanced.
+// leave it balanced. Covariates that no metric uses are not compared.
 type CovariateBalance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The covariate's name.
@@ -1343,8 +1354,11 @@ type CovariateBalance struct {
 	PValue *float64 `protobuf:"fixed64,4,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// The p-value corrected by Holm over all covariates and variants.
 	AdjustedPValue *float64 `protobuf:"fixed64,5,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What is compared is the share of subjects that lack the covariate. Such an
+	// entry follows that of the covariate if some subject lacks it.
+	Missing       bool `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CovariateBalance) Reset() {
@@ -1410,6 +1424,13 @@ func (x *CovariateBalance) GetAdjustedPValue() float64 {
 		return *x.AdjustedPValue
 	}
 	return 0
+}
+
+func (x *CovariateBalance) GetMissing() bool {
+	if x != nil {
+		return x.Missing
+	}
+	return false
 }
 
 // Look is one look of a group-sequential plan.
@@ -1871,13 +1892,14 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x04arms\x18\x03 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
 	"\vcomparisons\x18\x04 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x12\x1a\n" +
 	"\bwithheld\x18\x05 \x01(\bR\bwithheld\x12 \n" +
-	"\vexploratory\x18\x06 \x01(\bR\vexploratory\"\x92\x02\n" +
+	"\vexploratory\x18\x06 \x01(\bR\vexploratory\"\xac\x02\n" +
 	"\x10CovariateBalance\x12\x1c\n" +
 	"\tcovariate\x18\x01 \x01(\tR\tcovariate\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12<\n" +
 	"\x17standardized_difference\x18\x03 \x01(\x01H\x00R\x16standardizedDifference\x88\x01\x01\x12\x1c\n" +
 	"\ap_value\x18\x04 \x01(\x01H\x01R\x06pValue\x88\x01\x01\x12-\n" +
-	"\x10adjusted_p_value\x18\x05 \x01(\x01H\x02R\x0eadjustedPValue\x88\x01\x01B\x1a\n" +
+	"\x10adjusted_p_value\x18\x05 \x01(\x01H\x02R\x0eadjustedPValue\x88\x01\x01\x12\x18\n" +
+	"\amissing\x18\x06 \x01(\bR\amissingB\x1a\n" +
 	"\x18_standardized_differenceB\n" +
 	"\n" +
 	"\b_p_valueB\x13\n" +

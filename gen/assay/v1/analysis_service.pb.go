@@ -161,7 +161,7 @@ type AnalyzeExperimentResponse struct {
 	// analysis was made. The figures still count those of them that were recorded
 	// by `as_of_time`.
 	ErasedSince int64 `protobuf:"varint,13,opt,name=erased_since,json=erasedSince,proto3" json:"erased_since,omitempty"`
-	// Whether the covariates were balanced before exposure.
+	// Whether the covariates that some metric uses were balanced before exposure.
 	Balance []*CovariateBalance `protobuf:"bytes,14,rep,name=balance,proto3" json:"balance,omitempty"`
 	// How the analysis or the experiment departed from the sealed plan.
 	Deviations []*Deviation `protobuf:"bytes,15,rep,name=deviations,proto3" json:"deviations,omitempty"`
@@ -943,8 +943,9 @@ type SummaryArm struct {
 	Variant string `protobuf:"bytes,1,opt,name=variant,proto3" json:"variant,omitempty"`
 	// The arm that the others are compared with.
 	Control bool `protobuf:"varint,2,opt,name=control,proto3" json:"control,omitempty"`
-	// The arm's part of the split, relative to the others' weights, for the test
-	// of the sample ratio. It is tested if every arm has a weight.
+	// The arm's part of the split, relative to the others' weights. If every arm has
+	// one the sample ratio is tested, and `planned_subjects` are taken to be split by
+	// them; else equally.
 	Weight *float64 `protobuf:"fixed64,4,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	// Its strata; every arm has the same ones. One with an empty name if the
 	// data is not stratified.
@@ -1737,7 +1738,11 @@ func (x *TimelinePoint) GetWithheld() bool {
 // the variance taken as known, which matters below some hundred subjects:
 // GROUP_SEQUENTIAL over all its looks, as by R's rpact; ALWAYS_VALID at the
 // planned subjects, though it may end earlier; BAYESIAN by the chance that the
-// credible interval shows the objective.
+// credible interval shows the objective, with the subjects from which on it is had:
+// an informative prior may show it before there are any.
+//
+// A guardrail is judged by a two-sided interval: to plan one, ask for
+// NON_INFERIORITY at half the error rate, such as a confidence level of 0.975.
 type PlanExperimentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The figures of the metric without treatment.

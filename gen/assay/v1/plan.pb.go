@@ -605,7 +605,7 @@ type Plan struct {
 	Prior *Prior `protobuf:"bytes,7,opt,name=prior,proto3" json:"prior,omitempty"`
 	// An attribute that is kept with exposures (a segment, or that of a covariate),
 	// by whose values subjects are compared like with like: with the phases they
-	// are strata, weighted by their size. Subjects that lack it are a stratum. An
+	// are strata, weighted by their size, which is taken to be chance. Subjects that lack it are a stratum. An
 	// attribute with more than 1,000 values is not used, and the analysis warns of
 	// it. Segments are compared within phases alone. Empty: none.
 	StratifyBy string `protobuf:"bytes,8,opt,name=stratify_by,json=stratifyBy,proto3" json:"stratify_by,omitempty"`
