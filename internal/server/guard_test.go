@@ -35,11 +35,13 @@ func (a *api) meet(tb testing.TB, people []person) {
 		exposures, outcomes := &assayv1.RecordExposuresRequest{}, &assayv1.RecordOutcomesRequest{}
 		for i, v := range people[start:min(start+1000, len(people))] {
 			key, at := fmt.Sprint("u-", start+i), timestamppb.New(exposedAt.AddDate(0, 0, v.day))
+			attributes := map[string]*structpb.Value{"band": structpb.NewStringValue(v.band)}
+			if v.age != 0 {
+				attributes["age"] = structpb.NewNumberValue(v.age)
+			}
 			exposures.Exposures = append(exposures.Exposures, &assayv1.Exposure{
 				Experiment: "plain", Variant: v.variant, ExposedTime: at,
-				Subject: &assayv1.Subject{Key: key, Attributes: &structpb.Struct{Fields: map[string]*structpb.Value{
-					"band": structpb.NewStringValue(v.band), "age": structpb.NewNumberValue(v.age),
-				}}},
+				Subject: &assayv1.Subject{Key: key, Attributes: &structpb.Struct{Fields: attributes}},
 			})
 			if v.spent != 0 {
 				outcomes.Outcomes = append(outcomes.Outcomes, &assayv1.Outcome{
@@ -138,6 +140,7 @@ func TestGuards(t *testing.T) {
 	}
 	add("a", "high", 400, 1, 20, 5)
 	add("b", "high", 250, 1, 30, 8)
+	people[len(people)-1].age = 0 // It is not known.
 	a.meet(t, people)
 	got := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain","segments":["band"]}`)
 
@@ -159,7 +162,8 @@ func TestGuards(t *testing.T) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
 
-	if b := got.Balance; len(b) != 1 || b[0].Covariate != "age" || b[0].Variant != "b" || b[0].GetStandardizedDifference() < 0.2 || b[0].GetAdjustedPValue() > 0.001 || b[0].GetPValue() != b[0].GetAdjustedPValue() {
+	if b := got.Balance; len(b) != 2 || b[0].Covariate != "age" || b[0].Variant != "b" || b[0].GetStandardizedDifference() < 0.2 || b[0].GetAdjustedPValue() > 0.001 ||
+		b[0].Missing || b[0].GetAdjustedPValue() != 2*b[0].GetPValue() || b[1].Covariate != "age" || !b[1].Missing || b[1].GetPValue() < 0.1 {
 		t.Errorf("balance %v", b)
 	}
 	m := got.Metrics[0]
