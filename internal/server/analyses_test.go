@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -232,11 +231,7 @@ func TestWritesUnderWay(t *testing.T) {
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.live(t, "plain", "running")
 
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, address)
 	if _, err := conn.Exec(t.Context(), `SET application_name = 'assay-record'`); err != nil { // As those of the server that write events.
 		t.Fatal(err)
 	}
@@ -271,11 +266,7 @@ func TestStoredWhileWritesAreUnderWay(t *testing.T) {
 	a, address := newAPIAt(t)
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.live(t, "plain", "running")
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, address)
 	exec := func(sql string) {
 		t.Helper()
 		if _, err := conn.Exec(t.Context(), sql); err != nil {

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -9,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
@@ -334,11 +332,7 @@ func TestCompareDropped(t *testing.T) {
 	if got := compare(); got.Changes[0].GetByErasures() == 0 {
 		t.Fatalf("before outcomes were dropped: %v", got)
 	}
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, address)
 	for _, statement := range []string{`DELETE FROM outcomes`, `INSERT INTO settings VALUES ('outcomes_kept_from', '2026-02-01T00:00:00Z')`} {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatal(err)

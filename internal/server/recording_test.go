@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -122,11 +121,7 @@ func TestDurableRefused(t *testing.T) {
 	a, address := newAPIAt(t)
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.live(t, "plain", "running")
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, address)
 	if _, err := conn.Exec(t.Context(), `ALTER TABLE exposures ADD CHECK (variant <> 'b')`); err != nil {
 		t.Fatal(err)
 	}
@@ -153,11 +148,7 @@ func TestDurableWaitsNotForEver(t *testing.T) {
 	a, address := newAPIAt(t)
 	a.do(t, "MetricService/CreateMetric", purchaseRate)
 	a.live(t, "plain", "running")
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, address)
 	if _, err := conn.Exec(t.Context(), `BEGIN; LOCK TABLE exposures`); err != nil {
 		t.Fatal(err)
 	}

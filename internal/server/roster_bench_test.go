@@ -95,11 +95,7 @@ func watchHeap(b *testing.B) (peak func() uint64) {
 // rawCopy times a COPY of n rows in the order of their ids.
 func rawCopy(b *testing.B, url string, n int) time.Duration {
 	b.Helper()
-	conn, err := pgx.Connect(b.Context(), url)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer conn.Close(b.Context())
+	conn := connect(b, url)
 	if _, err := conn.Exec(b.Context(), `CREATE TABLE IF NOT EXISTS raw (LIKE roster_subjects INCLUDING ALL)`); err != nil {
 		b.Fatal(err)
 	}

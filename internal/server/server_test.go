@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -63,6 +64,17 @@ func newAPIAt(tb testing.TB) (a *api, address string) {
 	}
 	tb.Cleanup(db.Close)
 	return serve(tb, db, true), address
+}
+
+// connect connects to a database, until the end of the test.
+func connect(tb testing.TB, address string) *pgx.Conn {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
 }
 
 // serve starts a server on a loopback port, and stops it with the test. One

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -288,11 +286,7 @@ func TestStickyExposures(t *testing.T) {
 // countExposures counts the rows that were written.
 func countExposures(t *testing.T, address string) (n int) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, address)
 	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM exposures`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
@@ -467,11 +461,7 @@ func TestStickyLocked(t *testing.T) {
 	a, address := newAPIAt(t)
 	a.startSticky(t, "")
 	a.enroll(t, pole)
-	conn, err := pgx.Connect(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, address)
 	tx, err := conn.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -82,11 +82,7 @@ func (a *api) leaveTraces(t *testing.T) {
 // with the number of their rows that do.
 func tracesOf(t *testing.T, url, key string) map[string]int {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
+	conn := connect(t, url)
 	rows, err := conn.Query(t.Context(), `SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace`)
 	if err != nil {
 		t.Fatal(err)

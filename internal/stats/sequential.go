@@ -113,6 +113,21 @@ func NewSchedule(spending Spending, looks []Look) (*Schedule, error) {
 // thousandth.
 func Grown(before, now float64) bool { return now > 0 && now >= before*(1+leastGrowth) }
 
+// Boundary is the size of the statistic from which on the present look of a
+// group-sequential test is significant, where subjects are so many that their
+// degrees of freedom do not matter. It is nil where no result could be
+// significant, and at a look that judges nothing.
+func (t Test) Boundary() *float64 {
+	if t.silence() != "" {
+		return nil
+	}
+	alpha, twoSided := 1-t.ConfidenceLevel, t.Alternative == TwoSided
+	if twoSided {
+		alpha /= 2
+	}
+	return present(t.Schedule.boundary(alpha, twoSided))
+}
+
 // boundary is where the present look has its boundary, as a quantile of the
 // normal distribution, if each side of the test spends the given rate. Without
 // one it is +Inf.
