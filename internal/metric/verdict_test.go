@@ -186,3 +186,30 @@ func TestUnevenVariants(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingHappens: a guardrail that nothing touches passes once there are
+// enough subjects to tell, and keeps nobody from shipping.
+func TestNothingHappens(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{
+		use("rate", Proportion("purchase", nil), experiment.RolePrimary),
+		{Metric: use("refunds", Proportion("refund", nil), "").Metric, Role: experiment.RoleGuardrail, Margin: &experiment.Magnitude{Value: 0.01}},
+	})
+	for _, tt := range []struct {
+		subjects  int
+		guardrail GuardrailVerdict
+		action    Action
+	}{{40, GuardrailUndecided, ActionKeepRunning}, {4000, GuardrailPassed, ActionShip}} {
+		var rows []Row
+		for i := range tt.subjects {
+			bought := 0.0
+			if arm := i % 2; i/2%10 <= 2+6*arm {
+				bought = 1
+			}
+			rows = append(rows, row([]string{"control", "short"}[i%2], bought, 0))
+		}
+		a := mustAnalyze(t, s, fold(s, rows...), 0)
+		if got := a.Metrics[1].Comparisons[0].Guardrail; got != tt.guardrail || a.Verdict.Action != tt.action {
+			t.Errorf("%d subjects: %s and %+v", tt.subjects, got, a.Verdict)
+		}
+	}
+}

@@ -39,7 +39,8 @@ type Request struct {
 	// formula must not use them.
 	Covariates []int
 	// Proportion says that the formula is the mean of a component that is 0 or 1
-	// for every subject. Bayesian alone uses it.
+	// for every subject. Bayesian judges it by its own posterior; the others use it
+	// where all subjects are alike.
 	Proportion bool
 	// Arms all have the same strata and components.
 	Arms []Arm

@@ -340,3 +340,31 @@ func TestRequestRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestNobodyConverts: of 10,000 subjects an arm nobody does, or everybody. By R:
+//
+//	p <- 1/10002; se <- sqrt(2*p*(1-p)/10002); c(se, qt(0.975, 19998)*se)
+func TestNobodyConverts(t *testing.T) {
+	se, half := 0.00014138600920487259, 0.00027712825893259576
+	for _, successes := range []float64{0, 10_000} {
+		r := simple(proportion(t, successes, 10_000), proportion(t, successes, 10_000))
+		r.Proportion = true
+		for _, method := range []Method{FixedHorizon, AlwaysValid} {
+			r.Test.Method = method
+			result := mustCompare(t, r)
+			soundness(t, r, result)
+			got := result.Comparisons[0].Unadjusted
+			nearOptional(t, "standard error", got.Difference.StandardError, &se, 1e-9)
+			if math.Abs(*got.PValue-1) > 1e-12 || *got.Difference.Estimate != 0 || len(got.Notes) == 0 {
+				t.Errorf("%v successes: %+v", successes, got)
+			}
+			if method == FixedHorizon {
+				nearOptional(t, "upper bound", got.Difference.Upper, &half, 1e-9)
+			}
+		}
+		r.Proportion = false
+		if got := mustCompare(t, r).Comparisons[0].Unadjusted; got.PValue != nil {
+			t.Errorf("numbers that are all alike, and no proportion: p-value %v", *got.PValue)
+		}
+	}
+}
