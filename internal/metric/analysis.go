@@ -142,6 +142,10 @@ type Comparison struct {
 	// by the variant on average, in the metric's unit. Bayesian only.
 	ChanceToWin, ExpectedLoss *float64
 	Observed                  *float64 // The difference in the data, which a prior does not move.
+	// Subjects counts those of both variants, and Skewness is how much of their
+	// skewness the difference has: see stats.Comparison.
+	Subjects int64
+	Skewness float64
 	// VarianceReduction is the share of the difference's variance that the
 	// covariates removed.
 	VarianceReduction *float64

@@ -231,14 +231,15 @@ func named(indices []int, variants []string) string {
 // Exploratory metrics stand alone too, as nothing follows from them.
 func (s *Study) correct(a *Analysis) error {
 	var primary, secondary []*Comparison
-	var families [][]*Comparison
 	for m := range a.Metrics {
 		result := &a.Metrics[m]
 		var segments []*Comparison
 		for i := range result.Segments {
 			segments = appendPointers(segments, result.Segments[i].Comparisons)
 		}
-		families = append(families, segments)
+		if err := correct(&s.definition.Plan, segments, false); err != nil {
+			return err
+		}
 		switch result.Role {
 		case experiment.RolePrimary:
 			primary = appendPointers(primary, result.Comparisons)
@@ -246,12 +247,7 @@ func (s *Study) correct(a *Analysis) error {
 			secondary = appendPointers(secondary, result.Comparisons)
 		}
 	}
-	for _, family := range append(families, primary, secondary) {
-		if err := correct(&s.definition.Plan, family); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(correct(&s.definition.Plan, primary, true), correct(&s.definition.Plan, secondary, true))
 }
 
 func appendPointers(to []*Comparison, comparisons []Comparison) []*Comparison {

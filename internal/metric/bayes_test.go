@@ -7,6 +7,7 @@ import (
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // bayesian is an experiment with a Bayesian plan.
@@ -144,7 +145,7 @@ func TestBayesianHeterogeneity(t *testing.T) {
 	if len(got) != 2 || got[0].Statistic == nil || *got[0].Statistic == 0 {
 		t.Fatalf("heterogeneity %+v", got)
 	}
-	if diff := cmp.Diff(got[1], got[0]); diff != "" {
+	if diff := cmp.Diff(got[1], got[0], cmpopts.EquateApprox(1e-12, 0)); diff != "" {
 		t.Errorf("heterogeneity (-fixed +bayesian):\n%s", diff)
 	}
 }

@@ -74,10 +74,11 @@ func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
 		Boundary:      from.Boundary,
 		ChanceToWin:   from.ChanceToWin,
 		ExpectedLoss:  from.ExpectedLoss,
+		Subjects:      from.Subjects,
+		Skewness:      from.Skewness,
 	}
 	if from.Difference.Estimate != nil {
-		observed := *from.Treatment - *from.Control
-		out.Observed = &observed
+		out.Observed = from.Observed
 	}
 	out.DegreesOfFreedom = from.Difference.DegreesOfFreedom
 	if c.margin.Scale == stats.Relative {
@@ -156,8 +157,10 @@ func test(plan *experiment.Plan, part float64, alternative stats.Alternative) (s
 }
 
 // correct adjusts the p-values of a family by the plan, and judges its
-// comparisons by the adjusted ones. Bayesian plans have none.
-func correct(plan *experiment.Plan, family []*Comparison) error {
+// comparisons by the adjusted ones. Bayesian plans have none. A planned comparison
+// that has no p-value yet counts as one of 1: else the family would grow in the
+// course of an experiment, and what it found early be too easy.
+func correct(plan *experiment.Plan, family []*Comparison, planned bool) error {
 	if plan.Method == experiment.MethodBayesian {
 		for _, c := range family {
 			if n := len(family); n > 1 {
@@ -177,15 +180,20 @@ func correct(plan *experiment.Plan, family []*Comparison) error {
 	default:
 		return fmt.Errorf("correction %q is not known", plan.Correction)
 	}
-	p := make([]*float64, len(family))
+	p, none := make([]*float64, len(family)), 1.0
 	for i, c := range family {
-		p[i] = c.PValue
+		if p[i] = c.PValue; planned {
+			p[i] = cmp.Or(c.PValue, &none)
+		}
 	}
 	adjusted, err := correction.Adjust(p)
 	if err != nil {
 		return err
 	}
 	for i, c := range family {
+		if c.PValue == nil {
+			adjusted[i] = nil
+		}
 		c.AdjustedPValue = adjusted[i]
 		c.Significant = adjusted[i] != nil && *adjusted[i] <= 1-plan.ConfidenceLevel
 	}

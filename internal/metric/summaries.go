@@ -73,7 +73,7 @@ func (s *Summaries) Compare() (*SummaryResult, error) {
 		}
 		return nil, bad.Err()
 	}
-	if err := correct(&s.Plan, appendPointers(nil, result.Comparisons)); err != nil {
+	if err := correct(&s.Plan, appendPointers(nil, result.Comparisons), true); err != nil {
 		return nil, experiment.Invalid("plan.correction", "%s", err)
 	}
 	return &result, nil

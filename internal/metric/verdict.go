@@ -1,9 +1,12 @@
 package metric
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
 )
 
 // standing is where one treatment stands by the plan.
@@ -14,7 +17,7 @@ type standing struct {
 	wins       bool     // The primary metric's objective is shown.
 	loses      bool     // Its opposite is.
 	safe       bool     // Within every guardrail's margin.
-	harms      bool     // Beyond some guardrail's margin.
+	harms      bool     // Beyond some guardrail's margin, corrected for their number.
 	negligible bool     // Any effect on the primary metric is too small to matter.
 }
 
@@ -128,11 +131,24 @@ func (s *Study) standings(a *Analysis) []standing {
 			g := &a.Metrics[m].Comparisons[i]
 			st.guardrails, st.metrics = append(st.guardrails, g), append(st.metrics, a.Metrics[m].Metric)
 			st.safe = st.safe && g.Guardrail == GuardrailPassed
-			st.harms = st.harms || g.Guardrail == GuardrailFailed
 		}
+		st.harms = s.harmful(st.guardrails)
 		standings[i] = st
 	}
 	return standings
+}
+
+// harmful tells whether a treatment breaks one of its guardrails. Any of them is
+// enough, so their p-values are corrected by Holm; a Bayesian plan has none.
+func (s *Study) harmful(guardrails []*Comparison) bool {
+	p, none := make([]*float64, len(guardrails)), 1.0
+	for i, g := range guardrails {
+		if p[i] = &none; g.Guardrail == GuardrailFailed {
+			p[i] = cmp.Or(g.PValue, new(float64))
+		}
+	}
+	corrected, err := stats.Holm.Adjust(p)
+	return err == nil && slices.ContainsFunc(corrected, func(p *float64) bool { return *p <= 1-s.definition.Plan.ConfidenceLevel })
 }
 
 // sides tells on which side of no effect a significant comparison lies; sign is

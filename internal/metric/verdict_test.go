@@ -166,7 +166,7 @@ func TestUnevenVariants(t *testing.T) {
 		control, short, long int
 		want                 []string
 	}{
-		{100, 100, 26, nil}, {100, 100, 25, []string{"long"}}, {20, 90, 100, []string{"control"}}, {18_000, 1_990, 1_500, []string{"long"}}, {0, 0, 0, nil},
+		{800, 900, 200, []string{"long"}}, {200, 900, 800, []string{"short", "long"}}, {300, 290, 20, []string{"long"}}, {12, 8, 11, nil}, {18_000, 1_990, 1_500, []string{"long"}}, {0, 0, 0, nil},
 	} {
 		var rows []Row
 		for variant, n := range map[string]int{"control": tt.control, "short": tt.short, "long": tt.long} {
@@ -176,8 +176,7 @@ func TestUnevenVariants(t *testing.T) {
 		}
 		var named []string
 		for _, w := range mustAnalyze(t, s, fold(s, rows...), 0).Warnings {
-			if rest, ok := strings.CutPrefix(w, "The variants are uneven, and "); ok {
-				variant, _, _ := strings.Cut(rest, " ")
+			if variant, _, ok := strings.Cut(w, " and the control are of uneven size"); ok {
 				named = append(named, variant)
 			}
 		}
@@ -211,5 +210,28 @@ func TestNothingHappens(t *testing.T) {
 		if got := a.Metrics[1].Comparisons[0].Guardrail; got != tt.guardrail || a.Verdict.Action != tt.action {
 			t.Errorf("%d subjects: %s and %+v", tt.subjects, got, a.Verdict)
 		}
+	}
+}
+
+// TestManyGuardrails: one of many guardrails is beyond its margin by chance; a
+// treatment is rolled back only if it is so beyond their number.
+func TestManyGuardrails(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	guardrail := func(p float64, v GuardrailVerdict) *Comparison { return &Comparison{PValue: &p, Guardrail: v} }
+	for _, tt := range []struct {
+		p       float64
+		others  int
+		harmful bool
+	}{{0.04, 0, true}, {0.04, 1, false}, {0.02, 1, true}, {0.012, 4, false}, {0.009, 4, true}} {
+		guardrails := []*Comparison{guardrail(tt.p, GuardrailFailed)}
+		for range tt.others {
+			guardrails = append(guardrails, guardrail(1e-9, GuardrailPassed))
+		}
+		if got := s.harmful(guardrails); got != tt.harmful {
+			t.Errorf("p = %v of %d guardrails: harmful %t", tt.p, 1+tt.others, got)
+		}
+	}
+	if s.harmful(nil) || !s.harmful([]*Comparison{{Guardrail: GuardrailFailed}}) {
+		t.Error("without guardrails nothing is harmful, and without p-values a broken one is")
 	}
 }

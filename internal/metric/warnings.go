@@ -2,12 +2,10 @@ package metric
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
-	"github.com/assayhq/assay/internal/stats"
 )
 
 // warnings say what a reader must know before trusting the figures.
@@ -53,8 +51,8 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 			warn("The primary metric has no window, so the looks do not add up as the group-sequential method relies on: a subject's number still changes after it was counted.")
 		}
 	}
-	for _, v := range outweighed(a, s.control) {
-		warn("The variants are uneven, and %s has too few subjects yet to average out what is skewed: where a few of them decide a number, intervals are too narrow and p-values too small, by every method.", v)
+	for _, v := range uneven(a) {
+		warn("%s and the control are of uneven size, as a whole or in a phase, and have too few subjects yet to average out what is skewed: where a few subjects decide a number, intervals are too narrow and p-values too small, by every method.", v)
 	}
 	for i := range a.Metrics {
 		for _, c := range a.Metrics[i].Caps {
@@ -125,29 +123,23 @@ func subjects(n int64) string {
 }
 
 const (
-	// uneven is how many times the subjects of another a variant has that is far
-	// larger.
-	uneven = 4
 	// littleSkewness is the share of the subjects' skewness in a difference that no
 	// longer matters much: at 1:9 1,800 subjects in the smaller arm leave it.
 	littleSkewness = 0.02
+	// chanceSkewness, over the subjects of both, is what arms of one weight hardly
+	// ever leave by chance: a difference of three standard errors in their sizes.
+	chanceSkewness = 6
 )
 
-// outweighed names the variants, or the control, that have few subjects beside
-// those that they are compared with on the primary metric.
-func outweighed(a *Analysis, control int) (names []string) {
+// uneven names the treatments whose primary comparison has much of the subjects'
+// skewness.
+func uneven(a *Analysis) (names []string) {
 	if a.Analysed() == 0 {
 		return nil
 	}
-	arms := a.Metrics[0].Arms
-	for i := range arms {
-		small, large := &arms[i], &arms[control]
-		if small.Subjects > large.Subjects {
-			small, large = large, small
-		}
-		if small.Subjects > 0 && large.Subjects >= uneven*small.Subjects && !slices.Contains(names, small.Variant) &&
-			stats.Skewness(small.Subjects, large.Subjects) > littleSkewness {
-			names = append(names, small.Variant)
+	for _, c := range a.Metrics[0].Comparisons {
+		if c.Skewness > max(littleSkewness, chanceSkewness/float64(c.Subjects)) {
+			names = append(names, c.Variant)
 		}
 	}
 	return names

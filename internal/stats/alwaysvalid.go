@@ -22,7 +22,7 @@ import "math"
 // 100 subjects, 3.5 % for 1,000 and 1 % for 10,000 (testdata/peeking.py). Arms of
 // different size leave the difference some of the data's skewness, and its
 // variance to a few subjects. So nothing is judged before that share is down to a
-// tenth ([Skewness]): 100 subjects in the smaller of two very different arms,
+// tenth ([pair.skewness]): 100 subjects in the smaller of two very different arms,
 // 71 at 1:9, none at 1:1. And an arm whose subjects are all alike borrows the
 // other's variance ([pair.fill]). For a rate of 2 % looked at on 40 days this
 // makes of 80 % of false positives at 1:99 none, of 17 % at 1:9 5.5 %; for lognormal

@@ -120,7 +120,10 @@ func (r *Request) hasRates() bool {
 
 // judgeRates compares a pair of rates on both scales.
 func (r *Request) judgeRates(p *pair) Comparison {
-	c := Comparison{Subjects: p.control.subjects() + p.treatment.subjects(), Control: present(p.control.value), Treatment: present(p.treatment.value)}
+	c := Comparison{
+		Subjects: p.control.subjects() + p.treatment.subjects(), Skewness: p.skewness(),
+		Control: present(p.control.value), Treatment: present(p.treatment.value), Observed: present(p.treatment.value - p.control.value),
+	}
 	if p.variance {
 		variance, _ := satterthwaite(p.treatment.parts(p.treatment.gradient), p.control.parts(p.control.gradient))
 		c.Difference.StandardError = present(math.Sqrt(variance))

@@ -88,11 +88,16 @@ type ArmComparison struct {
 type Comparison struct {
 	// Subjects of both arms, in the strata that were used.
 	Subjects int64
+	// Skewness is the share of the subjects' own skewness that is left in the
+	// difference: 0 if the arms are of one size in every stratum.
+	Skewness float64
 	// Control and Treatment are the values compared: weighted by stratum, and
 	// adjusted by covariates if there are any.
 	Control, Treatment *float64
 	// Difference is Treatment − Control.
 	Difference Effect
+	// Observed is the difference that the data have, without a prior.
+	Observed *float64
 	// Lift is the difference relative to the control's absolute value, so a
 	// rise is positive over a negative baseline too.
 	Lift Effect
@@ -223,8 +228,13 @@ func (r *Request) compare(arm int) (ArmComparison, error) {
 			return ArmComparison{}, err
 		}
 		notes = append(notes, more...)
-		if adj == nil {
+		switch {
+		case adj == nil:
 			p = nil
+		case adj.early && r.Test.Method == AlwaysValid:
+			early := *p
+			early.variance = false
+			p = &early
 		}
 	}
 	adjusted := r.judge(p, adj, notes)

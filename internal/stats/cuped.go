@@ -24,6 +24,9 @@ type adjustment struct {
 	// within the variance of θᵀx between the subjects of a stratum.
 	moved  []float64
 	within float64
+	// early says that there are too few subjects for the covariates: θ fits them,
+	// and what is left of them varies too little.
+	early bool
 }
 
 // adjust finds θ. The formula is linearised at the means of all subjects of
@@ -56,10 +59,16 @@ func (r *Request) adjust(kept []int) (*adjustment, []string, error) {
 			return nil, []string{"The covariates are too large to compute with: there is no adjusted comparison."}, nil
 		}
 	}
-	if degrees < float64(subjectsPerCovariate*len(r.Covariates)) {
-		notes = append(notes, "There are few subjects for the covariates: the adjusted interval is somewhat too narrow.")
+	adj := adjustment{
+		theta: theta, mean: pooled.Means, within: pooled.quadratic(theta) / degrees,
+		early: degrees < float64(subjectsPerCovariate*len(r.Covariates)),
 	}
-	adj := adjustment{theta: theta, mean: pooled.Means, within: pooled.quadratic(theta) / degrees}
+	switch {
+	case adj.early && r.Test.Method == AlwaysValid: // What it says on a day counts for ever.
+		notes = append(notes, "There are too few subjects yet for the covariates: no adjusted interval and no p-value.")
+	case adj.early:
+		notes = append(notes, "There are few subjects for the covariates: the adjusted interval is too narrow.")
+	}
 	adj.moved = make([]float64, len(kept))
 	if len(kept) == 1 {
 		return &adj, notes, nil

@@ -202,3 +202,68 @@ func TestCoverageInThePopulation(t *testing.T) {
 	covered("difference that strata do not share", difference)
 	covered("lift that strata share", stratumLift)
 }
+
+// TestRamp: a split of 99:1 that becomes 1:1, as two strata, and a rate of 2 %. Few
+// of the first stratum's 50 treated subjects convert, often none, and half of the
+// weight rests on them. With a variance of zero there, 39 % are significant.
+func TestRamp(t *testing.T) {
+	const experiments = 2000
+	rng := rand.New(rand.NewPCG(2026, 4))
+	for _, method := range []Method{FixedHorizon, AlwaysValid} {
+		significant, judged := 0, 0
+		for range experiments {
+			r := Request{Formula: ComponentMean(0), Test: Test{Method: method, ConfidenceLevel: 0.95}}
+			for range 2 {
+				r.Arms = append(r.Arms, Arm{[]Moments{NewMoments(1), NewMoments(1)}})
+			}
+			for i := range 10_000 {
+				stratum, share := i/5000, []float64{0.01, 0.5}[i/5000]
+				arm := count(rng.Float64() < share)
+				r.Arms[arm].Strata[stratum].Add([]float64{float64(count(rng.Float64() < 0.02))})
+			}
+			if p := mustCompare(t, r).Comparisons[0].Unadjusted.PValue; p != nil {
+				judged++
+				significant += count(*p <= 0.05)
+			}
+		}
+		t.Logf("method %d: %d of %d significant, %d judged", method, significant, experiments, judged)
+		if exceeds(significant, experiments, 0.05) || method == FixedHorizon && judged < experiments {
+			t.Errorf("method %d: %d of %d are significant, %d judged", method, significant, experiments, judged)
+		}
+	}
+}
+
+// TestManyCovariatesEarly: with eight covariates an adjusted comparison of a dozen
+// subjects a day fits their noise, and an always-valid p-value counts for ever: 24 %
+// of experiments without an effect were significant on some day.
+func TestManyCovariatesEarly(t *testing.T) {
+	const experiments, days, perDay, covariates = 500, 33, 12, 8
+	rng := rand.New(rand.NewPCG(2026, 5))
+	r := Request{Formula: ComponentMean(0), Test: Test{Method: AlwaysValid, ConfidenceLevel: 0.95, PlannedSubjects: days * perDay}}
+	for c := range covariates {
+		r.Covariates = append(r.Covariates, 1+c)
+	}
+	ever, judged := 0, 0
+	for range experiments {
+		r.Arms = []Arm{{[]Moments{NewMoments(1 + covariates)}}, {[]Moments{NewMoments(1 + covariates)}}}
+		found := false
+		for range days {
+			for range perDay {
+				x := make([]float64, 1+covariates)
+				for i := range x {
+					x[i] = rng.NormFloat64()
+				}
+				r.Arms[rng.IntN(2)].Strata[0].Add(x)
+			}
+			if p := mustCompare(t, r).Comparisons[0].Adjusted.PValue; p != nil {
+				judged++
+				found = found || *p <= 0.05
+			}
+		}
+		ever += count(found)
+	}
+	t.Logf("%d of %d ever significant, %.1f of %d days judged", ever, experiments, float64(judged)/experiments, days)
+	if exceeds(ever, experiments, 0.05) || judged == 0 {
+		t.Errorf("%d of %d are ever significant, %d days judged", ever, experiments, judged)
+	}
+}

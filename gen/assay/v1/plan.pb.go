@@ -494,7 +494,9 @@ type Magnitude_Absolute struct {
 }
 
 type Magnitude_Relative struct {
-	// As a share of the control's value: 0.02 is 2 %.
+	// As a share of the control's value: 0.02 is 2 %. Tests against a relative margin
+	// are by the delta method at the lift that is observed, and rough if the
+	// control's value is within ten standard errors of zero; a note says so.
 	Relative float64 `protobuf:"fixed64,2,opt,name=relative,proto3,oneof"`
 }
 
