@@ -144,26 +144,35 @@ func studentUpperQuantile(q, nu float64) float64 {
 			high = s
 		}
 		next := s + miss*tail/(t*studentDensity(t, nu))
+		if math.Abs(next-s) <= 1e-9 { // A step doubles the digits, so now they are all there.
+			return math.Exp(next)
+		}
 		if !(next > low && next < high) {
 			next = low + (high-low)/2
 		}
-		if math.Abs(next-s) <= 1e-15*math.Max(1, math.Abs(s)) || next == low && next == high {
-			return math.Exp(next)
+		if next == low && next == high {
+			break
 		}
 		s = next
 	}
 	return math.Exp(s)
 }
 
-// startingQuantile is near the quantile: the normal one, corrected by the first
-// term of Abramowitz and Stegun 26.7.5, or for few degrees of freedom the tail
-// of the Cauchy kind, if that reaches further.
+// startingQuantile is near the quantile: the normal one, corrected by the terms
+// of Abramowitz and Stegun 26.7.5, of which the first alone where the others grow,
+// or for few degrees of freedom the tail of the Cauchy kind, if that reaches
+// further.
 func startingQuantile(q, nu float64) float64 {
 	z := math.Sqrt2 * math.Erfcinv(2*q)
 	if !finite(z) || z <= 0 {
 		z = 1
 	}
-	t := z + (z*z*z+z)/(4*nu)
+	zz := z * z
+	t := z + z*(zz+1)/(4*nu)
+	if nu > 10 && zz < nu {
+		t += z*((5*zz+16)*zz+3)/(96*nu*nu) + z*(((3*zz+19)*zz+17)*zz-15)/(384*nu*nu*nu) +
+			z*((((79*zz+776)*zz+1482)*zz-1920)*zz-945)/(92160*nu*nu*nu*nu)
+	}
 	if nu < 5 {
 		t = math.Max(t, math.Pow(q, -1/nu)/4)
 	}
