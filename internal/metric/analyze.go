@@ -231,13 +231,14 @@ func named(indices []int, variants []string) string {
 // Exploratory metrics stand alone too, as nothing follows from them.
 func (s *Study) correct(a *Analysis) error {
 	var primary, secondary []*Comparison
+	secondaries := 0
 	for m := range a.Metrics {
 		result := &a.Metrics[m]
 		var segments []*Comparison
 		for i := range result.Segments {
 			segments = appendPointers(segments, result.Segments[i].Comparisons)
 		}
-		if err := correct(&s.definition.Plan, segments, false); err != nil {
+		if err := correct(&s.definition.Plan, segments, 0); err != nil {
 			return err
 		}
 		switch result.Role {
@@ -245,9 +246,11 @@ func (s *Study) correct(a *Analysis) error {
 			primary = appendPointers(primary, result.Comparisons)
 		case experiment.RoleSecondary:
 			secondary = appendPointers(secondary, result.Comparisons)
+			secondaries++
 		}
 	}
-	return errors.Join(correct(&s.definition.Plan, primary, true), correct(&s.definition.Plan, secondary, true))
+	treatments := len(s.sealed) - 1
+	return errors.Join(correct(&s.definition.Plan, primary, treatments), correct(&s.definition.Plan, secondary, treatments*secondaries))
 }
 
 func appendPointers(to []*Comparison, comparisons []Comparison) []*Comparison {

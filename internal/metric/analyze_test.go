@@ -548,3 +548,28 @@ func TestPairShare(t *testing.T) {
 		t.Errorf("test %+v, %v; want 6000 planned subjects", got, err)
 	}
 }
+
+// TestFamilyKeepsItsSize: who removes two of three treatments, or looks before
+// some can be judged, has not planned for one.
+func TestFamilyKeepsItsSize(t *testing.T) {
+	planned, d := definition("control", "a", "b", "c"), definition("control", "a")
+	s, err := NewStudy(d, planned.Variants, []Use{
+		use("revenue", Sum("purchase", nil), experiment.RolePrimary), use("more", Sum("x", nil), experiment.RoleSecondary),
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := 0.04
+	one := func() []Comparison { return []Comparison{{Variant: "a", PValue: &p}} }
+	a := &Analysis{Metrics: []Result{{Role: experiment.RolePrimary, Comparisons: one()}, {Role: experiment.RoleSecondary, Comparisons: one()}}}
+	if err := s.correct(a); err != nil {
+		t.Fatal(err)
+	}
+	for _, result := range a.Metrics {
+		if c := result.Comparisons[0]; c.Significant {
+			t.Errorf("%s: significant", result.Role)
+		} else {
+			want(t, string(result.Role), c.AdjustedPValue, 0.12, 1e-12)
+		}
+	}
+}

@@ -157,10 +157,10 @@ func test(plan *experiment.Plan, part float64, alternative stats.Alternative) (s
 }
 
 // correct adjusts the p-values of a family by the plan, and judges its
-// comparisons by the adjusted ones. Bayesian plans have none. A planned comparison
-// that has no p-value yet counts as one of 1: else the family would grow in the
-// course of an experiment, and what it found early be too easy.
-func correct(plan *experiment.Plan, family []*Comparison, planned bool) error {
+// comparisons by the adjusted ones. Bayesian plans have none. Of a family whose size
+// was planned a comparison counts as one of 1 if it has no p-value yet, or is gone:
+// else the family would grow or shrink in the course of an experiment.
+func correct(plan *experiment.Plan, family []*Comparison, planned int) error {
 	if plan.Method == experiment.MethodBayesian {
 		for _, c := range family {
 			if n := len(family); n > 1 {
@@ -180,10 +180,13 @@ func correct(plan *experiment.Plan, family []*Comparison, planned bool) error {
 	default:
 		return fmt.Errorf("correction %q is not known", plan.Correction)
 	}
-	p, none := make([]*float64, len(family)), 1.0
-	for i, c := range family {
-		if p[i] = c.PValue; planned {
-			p[i] = cmp.Or(c.PValue, &none)
+	p, none := make([]*float64, max(len(family), planned)), 1.0
+	for i := range p {
+		if i < len(family) {
+			p[i] = family[i].PValue
+		}
+		if planned > 0 {
+			p[i] = cmp.Or(p[i], &none)
 		}
 	}
 	adjusted, err := correction.Adjust(p)

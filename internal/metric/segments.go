@@ -18,7 +18,7 @@ func (s *Study) bySegment(m int, t *Tally, result *Result) error {
 				return err
 			}
 		}
-		withholdSmall(cuts, result.Arms, s.definition.Plan.SmallestSegment())
+		withholdSmall(cuts, s.definition.Plan.SmallestSegment())
 		result.Segments = append(result.Segments, cuts...)
 		if segment.Limit > 0 {
 			continue
@@ -41,38 +41,40 @@ func (s *Study) bySegment(m int, t *Tally, result *Result) error {
 // they are too small together too, the smallest value that is shown is withheld
 // with them (complementary suppression: Cox 1980, Suppression methodology and
 // statistical disclosure control). One suffices, as it is not too small alone.
-func withholdSmall(values []Segment, whole []Arm, smallest int64) {
-	together, some := make([]Arm, len(whole)), false
+func withholdSmall(values []Segment, smallest int64) {
+	var together []Arm
 	var next *Segment
 	for i := range values {
 		value := &values[i]
-		if !tooSmall(value.Arms, whole, smallest) {
-			if next == nil || smallestArm(value.Arms, whole) < smallestArm(next.Arms, whole) {
+		if !tooSmall(value.Arms, smallest) {
+			if next == nil || smallestArm(value.Arms) < smallestArm(next.Arms) {
 				next = value
 			}
 			continue
 		}
 		value.withhold()
+		if together == nil {
+			together = make([]Arm, len(value.Arms))
+		}
 		for v := range together {
 			together[v].Subjects += value.Arms[v].Subjects
-			some = some || value.Arms[v].Subjects > 0
 		}
 	}
-	if some && next != nil && tooSmall(together, whole, smallest) {
+	if next != nil && tooSmall(together, smallest) {
 		next.withhold()
 	}
 }
 
 // tooSmall says whether some arm of a part of the subjects has fewer of them than
 // the smallest cell.
-func tooSmall(arms, whole []Arm, smallest int64) bool { return smallestArm(arms, whole) < smallest }
+func tooSmall(arms []Arm, smallest int64) bool { return smallestArm(arms) < smallest }
 
 // smallestArm is how many subjects the smallest arm of a part has. A variant that
-// has none at all does not count.
-func smallestArm(arms, whole []Arm) int64 {
+// has none there, as it ended before or began later, has no figures to withhold.
+func smallestArm(arms []Arm) int64 {
 	smallest := int64(math.MaxInt64)
 	for v := range arms {
-		if whole[v].Subjects > 0 {
+		if arms[v].Subjects > 0 {
 			smallest = min(smallest, arms[v].Subjects)
 		}
 	}

@@ -73,7 +73,7 @@ func (s *Summaries) Compare() (*SummaryResult, error) {
 		}
 		return nil, bad.Err()
 	}
-	if err := correct(&s.Plan, appendPointers(nil, result.Comparisons), true); err != nil {
+	if err := correct(&s.Plan, appendPointers(nil, result.Comparisons), len(result.Comparisons)); err != nil {
 		return nil, experiment.Invalid("plan.correction", "%s", err)
 	}
 	return &result, nil
@@ -109,7 +109,7 @@ func (s *Summaries) guard(c *contest, r *SummaryResult) error {
 		if err != nil {
 			return err
 		}
-		if tooSmall(arms, r.Arms, s.Plan.SmallestSegment()) {
+		if tooSmall(arms, s.Plan.SmallestSegment()) {
 			continue
 		}
 		for k := range comparisons {

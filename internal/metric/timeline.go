@@ -100,7 +100,7 @@ func (s *Study) Timeline(t *Tally) (*Timeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	cohorts, whole := &s.metrics[timelineCohorts], timeline.all()
+	cohorts := &s.metrics[timelineCohorts]
 	for i := range t.Metrics[timelineCohorts].Days {
 		d := &t.Metrics[timelineCohorts].Days[i]
 		subjects := cohorts.noArms(len(t.Variants), len(t.Strata))
@@ -109,7 +109,7 @@ func (s *Study) Timeline(t *Tally) (*Timeline, error) {
 		if point.Arms, point.Comparisons, err = s.compare(cohorts, subjects); err != nil {
 			return nil, err
 		}
-		if point.Withheld = tooSmall(point.Arms, whole, s.definition.Plan.SmallestSegment()); point.Withheld {
+		if point.Withheld = tooSmall(point.Arms, s.definition.Plan.SmallestSegment()); point.Withheld {
 			point.Comparisons = nil
 			countOnly(point.Arms)
 		}
@@ -117,14 +117,6 @@ func (s *Study) Timeline(t *Tally) (*Timeline, error) {
 	}
 	timeline.SinceExposure, err = s.sinceExposure(t)
 	return timeline, err
-}
-
-// all is the arms with all subjects; nil if there are none.
-func (t *Timeline) all() []Arm {
-	if n := len(t.Cumulative); n > 0 {
-		return t.Cumulative[n-1].Arms
-	}
-	return nil
 }
 
 // sinceExposure is the points of all bins that are over for some subject.

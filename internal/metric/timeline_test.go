@@ -114,7 +114,7 @@ func TestTimelineWithholds(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := line.NewFold(moment)
-	for i, n := range [][2]int{{20, 20}, {20, 19}, {40, 0}} {
+	for i, n := range [][2]int{{20, 20}, {20, 19}, {19, 0}, {40, 0}} {
 		for v, variant := range []string{"control", "short"} {
 			for k := range n[v] {
 				r := row(variant, make([]float64, 8)...)
@@ -130,9 +130,12 @@ func TestTimelineWithholds(t *testing.T) {
 	if p := timeline.Cohorts[0]; p.Withheld || p.Arms[1].Mean == nil || len(p.Comparisons) != 1 {
 		t.Errorf("cohort of 20 a variant: %+v", p)
 	}
+	if p := timeline.Cohorts[3]; p.Withheld || p.Arms[0].Mean == nil || len(p.Comparisons) != 1 {
+		t.Errorf("cohort of a variant that had ended: %+v", p)
+	}
 	for i, n := range []int64{19, 0} {
 		p := timeline.Cohorts[1+i]
-		if want := []Arm{{Variant: "control", Subjects: 20 + 20*int64(i)}, {Variant: "short", Subjects: n}}; !p.Withheld || p.Comparisons != nil || !cmp.Equal(p.Arms, want) {
+		if want := []Arm{{Variant: "control", Subjects: 20 - int64(i)}, {Variant: "short", Subjects: n}}; !p.Withheld || p.Comparisons != nil || !cmp.Equal(p.Arms, want) {
 			t.Errorf("cohort with %d subjects of a variant: %+v", n, p)
 		}
 	}

@@ -19,6 +19,7 @@ type standing struct {
 	safe       bool     // Within every guardrail's margin.
 	harms      bool     // Beyond some guardrail's margin, corrected for their number.
 	negligible bool     // Any effect on the primary metric is too small to matter.
+	ended      bool     // It has no weight any more, while others have.
 }
 
 // wording is how a verdict speaks of an objective.
@@ -83,9 +84,13 @@ func (s *Study) verdict(a *Analysis) Verdict {
 		v.Variant = winner.primary.Variant
 		return v
 	}
-	lost, hopeless := 0, 0
+	lost, hopeless, running := 0, 0, 0
 	for i := range standings {
 		st := &standings[i]
+		if st.ended {
+			continue
+		}
+		running++
 		if st.loses || st.harms {
 			lost++
 		}
@@ -94,9 +99,9 @@ func (s *Study) verdict(a *Analysis) Verdict {
 		}
 	}
 	switch {
-	case lost == len(standings):
+	case lost == running:
 		return decide(ActionRollBack, words.allLose+" or breaks a guardrail.", primary.Metric)
-	case hopeless == len(standings):
+	case hopeless == running:
 		return decide(ActionInconclusive, "No treatment that does no harm can have an effect on %s beyond the smallest one of interest, %s.", primary.Metric, magnitude(plan.MinimumEffect))
 	case complete:
 		return decide(ActionInconclusive, "%d subjects have been analysed of %d planned, and no treatment has won.", subjects, plan.PlannedSubjects)
@@ -135,20 +140,43 @@ func (s *Study) standings(a *Analysis) []standing {
 		st.harms = s.harmful(st.guardrails)
 		standings[i] = st
 	}
+	s.markEnded(standings)
 	return standings
 }
 
+// markEnded marks the treatments that have no weight any more. If none has, the
+// experiment has ended as a whole, and all are judged.
+func (s *Study) markEnded(standings []standing) {
+	ended := func(st *standing) bool {
+		i := s.definition.Variant(st.primary.Variant)
+		return i >= 0 && s.definition.Variants[i].Weight == 0
+	}
+	if !slices.ContainsFunc(standings, func(st standing) bool { return !ended(&st) }) {
+		return
+	}
+	for i := range standings {
+		standings[i].ended = ended(&standings[i])
+	}
+}
+
 // harmful tells whether a treatment breaks one of its guardrails. Any of them is
-// enough, so their p-values are corrected by Holm; a Bayesian plan has none.
+// enough, so their p-values are corrected by Holm; a Bayesian plan has none. One of
+// an earlier day may be from when the treatment kept well within the margin, and
+// counts as what the interval says of the moment.
 func (s *Study) harmful(guardrails []*Comparison) bool {
-	p, none := make([]*float64, len(guardrails)), 1.0
+	p, none, alpha := make([]*float64, len(guardrails)), 1.0, 1-s.definition.Plan.ConfidenceLevel
 	for i, g := range guardrails {
-		if p[i] = &none; g.Guardrail == GuardrailFailed {
+		switch {
+		case g.Guardrail != GuardrailFailed:
+			p[i] = &none
+		case g.PValue != nil && g.Earlier != nil:
+			p[i] = &alpha
+		default:
 			p[i] = cmp.Or(g.PValue, new(float64))
 		}
 	}
 	corrected, err := stats.Holm.Adjust(p)
-	return err == nil && slices.ContainsFunc(corrected, func(p *float64) bool { return *p <= 1-s.definition.Plan.ConfidenceLevel })
+	return err == nil && slices.ContainsFunc(corrected, func(p *float64) bool { return *p <= alpha })
 }
 
 // sides tells on which side of no effect a significant comparison lies; sign is
@@ -166,14 +194,14 @@ func sides(c *Comparison, sign float64) (better, worse bool) {
 	return now > 0 && then > 0, now <= 0 && then <= 0
 }
 
-// winner is the treatment to ship: of those that win and are safe the one with
-// the best estimate, of equals the first listed.
+// winner is the treatment to ship: of those that win, are safe and have not ended
+// the one with the best estimate, of equals the first listed.
 func (s *Study) winner(standings []standing) *standing {
 	sign := s.metrics[0].Metric.Definition.Direction.sign()
 	var best *standing
 	for i := range standings {
 		st := &standings[i]
-		if !st.wins || !st.safe {
+		if !st.wins || !st.safe || st.ended {
 			continue
 		}
 		if best == nil || sign**st.primary.Difference.Estimate > sign**best.primary.Difference.Estimate {
@@ -209,12 +237,18 @@ func (s *Study) reasons(primary string, words wording, standings []standing) []s
 		case st.negligible:
 			outcome = "too small to matter"
 		}
+		if st.ended {
+			outcome += ", and ended"
+		}
 		reasons = append(reasons, sentence(st.primary, primary, outcome))
 		for j, g := range st.guardrails {
 			outcome := map[GuardrailVerdict]string{
 				GuardrailPassed: "within the margin", GuardrailFailed: "beyond the margin",
 				GuardrailUndecided: "not known to keep within the margin",
 			}[g.Guardrail]
+			if g.Guardrail == GuardrailFailed && !st.harms {
+				outcome += fmt.Sprintf(", but not after correction for %d guardrails", len(st.guardrails))
+			}
 			reasons = append(reasons, sentence(g, st.metrics[j], outcome))
 		}
 	}

@@ -235,3 +235,37 @@ func TestManyGuardrails(t *testing.T) {
 		t.Error("without guardrails nothing is harmful, and without p-values a broken one is")
 	}
 }
+
+// TestEndedTreatments: a treatment without weight neither ships nor holds up what
+// is to be said of the others, unless all have ended.
+func TestEndedTreatments(t *testing.T) {
+	comparison := func(variant string, effect float64, significant bool) Comparison {
+		lower, upper := effect-0.1, effect+0.1
+		interval := Interval{&effect, &lower, &upper}
+		return Comparison{Variant: variant, Baseline: "control", Difference: interval, Lift: interval, Significant: significant}
+	}
+	lose, open, win := comparison("a", -0.2, true), comparison("b", 0.05, false), comparison("b", 0.2, true)
+	for _, tt := range []struct {
+		name    string
+		a, b    Comparison
+		weights [2]int32
+		action  Action
+		reason  string // Of the second treatment.
+	}{
+		{"the only one that runs loses", lose, open, [2]int32{1, 0}, ActionRollBack, "not decided, and ended"},
+		{"the winner has ended", comparison("a", 0.05, false), win, [2]int32{1, 0}, ActionKeepRunning, "better, and ended"},
+		{"all have ended", comparison("a", 0.05, false), win, [2]int32{0, 0}, ActionShip, "better; difference"},
+		{"none has", lose, open, [2]int32{1, 1}, ActionKeepRunning, "not decided; difference"},
+	} {
+		d := definition("control", "a", "b")
+		d.Variants[1].Weight, d.Variants[2].Weight = tt.weights[0], tt.weights[1]
+		s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+		v := s.verdict(&Analysis{
+			SampleRatio: SampleRatio{Verdict: SampleRatioOK},
+			Metrics:     []Result{{Metric: "revenue", Role: experiment.RolePrimary, Arms: []Arm{{Subjects: 100}, {Subjects: 100}, {Subjects: 100}}, Comparisons: []Comparison{tt.a, tt.b}}},
+		})
+		if v.Action != tt.action || !strings.Contains(v.Reasons[2], tt.reason) {
+			t.Errorf("%s: %s, %q", tt.name, v.Action, v.Reasons)
+		}
+	}
+}

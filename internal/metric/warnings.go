@@ -52,7 +52,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		}
 	}
 	for _, v := range uneven(a) {
-		warn("%s and the control are of uneven size, as a whole or in a phase, and have too few subjects yet to average out what is skewed: where a few subjects decide a number, intervals are too narrow and p-values too small, by every method.", v)
+		warn("%s and the control are of uneven size, as a whole or in a phase or stratum, and have too few subjects yet to average out what is skewed: where a few subjects decide a number, intervals are too narrow and p-values too small, by every method.", v)
 	}
 	for i := range a.Metrics {
 		for _, c := range a.Metrics[i].Caps {
@@ -126,15 +126,15 @@ const (
 	// littleSkewness is the share of the subjects' skewness in a difference that no
 	// longer matters much: at 1:9 1,800 subjects in the smaller arm leave it.
 	littleSkewness = 0.02
-	// chanceSkewness, over the subjects of both, is what arms of one weight hardly
+	// chanceSkewness, over the subjects of both, is what an even split hardly
 	// ever leave by chance: a difference of three standard errors in their sizes.
 	chanceSkewness = 6
 )
 
-// uneven names the treatments whose primary comparison has much of the subjects'
-// skewness.
+// uneven names the treatments whose comparison on the first metric has much of the
+// subjects' skewness.
 func uneven(a *Analysis) (names []string) {
-	if a.Analysed() == 0 {
+	if len(a.Metrics) == 0 {
 		return nil
 	}
 	for _, c := range a.Metrics[0].Comparisons {

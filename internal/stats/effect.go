@@ -101,51 +101,55 @@ func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value, liftUni
 // Where few convert, the first subjects of a small arm never do, in an experiment
 // or in a phase of it, and a variance of zero would make them certain: such a cell
 // takes the other arm's variance. At a fixed horizon in one stratum it stays zero,
-// as Welch has it. If nobody varies at all and the formula is a proportion, both
-// arms have the variance of one success and one failure more (Agresti and Caffo
-// 2000, Simple and effective confidence intervals for proportions and differences
-// of proportions result from adding two successes and two failures): that nobody
-// was lost of 10,000 is known to within some ten-thousandths.
+// as Welch has it. If both arms' are alike and the formula is a proportion, both
+// have the variance of one success and one failure more (Agresti and Caffo 2000,
+// Simple and effective confidence intervals for proportions and differences of
+// proportions result from adding two successes and two failures): that nobody was
+// lost of 10,000 is known to within some ten-thousandths.
 func (p *pair) fill(control, treatment *estimate, r *Request) (note string) {
 	if !p.variance {
 		return ""
 	}
-	alike, varied := 0, false
-	for k := range p.weights {
+	strata, lent, more := len(p.weights), 0, 0
+	for k, w := range p.weights {
 		c, t := &p.control.cells[k], &p.treatment.cells[k]
+		ofControl, ofTreatment := &control.parts[k], &treatment.parts[k]
 		one, other := c.quadratic(p.control.gradient) > 0, t.quadratic(p.treatment.gradient) > 0
-		varied = varied || one || other
-		if one == other {
-			continue
-		}
-		name, own, lent := "control", &control.parts[k], treatment.parts[k]
 		share := float64(t.N) / float64(c.N)
-		if one {
-			name, own, lent, share = "treatment", &treatment.parts[k], control.parts[k], 1/share
+		name := "treatment"
+		if other {
+			name = "control"
 		}
-		if len(p.weights) == 1 && r.Test.Method == FixedHorizon {
+		switch {
+		case one && other || !one && !other && !r.Proportion:
+			continue
+		case !one && !other:
+			*ofControl, *ofTreatment = oneMore(w, p.control.value, c.N), oneMore(w, p.treatment.value, t.N)
+			note = "All subjects of either arm are alike so far: the variances are those of one success and one failure more in each."
+			more++
+			continue
+		case strata == 1 && r.Test.Method == FixedHorizon:
 			return fmt.Sprintf("All subjects of the %s are alike, and its variance is taken to be zero: with few of them the interval is far too narrow.", name)
+		case one:
+			*ofTreatment = part{ofControl.variance / share, ofControl.degrees}
+		default:
+			*ofControl = part{ofTreatment.variance * share, ofTreatment.degrees}
 		}
-		*own = part{lent.variance * share, lent.degrees}
 		note = fmt.Sprintf("All subjects of the %s are alike so far: its variance is taken to be that of the other arm.", name)
-		alike++
+		lent++
 	}
-	switch {
-	case alike > 0 && len(p.weights) > 1:
-		return fmt.Sprintf("In %d of %d strata all subjects of an arm are alike: its variance there is taken to be that of the other arm.", alike, len(p.weights))
-	case !varied && r.Proportion:
-		control.parts = oneMore(p.control.value, float64(p.control.subjects()))
-		treatment.parts = oneMore(p.treatment.value, float64(p.treatment.subjects()))
-		return "All subjects of either arm are alike so far: the variances are those of one success and one failure more in each."
+	if strata > 1 && lent+more > 0 {
+		return fmt.Sprintf("In %d of %d strata all subjects of an arm are alike: its variance there is taken to be that of the other, or if it has none that of one success and one failure more.", lent+more, strata)
 	}
 	return note
 }
 
 // oneMore is the variance of a rate with one success and one failure more than n
-// subjects have.
-func oneMore(rate, n float64) []part {
-	rate = (rate*n + 1) / (n + 2)
-	return []part{{rate * (1 - rate) / (n + 2), n - 1}}
+// subjects of a stratum have.
+func oneMore(weight, rate float64, n int64) part {
+	subjects := float64(n)
+	rate = (rate*subjects + 1) / (subjects + 2)
+	return part{weight * weight * rate * (1 - rate) / (subjects + 2), subjects - 1}
 }
 
 // skewness is how much of the subjects' own skewness is left in the difference

@@ -176,7 +176,7 @@ func (t Test) hindrance(e Evidence, null float64) string {
 		t.Method == AlwaysValid && e.Subjects < 1:
 		return "There are too few subjects for a variance: no interval and no p-value."
 	case t.Method == AlwaysValid && e.Skewness > mostSkewness:
-		return "The smaller arm has too few subjects beside the other for an always-valid interval: none yet, and no p-value."
+		return "The arms are too uneven for so few subjects, as a whole or in a phase: no always-valid interval and no p-value yet."
 	}
 	return ""
 }

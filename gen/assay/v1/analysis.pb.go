@@ -151,8 +151,10 @@ const (
 	// Not decided yet.
 	VerdictAction_VERDICT_ACTION_KEEP_RUNNING VerdictAction = 2
 	// Every variant breaks a guardrail, at the plan's level after Holm's correction
-	// for their number, or loses on the primary metric: it is significantly worse, or the opposite of a one-sided objective or of
-	// equivalence is shown at the plan's level, for each variant by itself.
+	// for their number, or loses on the primary metric: it is significantly worse, or
+	// the opposite of a one-sided objective or of equivalence is shown at the plan's
+	// level, for each variant by itself. A variant without weight does not count,
+	// unless none has any.
 	VerdictAction_VERDICT_ACTION_ROLL_BACK VerdictAction = 3
 	// The data cannot decide: the sample ratio is broken, the planned size is
 	// reached without a winner, or there is no primary metric.
@@ -1046,24 +1048,26 @@ type Comparison struct {
 	Statistic *float64 `protobuf:"fixed64,6,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
 	// Welch's degrees of freedom. Absent where the method has none.
 	DegreesOfFreedom *float64 `protobuf:"fixed64,7,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3,oneof" json:"degrees_of_freedom,omitempty"`
-	// How surprising the data would be without an effect, or with one at the
-	// margin: of the difference, or with a relative margin of the lift. It agrees with
-	// that interval. Absent with an ALWAYS_VALID plan while one arm has too few
-	// subjects beside the other, about 100 if the other has many times more, or the
-	// covariates too few subjects, 20 each; a note says so. Under ALWAYS_VALID in AnalyzeExperiment, for metrics with a window,
-	// the smallest that was reached at the end of any UTC day or at the moment; a note
-	// names the day. It does not rise from day to day unless earlier days change: by
-	// events from before that are recorded late, by subjects that no longer count, as
-	// they crossed over, were pinned or erased, and where a day stands for a longer
-	// period of 2, 4, 8 … days than before, as there are more than 400 days or many
-	// strata, of which a warning tells. Of a segment it is that of the moment. Under
-	// GROUP_SEQUENTIAL the smallest error rate at which this look would be
-	// significant, and 1 if that is above 0.5. Absent under BAYESIAN.
+	// How surprising the data would be without an effect, or with one at the margin:
+	// of the difference, or with a relative margin of the lift. It agrees with that
+	// interval. Absent with an ALWAYS_VALID plan while the arms are too uneven for
+	// their subjects, as a whole or in a phase (the smaller needs about 100 if the
+	// other has many times more, and a phase of few loses its weight only slowly), or
+	// while there are fewer than 20 subjects to a covariate, and 40 to one that some
+	// lack; a note says so. Under ALWAYS_VALID in AnalyzeExperiment, for metrics with
+	// a window, the smallest that was reached at the end of any UTC day or at the
+	// moment; a note names the day. It does not rise from day to day unless earlier
+	// days change: by events from before that are recorded late, by subjects that no
+	// longer count, as they crossed over, were pinned or erased, and where a day
+	// stands for a longer period of 2, 4, 8 … days than before, as there are more
+	// than 400 days or many strata, of which a warning tells. Of a segment it is that
+	// of the moment. Under GROUP_SEQUENTIAL the smallest error rate at which this
+	// look would be significant, and 1 if that is above 0.5. Absent under BAYESIAN.
 	PValue *float64 `protobuf:"fixed64,8,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// The p-value corrected within its family: the variants of the primary
-	// metric; the secondary metrics; a metric's segments. A planned comparison that
-	// has no p-value yet counts in its family all the same, so that a family does not
-	// grow. Absent where no correction applies.
+	// metric; the secondary metrics; a metric's segments. The first two have the size
+	// that was planned: a comparison that has no p-value yet, or was removed, counts
+	// all the same. Absent where no correction applies.
 	AdjustedPValue *float64 `protobuf:"fixed64,9,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
 	// The corrected p-value (or the p-value, where no correction applies) is at
 	// most 1 − confidence level. Under BAYESIAN, where nothing is corrected: the

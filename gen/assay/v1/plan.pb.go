@@ -607,16 +607,17 @@ type Plan struct {
 	Prior *Prior `protobuf:"bytes,7,opt,name=prior,proto3" json:"prior,omitempty"`
 	// An attribute that is kept with exposures (a segment, or that of a covariate),
 	// by whose values subjects are compared like with like: with the phases they
-	// are strata, weighted by their size, which is taken to be chance. Subjects that lack it are a stratum. An
-	// attribute with more than 1,000 values is not used, and the analysis warns of
-	// it. Segments are compared within phases alone. Empty: none.
+	// are strata, weighted by their size, which is taken to be chance. Subjects that
+	// lack it are a stratum. An attribute with more than 1,000 values is not used, and
+	// the analysis warns of it. Segments are compared within phases alone. Empty:
+	// none.
 	StratifyBy string `protobuf:"bytes,8,opt,name=stratify_by,json=stratifyBy,proto3" json:"stratify_by,omitempty"`
 	// A segment's value in which some variant has fewer subjects than this is
 	// withheld: its figures are absent. If all withheld values of an attribute
 	// together have fewer in some variant, the next smallest one is withheld too, as
 	// the whole less what is shown would give their figures. So is the cohort of a
-	// timeline's day, by itself. A variant without any subject in the experiment
-	// does not count. 0 withholds none. Default 20.
+	// timeline's day, by itself. A variant without any subject there does not count.
+	// 0 withholds none. Default 20.
 	//
 	// This keeps figures of few subjects from being read by mistake. It is no
 	// guarantee of privacy: figures of different moments, attributes or days can
