@@ -131,6 +131,7 @@ type Comparison struct {
 	DegreesOfFreedom *float64
 	PValue           *float64 // Of the moment, or of Earlier.
 	Earlier          *Earlier // Nil unless an earlier p-value counts, as it is smaller.
+	Momentary        *float64 // The p-value of the moment, beside Earlier.
 	AdjustedPValue   *float64 // Within its family; nil where no correction applies.
 	Significant      bool
 	Boundary         *float64 // Of the statistic's size; only at a group-sequential look.

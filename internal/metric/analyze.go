@@ -3,6 +3,7 @@ package metric
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -40,7 +41,11 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 	if a.Balance, err = s.balance(t); err != nil {
 		return nil, fmt.Errorf("balance: %w", err)
 	}
-	a.Verdict = s.verdict(a)
+	var latest []float64
+	if n := len(t.Phases); n > 0 {
+		latest = shares[t.Phases[n-1]]
+	}
+	a.Verdict = s.verdict(a, latest)
 	a.Warnings = s.warnings(t, a)
 	return a, nil
 }
@@ -249,7 +254,12 @@ func (s *Study) correct(a *Analysis) error {
 			secondaries++
 		}
 	}
-	treatments := len(s.sealed) - 1
+	treatments := len(s.sealed) - 1 // And those that were added.
+	for _, v := range s.definition.Variants {
+		if !slices.ContainsFunc(s.sealed, func(sealed experiment.Variant) bool { return sealed.Key == v.Key }) {
+			treatments++
+		}
+	}
 	return errors.Join(correct(&s.definition.Plan, primary, treatments), correct(&s.definition.Plan, secondary, treatments*secondaries))
 }
 

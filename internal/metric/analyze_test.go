@@ -549,10 +549,10 @@ func TestPairShare(t *testing.T) {
 	}
 }
 
-// TestFamilyKeepsItsSize: who removes two of three treatments, or looks before
-// some can be judged, has not planned for one.
+// TestFamilyKeepsItsSize: a treatment that is removed, or cannot be judged yet, was
+// one of the family, and so is one that takes its place.
 func TestFamilyKeepsItsSize(t *testing.T) {
-	planned, d := definition("control", "a", "b", "c"), definition("control", "a")
+	planned, d := definition("control", "a", "b"), definition("control", "a", "c") // b was replaced.
 	s, err := NewStudy(d, planned.Variants, []Use{
 		use("revenue", Sum("purchase", nil), experiment.RolePrimary), use("more", Sum("x", nil), experiment.RoleSecondary),
 	}, nil)
@@ -560,7 +560,7 @@ func TestFamilyKeepsItsSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := 0.04
-	one := func() []Comparison { return []Comparison{{Variant: "a", PValue: &p}} }
+	one := func() []Comparison { return []Comparison{{Variant: "a", PValue: &p}, {Variant: "c"}} }
 	a := &Analysis{Metrics: []Result{{Role: experiment.RolePrimary, Comparisons: one()}, {Role: experiment.RoleSecondary, Comparisons: one()}}}
 	if err := s.correct(a); err != nil {
 		t.Fatal(err)

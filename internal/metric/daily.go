@@ -75,7 +75,7 @@ func (s *Study) keepSmaller(before, now *Comparison, day time.Time) {
 		now.Earlier = &Earlier{Day: day, PValue: *before.PValue, Difference: before.Difference.Estimate}
 	}
 	now.Notes = append(now.Notes, fmt.Sprintf("The p-value is that of %s, the smallest of all days; at the moment %s.", now.Earlier.Day.Format(time.DateOnly), moment))
-	now.PValue = before.PValue
+	now.Momentary, now.PValue = now.PValue, before.PValue
 	now.Significant = *now.PValue <= 1-s.definition.Plan.ConfidenceLevel
 }
 

@@ -37,32 +37,50 @@ func (s *Study) bySegment(m int, t *Tally, result *Result) error {
 }
 
 // withholdSmall withholds the values of an attribute that are too small. The
-// whole less the values that are shown gives the figures of these together. If
-// they are too small together too, the smallest value that is shown is withheld
-// with them (complementary suppression: Cox 1980, Suppression methodology and
-// statistical disclosure control). One suffices, as it is not too small alone.
+// whole less the values that are shown gives the figures of these together. While
+// some arm is too small together too, the smallest value that is shown and has it
+// is withheld with them (complementary suppression: Cox 1980, Suppression
+// methodology and statistical disclosure control).
 func withholdSmall(values []Segment, smallest int64) {
-	var together []Arm
-	var next *Segment
+	var together []int64
+	withhold := func(value *Segment) {
+		value.withhold()
+		for v, arm := range value.Arms {
+			together[v] += arm.Subjects
+		}
+	}
+	for i := range values {
+		if together == nil {
+			together = make([]int64, len(values[i].Arms))
+		}
+		if tooSmall(values[i].Arms, smallest) {
+			withhold(&values[i])
+		}
+	}
+	for v := range together {
+		for together[v] > 0 && together[v] < smallest {
+			next := smallestWith(values, v)
+			if next == nil {
+				break
+			}
+			withhold(next)
+		}
+	}
+}
+
+// smallestWith is the smallest value that is shown and has subjects in an arm; nil
+// if there is none.
+func smallestWith(values []Segment, arm int) (next *Segment) {
 	for i := range values {
 		value := &values[i]
-		if !tooSmall(value.Arms, smallest) {
-			if next == nil || smallestArm(value.Arms) < smallestArm(next.Arms) {
-				next = value
-			}
+		if value.Withheld || value.Arms[arm].Subjects == 0 {
 			continue
 		}
-		value.withhold()
-		if together == nil {
-			together = make([]Arm, len(value.Arms))
-		}
-		for v := range together {
-			together[v].Subjects += value.Arms[v].Subjects
+		if next == nil || smallestArm(value.Arms) < smallestArm(next.Arms) {
+			next = value
 		}
 	}
-	if next != nil && tooSmall(together, smallest) {
-		next.withhold()
-	}
+	return next
 }
 
 // tooSmall says whether some arm of a part of the subjects has fewer of them than

@@ -104,6 +104,7 @@ func TestWithheldTogether(t *testing.T) {
 		{"two are small, and too few in one arm", []subjects{{10, 12}, {40, 40}, {10, 7}, {24, 24}}, []bool{true, false, true, true}},
 		{"a value without subjects tells nothing", []subjects{{0, 0}, {40, 40}, {24, 24}}, []bool{false, false, false}},
 		{"a variant that is not met there", []subjects{{40, 40}, {100, 0}, {60, 60}}, []bool{false, false, false}},
+		{"the next smallest has nobody to hide behind", []subjects{{100, 100}, {40, 4}, {60, 0}}, []bool{true, true, false}},
 		{"nor in what is small", []subjects{{40, 40}, {19, 0}, {60, 60}}, []bool{true, true, false}},
 		{"all", []subjects{{4, 4}, {40, 40}}, []bool{true, true}},
 		{"one alone", []subjects{{4, 4}}, []bool{true}},

@@ -44,13 +44,15 @@ var (
 
 // verdict applies the plan. Rules are tried in the order of what they trust
 // the figures with: first whether they can be trusted at all, then whether it
-// is time, then winners, losers, and the end of waiting.
-func (s *Study) verdict(a *Analysis) Verdict {
+// is time, then winners, losers, and the end of waiting. latest is the variants'
+// shares in the latest phase, in the definition's order; nil if it is not known.
+func (s *Study) verdict(a *Analysis, latest []float64) Verdict {
 	if len(a.Metrics) == 0 || a.Metrics[0].Role != experiment.RolePrimary {
 		return Verdict{Action: ActionInconclusive, Reasons: []string{"The plan has no primary metric to decide by."}}
 	}
 	plan, primary := &s.definition.Plan, &a.Metrics[0]
 	standings, words := s.standings(a), wordings[s.metrics[0].Objective]
+	s.markEnded(standings, latest)
 	subjects := int64(0)
 	for i := range primary.Arms {
 		subjects += primary.Arms[i].Subjects
@@ -104,7 +106,7 @@ func (s *Study) verdict(a *Analysis) Verdict {
 	case hopeless == running:
 		return decide(ActionInconclusive, "No treatment that does no harm can have an effect on %s beyond the smallest one of interest, %s.", primary.Metric, magnitude(plan.MinimumEffect))
 	case complete:
-		return decide(ActionInconclusive, "%d subjects have been analysed of %d planned, and no treatment has won.", subjects, plan.PlannedSubjects)
+		return decide(ActionInconclusive, "%d subjects have been analysed of %d planned, and no treatment that could be shipped has won.", subjects, plan.PlannedSubjects)
 	}
 	return decide(ActionKeepRunning, "Nothing is decided yet, with %d subjects analysed.", subjects)
 }
@@ -140,16 +142,20 @@ func (s *Study) standings(a *Analysis) []standing {
 		st.harms = s.harmful(st.guardrails)
 		standings[i] = st
 	}
-	s.markEnded(standings)
 	return standings
 }
 
-// markEnded marks the treatments that have no weight any more. If none has, the
-// experiment has ended as a whole, and all are judged.
-func (s *Study) markEnded(standings []standing) {
+// markEnded marks the treatments that have no share of the split any more, by the
+// shares of the latest phase that has subjects. If none has one, the experiment has
+// ended as a whole, and all are judged; so they are where subjects keep what they
+// were given.
+func (s *Study) markEnded(standings []standing, latest []float64) {
+	if latest == nil || s.definition.Sticky {
+		return
+	}
 	ended := func(st *standing) bool {
 		i := s.definition.Variant(st.primary.Variant)
-		return i >= 0 && s.definition.Variants[i].Weight == 0
+		return i >= 0 && latest[i] == 0
 	}
 	if !slices.ContainsFunc(standings, func(st standing) bool { return !ended(&st) }) {
 		return
@@ -161,16 +167,16 @@ func (s *Study) markEnded(standings []standing) {
 
 // harmful tells whether a treatment breaks one of its guardrails. Any of them is
 // enough, so their p-values are corrected by Holm; a Bayesian plan has none. One of
-// an earlier day may be from when the treatment kept well within the margin, and
-// counts as what the interval says of the moment.
+// an earlier day may be from when the treatment kept well within the margin, so it
+// is that of the moment that counts.
 func (s *Study) harmful(guardrails []*Comparison) bool {
 	p, none, alpha := make([]*float64, len(guardrails)), 1.0, 1-s.definition.Plan.ConfidenceLevel
 	for i, g := range guardrails {
 		switch {
 		case g.Guardrail != GuardrailFailed:
 			p[i] = &none
-		case g.PValue != nil && g.Earlier != nil:
-			p[i] = &alpha
+		case g.Earlier != nil:
+			p[i] = cmp.Or(g.Momentary, &none)
 		default:
 			p[i] = cmp.Or(g.PValue, new(float64))
 		}

@@ -106,7 +106,7 @@ func TestVerdict(t *testing.T) {
 			v := s.verdict(&Analysis{
 				SampleRatio: SampleRatio{Verdict: tt.ratio, PValue: &p},
 				Metrics:     []Result{primary, {Metric: "speed", Role: experiment.RoleSecondary}, guard},
-			})
+			}, nil)
 			if v.Action != tt.action || v.Variant != tt.variant || !strings.Contains(v.Reasons[0], tt.reason) {
 				t.Errorf("verdict %s %q, %q; want %s %q, %q", v.Action, v.Variant, v.Reasons, tt.action, tt.variant, tt.reason)
 			}
@@ -231,6 +231,14 @@ func TestManyGuardrails(t *testing.T) {
 			t.Errorf("p = %v of %d guardrails: harmful %t", tt.p, 1+tt.others, got)
 		}
 	}
+	// The smallest p-value is from when it was well within its margin.
+	for momentary, harmful := range map[float64]bool{1e-20: true, 0.04: false} {
+		earlier := guardrail(1e-30, GuardrailFailed)
+		earlier.Earlier, earlier.Momentary = &Earlier{}, &momentary
+		if got := s.harmful([]*Comparison{earlier, guardrail(1e-9, GuardrailPassed)}); got != harmful {
+			t.Errorf("p = %v now, and smaller before: harmful %t", momentary, got)
+		}
+	}
 	if s.harmful(nil) || !s.harmful([]*Comparison{{Guardrail: GuardrailFailed}}) {
 		t.Error("without guardrails nothing is harmful, and without p-values a broken one is")
 	}
@@ -246,24 +254,26 @@ func TestEndedTreatments(t *testing.T) {
 	}
 	lose, open, win := comparison("a", -0.2, true), comparison("b", 0.05, false), comparison("b", 0.2, true)
 	for _, tt := range []struct {
-		name    string
-		a, b    Comparison
-		weights [2]int32
-		action  Action
-		reason  string // Of the second treatment.
+		name   string
+		a, b   Comparison
+		shares []float64
+		sticky bool
+		action Action
+		reason string // Of the second treatment.
 	}{
-		{"the only one that runs loses", lose, open, [2]int32{1, 0}, ActionRollBack, "not decided, and ended"},
-		{"the winner has ended", comparison("a", 0.05, false), win, [2]int32{1, 0}, ActionKeepRunning, "better, and ended"},
-		{"all have ended", comparison("a", 0.05, false), win, [2]int32{0, 0}, ActionShip, "better; difference"},
-		{"none has", lose, open, [2]int32{1, 1}, ActionKeepRunning, "not decided; difference"},
+		{"the only one that runs loses", lose, open, []float64{0.5, 0.5, 0}, false, ActionRollBack, "not decided, and ended"},
+		{"the winner has ended", comparison("a", 0.05, false), win, []float64{0.5, 0.5, 0}, false, ActionKeepRunning, "better, and ended"},
+		{"all have ended", comparison("a", 0.05, false), win, []float64{1, 0, 0}, false, ActionShip, "better; difference"},
+		{"subjects keep it", comparison("a", 0.05, false), win, []float64{0.5, 0.5, 0}, true, ActionShip, "better; difference"},
+		{"none has", lose, open, []float64{0.5, 0.25, 0.25}, false, ActionKeepRunning, "not decided; difference"},
 	} {
 		d := definition("control", "a", "b")
-		d.Variants[1].Weight, d.Variants[2].Weight = tt.weights[0], tt.weights[1]
+		d.Sticky = tt.sticky
 		s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
 		v := s.verdict(&Analysis{
 			SampleRatio: SampleRatio{Verdict: SampleRatioOK},
 			Metrics:     []Result{{Metric: "revenue", Role: experiment.RolePrimary, Arms: []Arm{{Subjects: 100}, {Subjects: 100}, {Subjects: 100}}, Comparisons: []Comparison{tt.a, tt.b}}},
-		})
+		}, tt.shares)
 		if v.Action != tt.action || !strings.Contains(v.Reasons[2], tt.reason) {
 			t.Errorf("%s: %s, %q", tt.name, v.Action, v.Reasons)
 		}

@@ -23,8 +23,8 @@ import "math"
 // different size leave the difference some of the data's skewness, and its
 // variance to a few subjects. So nothing is judged before that share is down to a
 // tenth ([pair.skewness]): 100 subjects in the smaller of two very different arms,
-// 71 at 1:9, none at 1:1. And an arm whose subjects are all alike borrows the
-// other's variance ([pair.fill]). For a rate of 2 % looked at on 40 days this
+// 71 at 1:9, none at 1:1. And where the subjects of an arm are all alike, both have
+// the variance of their subjects together ([pair.fill]). For a rate of 2 % looked at on 40 days this
 // makes of 80 % of false positives at 1:99 none, of 17 % at 1:9 5.5 %; for lognormal
 // numbers (σ = 1.5) of 45 % at 1:99 4 %; but for the spending of 1 % who buy 17 %
 // remain at 1:9, and 6 % at 1:4. No test here knows how skewed its data are.

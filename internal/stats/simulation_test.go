@@ -268,3 +268,32 @@ func TestManyCovariatesEarly(t *testing.T) {
 		t.Errorf("%d of %d are ever significant, %d days judged", ever, experiments, judged)
 	}
 }
+
+// TestSparseStrata: over many strata in most of which an arm has nobody who
+// converts, the variances of those add up to neither too much nor too little.
+func TestSparseStrata(t *testing.T) {
+	rng := rand.New(rand.NewPCG(2026, 6))
+	for _, c := range []struct {
+		strata, subjects, experiments int
+		rate                          float64
+	}{{100, 80, 1500, 0.01}, {1000, 20, 300, 0.02}} {
+		significant := 0
+		for range c.experiments {
+			r := Request{Formula: ComponentMean(0), Proportion: true, Test: fixed95, Arms: make([]Arm, 2)}
+			for range c.strata {
+				for arm := range r.Arms {
+					m := NewMoments(1)
+					for range c.subjects / 2 {
+						m.Add([]float64{float64(count(rng.Float64() < c.rate))})
+					}
+					r.Arms[arm].Strata = append(r.Arms[arm].Strata, m)
+				}
+			}
+			significant += count(*mustCompare(t, r).Comparisons[0].Unadjusted.PValue <= 0.05)
+		}
+		t.Logf("%d strata: %d of %d significant", c.strata, significant, c.experiments)
+		if exceeds(significant, c.experiments, 0.06) || exceeds(c.experiments-significant, c.experiments, 0.97) {
+			t.Errorf("%d strata of %d: %d of %d are significant, which should be some 5 %%", c.strata, c.subjects, significant, c.experiments)
+		}
+	}
+}

@@ -146,15 +146,17 @@ const (
 	// Never sent.
 	VerdictAction_VERDICT_ACTION_UNSPECIFIED VerdictAction = 0
 	// Ship the named variant: the primary metric's objective is shown by the
-	// plan's rule, it keeps within every guardrail, and the sample ratio holds.
+	// plan's rule, it keeps within every guardrail, the sample ratio holds, and the
+	// variant has a part in the split of the latest phase (or none has, or the
+	// experiment is sticky).
 	VerdictAction_VERDICT_ACTION_SHIP VerdictAction = 1
 	// Not decided yet.
 	VerdictAction_VERDICT_ACTION_KEEP_RUNNING VerdictAction = 2
 	// Every variant breaks a guardrail, at the plan's level after Holm's correction
 	// for their number, or loses on the primary metric: it is significantly worse, or
 	// the opposite of a one-sided objective or of equivalence is shown at the plan's
-	// level, for each variant by itself. A variant without weight does not count,
-	// unless none has any.
+	// level, for each variant by itself. A variant that could not ship, as it has
+	// ended, does not count.
 	VerdictAction_VERDICT_ACTION_ROLL_BACK VerdictAction = 3
 	// The data cannot decide: the sample ratio is broken, the planned size is
 	// reached without a winner, or there is no primary metric.
@@ -1260,7 +1262,7 @@ type SegmentResult struct {
 	Arms []*ArmResult `protobuf:"bytes,3,rep,name=arms,proto3" json:"arms,omitempty"`
 	// As in MetricAnalysis.
 	Comparisons []*Comparison `protobuf:"bytes,4,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
-	// The figures are absent: some variant has fewer subjects here than the plan's
+	// The figures are absent: some variant has subjects here, but fewer than the plan's
 	// smallest cell, or the whole less this and what is shown would give the figures
 	// of such a value. See Plan.smallest_cell.
 	Withheld bool `protobuf:"varint,5,opt,name=withheld,proto3" json:"withheld,omitempty"`

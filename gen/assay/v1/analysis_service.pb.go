@@ -1642,7 +1642,7 @@ type TimelinePoint struct {
 	// is absent, and `significant` is by `p_value`. Cohorts and days since exposure
 	// are exploratory, and their intervals hold one by one.
 	Comparisons []*Comparison `protobuf:"bytes,5,rep,name=comparisons,proto3" json:"comparisons,omitempty"`
-	// In `cohorts`: some variant has fewer subjects here than the plan's smallest
+	// In `cohorts`: some variant has subjects here, but fewer than the plan's smallest
 	// cell, and there are no figures. The other points are not cells, and are never
 	// withheld.
 	Withheld      bool `protobuf:"varint,6,opt,name=withheld,proto3" json:"withheld,omitempty"`

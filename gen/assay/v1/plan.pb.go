@@ -614,7 +614,7 @@ type Plan struct {
 	StratifyBy string `protobuf:"bytes,8,opt,name=stratify_by,json=stratifyBy,proto3" json:"stratify_by,omitempty"`
 	// A segment's value in which some variant has fewer subjects than this is
 	// withheld: its figures are absent. If all withheld values of an attribute
-	// together have fewer in some variant, the next smallest one is withheld too, as
+	// together have fewer in some variant, the next smallest ones are withheld too, as
 	// the whole less what is shown would give their figures. So is the cohort of a
 	// timeline's day, by itself. A variant without any subject there does not count.
 	// 0 withholds none. Default 20.
