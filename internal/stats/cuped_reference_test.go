@@ -2,6 +2,7 @@ package stats
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -20,18 +21,20 @@ func (c adjustedCase) compare(t *testing.T, columns ...[]float64) ArmComparison 
 	for i := range columns[1:] {
 		r.Covariates = append(r.Covariates, i+1)
 	}
-	arms := 0.0
-	for _, a := range c.Arm {
-		arms = max(arms, a+1)
-	}
-	for a := range int(arms) {
+	r.Arms = armsOf(c.Arm, columns...)
+	return mustCompare(t, r).Comparisons[0]
+}
+
+// armsOf cuts columns by the arm that each subject is in, from 0.
+func armsOf(assigned []float64, columns ...[]float64) (arms []Arm) {
+	for a := 0.0; a <= slices.Max(assigned); a++ {
 		var of [][]float64
 		for _, xs := range columns {
-			of = append(of, where(xs, c.Arm, float64(a)))
+			of = append(of, where(xs, assigned, a))
 		}
-		r.Arms = append(r.Arms, Arm{[]Moments{column(of...)}})
+		arms = append(arms, Arm{[]Moments{column(of...)}})
 	}
-	return mustCompare(t, r).Comparisons[0]
+	return arms
 }
 
 func (c adjustedCase) checkAdjusted(t *testing.T, got ArmComparison) {
