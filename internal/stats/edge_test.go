@@ -381,3 +381,29 @@ func TestNobodyConvertsInStrata(t *testing.T) {
 	}
 	near(t, "standard error", *mustCompare(t, r).Comparisons[0].Unadjusted.Difference.StandardError, 0.039920785572357564, 1e-12)
 }
+
+// TestSilentStratum: a stratum of which nobody converts is not certain of its part:
+// its few subjects vary as those of all strata do. By R, with 10 and 990 subjects
+// in it, and 60 and 50 of 500 converting in the other; the second figure is what a
+// variance of zero in the first would give:
+//
+//	v <- (50*0.9 + 60*0.88)/(989 + 9 + 499 + 499); w <- c(0.5, 0.5)
+//	d <- c(0, 60/500 - 50/500); shared <- sum(w*(d - sum(w*d))^2)/2000
+//	sqrt(sum(w^2*v*(1/c(990, 500) + 1/c(10, 500))) + shared)
+//	sqrt(0.25*(0.1*0.9 + 0.12*0.88)*500/499/500 + shared)
+func TestSilentStratum(t *testing.T) {
+	r := Request{
+		Formula: ComponentMean(0), Proportion: true, Test: fixed95,
+		Arms: []Arm{{[]Moments{proportion(t, 0, 990), proportion(t, 50, 500)}}, {[]Moments{proportion(t, 0, 10), proportion(t, 60, 500)}}},
+	}
+	got := mustCompare(t, r).Comparisons[0].Unadjusted
+	near(t, "standard error", *got.Difference.StandardError, 0.035866016326080746, 1e-12)
+	if len(got.Notes) != 1 || !strings.HasPrefix(got.Notes[0], "In 1 of 2 strata") {
+		t.Errorf("notes %q", got.Notes)
+	}
+	// Where the stratum's subjects are as many, they make no difference.
+	for a := range r.Arms {
+		r.Arms[a].Strata[0] = proportion(t, 0, 500)
+	}
+	near(t, "standard error of even arms", *mustCompare(t, r).Comparisons[0].Unadjusted.Difference.StandardError, 0.0099018176101142129, 1e-12)
+}
