@@ -226,6 +226,9 @@ func pValueNeverRises(t *testing.T, s *Study) {
 			smallest = math.Min(smallest, *alone[0].PValue)
 			want(t, fmt.Sprintf("seed %d, p-value of day %d", seed, day), got.PValue, smallest, 1e-9)
 			want(t, fmt.Sprintf("seed %d, unadjusted p-value of day %d", seed, day), got.Unadjusted.PValue, smallestPlain, 1e-9)
+			if got.Earlier != nil {
+				want(t, fmt.Sprintf("seed %d, p-value at the moment of day %d", seed, day), got.Momentary, *alone[0].PValue, 1e-9)
+			}
 			if got.Significant != (smallest <= 0.05) || got.Unadjusted.Significant != (smallestPlain <= 0.05) {
 				t.Errorf("seed %d, day %d: significant %t at p = %v, unadjusted %t at %v", seed, day, got.Significant, smallest, got.Unadjusted.Significant, smallestPlain)
 			}
