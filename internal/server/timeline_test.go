@@ -294,3 +294,22 @@ func TestTimelineRefuses(t *testing.T) {
 		t.Errorf("without subjects: %v", empty)
 	}
 }
+
+// TestTimelineWithholds: cohorts of 20 customers a variant where 21 are wanted.
+func TestTimelineWithholds(t *testing.T) {
+	a := watch(t, `"plan":{"smallest_cell":21}`, crowd())
+	got := call[*assayv1.GetTimelineResponse](t, a, "AnalysisService/GetTimeline", `{"experiment":"plain"}`)
+	if len(got.Cohorts) < 6 {
+		t.Fatalf("%d cohorts", len(got.Cohorts))
+	}
+	for _, point := range got.Cohorts {
+		if !point.Withheld || len(point.Comparisons) > 0 || point.Arms[0].Subjects == 0 || point.Arms[0].Mean != nil {
+			t.Errorf("cohort %v", point)
+		}
+	}
+	for _, point := range slices.Concat(got.Cumulative, got.SinceExposure) {
+		if point.Withheld || len(point.Comparisons) != 1 {
+			t.Errorf("point %v", point)
+		}
+	}
+}
