@@ -73,10 +73,10 @@ func (s *Study) newCalendar() *calendar {
 	return c
 }
 
-// numbersOf is how many float64s the moments of a metric are.
+// numbersOf is how many numbers of eight bytes the moments of a metric are.
 func numbersOf(m *compiled) int {
 	dim := len(m.sources)
-	return 2*dim + dim*(dim+1)/2
+	return 4*dim + dim*(dim+1)/2
 }
 
 // add takes in a subject with its components, for those metrics that it counts

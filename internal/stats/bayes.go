@@ -87,9 +87,9 @@ func (t Test) lessIsBetter() bool {
 // tail is the probability that a credible interval leaves out on a side.
 func (t Test) tail() float64 {
 	if t.Alternative == TwoSided {
-		return (1 - t.ConfidenceLevel) / 2
+		return t.intervalRate() / 2
 	}
-	return 1 - t.ConfidenceLevel
+	return t.intervalRate()
 }
 
 // split is the probability that an effect is above and below some place.

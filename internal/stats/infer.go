@@ -1,6 +1,9 @@
 package stats
 
-import "math"
+import (
+	"cmp"
+	"math"
+)
 
 // A Method decides how an estimate and its standard error become an interval
 // and a p-value.
@@ -44,6 +47,11 @@ type Test struct {
 	Method Method
 	// ConfidenceLevel lies above 0.5 and below 1.
 	ConfidenceLevel float64
+	// IntervalRate is the error rate of the interval, where it is not
+	// 1 − ConfidenceLevel, as in a family whose intervals hold together. P-values,
+	// the boundary of a look and the shape of the always-valid interval stay those
+	// of the level.
+	IntervalRate float64
 	// PlannedSubjects is where an always-valid interval is tightest, counted
 	// over both compared arms; 0 is DefaultPlannedSubjects. The other methods do
 	// not use it.
@@ -100,7 +108,7 @@ type Inference struct {
 
 // Infer judges an estimate against the null value. The interval and the
 // p-value agree: a bound lies on the null value exactly when the p-value is
-// 1 − ConfidenceLevel. It expects a test that [Compare] would accept.
+// the interval's rate, which is 1 − ConfidenceLevel by default. It expects a test that [Compare] would accept.
 //
 // Equivalent is two one-sided tests, against −null and against null, of which
 // the larger p-value counts (Schuirmann 1987, A comparison of the two one-sided
@@ -130,7 +138,7 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 	if note := t.silence(); note != "" {
 		return Inference{Statistic: &statistic, Note: note}
 	}
-	critical := t.critical(1-t.ConfidenceLevel, e)
+	critical := t.critical(t.intervalRate(), e)
 	half := critical * e.StandardError
 	lower, upper := e.Estimate-half, e.Estimate+half
 	if t.Method != GroupSequential && !(finite(lower) && finite(upper)) {
@@ -143,15 +151,21 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 		inference.Opposite = &opposite
 	}
 	if t.Method == GroupSequential {
+		if t.IntervalRate != 0 {
+			critical = t.critical(1-t.ConfidenceLevel, e)
+		}
+		inference.Boundary = present(critical)
 		if !finite(lower) || !finite(upper) {
 			inference.Note = "This look spends so little of the error rate that no result could be significant: no interval."
 			return inference
 		}
-		inference.Boundary = &critical
 	}
 	inference.bounds(t.Alternative, lower, upper)
 	return inference
 }
+
+// intervalRate is the error rate of the interval.
+func (t Test) intervalRate() float64 { return cmp.Or(t.IntervalRate, 1-t.ConfidenceLevel) }
 
 // bounds sets the bounds that the alternative asks for.
 func (i *Inference) bounds(alternative Alternative, lower, upper float64) {

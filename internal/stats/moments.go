@@ -1,6 +1,9 @@
 package stats
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Moments are what is kept of a set of subjects: how many, the mean of every
 // component, and the centred sums of squares and products, from which
@@ -28,15 +31,23 @@ type Moments struct {
 	// Products holds the centred sums Σ(x_i − mean_i)(x_j − mean_j), the upper
 	// triangle row by row: (0,0), (0,1), …, (1,1), …
 	Products []float64 `json:"products"`
+	// NonZero and Negative count for each component the subjects whose number is
+	// not 0, and those whose number is below 0. Where there are subjects and these
+	// are absent they are not known.
+	NonZero  []int64 `json:"nonzero,omitempty"`
+	Negative []int64 `json:"negative,omitempty"`
 }
 
 // NewMoments returns the moments of no subjects, for dim components.
 func NewMoments(dim int) Moments {
 	words := make([]float64, 2*dim+triangle(dim))
+	counts := make([]int64, 2*dim)
 	return Moments{
 		Means:    words[:dim:dim],
 		Tails:    words[dim : 2*dim : 2*dim],
 		Products: words[2*dim:],
+		NonZero:  counts[:dim:dim],
+		Negative: counts[dim:],
 	}
 }
 
@@ -66,13 +77,12 @@ func (m *Moments) Add(x []float64) {
 	if len(x) != dim {
 		panic(fmt.Sprintf("stats: a subject of %d components added to moments of %d", len(x), dim))
 	}
-	if len(m.Tails) != dim {
-		m.Tails = make([]float64, dim)
-	}
+	m.start(dim)
 	m.N++
 	inverse := 1 / float64(m.N)
 	share := 1 - inverse
 	means, tails, products := m.Means, m.Tails[:dim], m.Products
+	nonzero, negative := m.NonZero, m.Negative
 	k := 0
 	for i, mean := range means {
 		d := (x[i] - mean) - tails[i]
@@ -83,7 +93,38 @@ func (m *Moments) Add(x []float64) {
 		}
 		k += dim - i
 		means[i], tails[i] = addTail(mean, tails[i], d*inverse)
+		if i < len(nonzero) {
+			nonzero[i] += one(x[i] != 0)
+		}
+		if i < len(negative) {
+			negative[i] += one(x[i] < 0)
+		}
 	}
+}
+
+// start makes room for what is kept beside means and products, and was absent.
+// The counts of no subjects are known; those of others stay unknown.
+func (m *Moments) start(dim int) {
+	if len(m.Tails) != dim {
+		m.Tails = make([]float64, dim)
+	}
+	if m.N > 0 {
+		return
+	}
+	if len(m.NonZero) != dim {
+		m.NonZero = make([]int64, dim)
+	}
+	if len(m.Negative) != dim {
+		m.Negative = make([]int64, dim)
+	}
+}
+
+// one is 1 if it holds and else 0, in a form that compiles without a branch.
+func one(holds bool) (n int64) {
+	if holds {
+		n = 1
+	}
+	return n
 }
 
 // addTail adds step to the two-word number hi + lo and returns its two words.
@@ -119,8 +160,10 @@ func (m *Moments) Merge(other Moments) {
 		copy(m.Means, other.Means)
 		copy(m.Products, other.Products)
 		copy(m.Tails, other.Tails)
+		m.NonZero, m.Negative = slices.Clone(other.NonZero), slices.Clone(other.Negative)
 		return
 	}
+	m.NonZero, m.Negative = sum(m.NonZero, other.NonZero), sum(m.Negative, other.Negative)
 	n, added := float64(m.N), float64(other.N)
 	share := added / (n + added)
 	k := 0
@@ -134,6 +177,17 @@ func (m *Moments) Merge(other Moments) {
 		m.Means[i], m.Tails[i] = addTail(m.Means[i], m.Tails[i], d*share)
 	}
 	m.N += other.N
+}
+
+// sum adds counts to others. It is nil, which is unknown, if either is.
+func sum(to, counts []int64) []int64 {
+	if len(to) == 0 || len(counts) == 0 {
+		return nil
+	}
+	for i, n := range counts {
+		to[i] += n
+	}
+	return to
 }
 
 // gap is how far other's mean of component i lies above m's.

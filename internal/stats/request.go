@@ -107,6 +107,9 @@ func (t Test) check(f *faults) {
 	if !(t.ConfidenceLevel > 0.5 && t.ConfidenceLevel < 1) {
 		f.add("confidence_level", "it lies above 0.5 and below 1, and %v does not", t.ConfidenceLevel)
 	}
+	if t.IntervalRate != 0 && !(t.IntervalRate > 0 && t.IntervalRate < 0.5) {
+		f.add("interval_rate", "it lies above 0 and below 0.5, and %v does not", t.IntervalRate)
+	}
 	if t.PlannedSubjects < 0 {
 		f.add("planned_subjects", "it is not negative, and %d is", t.PlannedSubjects)
 	}
@@ -138,6 +141,8 @@ func (m *Moments) check(dim int) (f faults) {
 	if m.N < 0 || m.N > maxSubjects {
 		f.add("n", "the number of subjects lies between 0 and %d, and %d does not", int64(maxSubjects), m.N)
 	}
+	m.checkCounts(&f, "nonzero", m.NonZero)
+	m.checkCounts(&f, "negative", m.Negative)
 	checkFinite(&f, "means", m.Means)
 	checkFinite(&f, "tails", m.Tails)
 	checkFinite(&f, "products", m.Products)
@@ -147,6 +152,19 @@ func (m *Moments) check(dim int) (f faults) {
 		}
 	}
 	return f
+}
+
+// checkCounts refuses counts of subjects, one for each component, that are more
+// than all or fewer than none. There may be none at all.
+func (m *Moments) checkCounts(f *faults, field string, counts []int64) {
+	if len(counts) != 0 && len(counts) != m.Dim() {
+		f.add(field, "there are %d for %d components", len(counts), m.Dim())
+	}
+	for i, n := range counts {
+		if m.N >= 0 && (n < 0 || n > m.N) {
+			f.add(fmt.Sprintf("%s[%d]", field, i), "of %d subjects %d cannot be", m.N, n)
+		}
+	}
 }
 
 // checkFinite names every NaN and every infinity.

@@ -16,7 +16,8 @@ const summaryTolerance = 1e-6
 // It refuses numbers that no subjects can have, with an [InvalidError] for each
 // field at fault ("subjects", "means", "covariances"): a covariance matrix has
 // to be positive semidefinite, up to rounding. With fewer than two subjects
-// there is no covariance, and all have to be 0.
+// there is no covariance, and all have to be 0. The counts of the moments are
+// not known, unless there are no subjects.
 func FromSummary(n int64, means, covariances []float64) (Moments, error) {
 	var f faults
 	dim := len(means)
@@ -43,6 +44,7 @@ func FromSummary(n int64, means, covariances []float64) (Moments, error) {
 		return m, nil
 	}
 	m.N = n
+	m.NonZero, m.Negative = nil, nil
 	copy(m.Means, means)
 	for k, c := range covariances {
 		if m.Products[k] = c * float64(n-1); !finite(m.Products[k]) {
