@@ -89,9 +89,9 @@ func (s *split) whole() bool {
 	return end == experiment.Buckets
 }
 
-// variant returns the index of the subject's variant, or -1.
-func (s *split) variant(subject uint64) int {
-	if i := s.find(bucketOf(mix(subject, s.hash))); i >= 0 {
+// variantOf returns the index of the variant whose range holds the bucket, or -1.
+func (s *split) variantOf(bucket int32) int {
+	if i := s.find(bucket); i >= 0 {
 		return s.ranges[i].variant
 	}
 	return -1

@@ -35,6 +35,7 @@ func reject(reason RejectionReason, field, format string, args ...any) (Exposed,
 type Exposed struct {
 	Revision *experiment.Revision // That assigned the variant.
 	HeldOut  bool                 // It counts for the sides alone.
+	Bucket   *int32               // Of the revision's split, if that gave the variant; else nil.
 	Sides    []experiment.Side    // In the holdouts that cover the experiment.
 }
 
@@ -92,7 +93,7 @@ func (s *Subject) checkVariant(e *Experiment, i, index int, exposed time.Time) (
 	sides, x.HeldOut = s.sides(e, momentOf(at), e.replacedAt(i))
 	want := r.Definition.Control()
 	if !x.HeldOut {
-		want = s.variantIn(e, r)
+		want, x.Bucket = s.variantIn(e, r)
 	}
 	if index != want {
 		return reject(RejectVariantMismatch, "variant", "revision %d gives the subject another variant than %q", r.Number, r.Definition.Variants[index].Key)
@@ -115,6 +116,9 @@ func (s *Subject) Exposed(d Decision) (x Exposed, ok bool) {
 	}
 	x.Revision = &e.Current
 	x.Sides, x.HeldOut = s.sides(e, max(s.at, e.since), never)
+	if d.Reason == ReasonSplit {
+		x.Bucket = s.bucketIn(&e.current)
+	}
 	return x, true
 }
 
@@ -144,15 +148,22 @@ func (s *Subject) tookPart(e *Experiment, r *revision, slot *experiment.Slot) bo
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // variantIn returns the index of the variant that a revision in force gives the
-// subject by its split, or by the roster; -1 for none.
-func (s *Subject) variantIn(e *Experiment, r *revision) int {
+// subject by its split, with the bucket there, or by the roster; -1 for none.
+func (s *Subject) variantIn(e *Experiment, r *revision) (variant int, bucket *int32) {
 	if e.roster == nil {
-		return r.split.variant(s.hash)
+		bucket = s.bucketIn(&r.split)
+		return r.split.variantOf(*bucket), bucket
 	}
 	if i := e.roster.variant(s); i >= 0 { // The order of the variants may be another.
-		return r.Definition.Variant(e.Current.Definition.Variants[i].Key)
+		return r.Definition.Variant(e.Current.Definition.Variants[i].Key), nil
 	}
-	return -1
+	return -1, nil
+}
+
+// bucketIn returns the subject's bucket in a split.
+func (s *Subject) bucketIn(split *split) *int32 {
+	bucket := bucketOf(mix(s.hash, split.hash))
+	return &bucket
 }
 
 func (s *Subject) overriddenTo(e *Experiment, variant string) bool {

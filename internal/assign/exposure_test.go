@@ -124,12 +124,32 @@ func TestCheckExposure(t *testing.T) {
 				got = fmt.Sprintf("%s %d", rejection.Field, rejection.Reason)
 			} else {
 				got = fmt.Sprintf("%d/%d", x.Revision.Number, x.Revision.Phase)
+				bySplit := !e.Current.Definition.External && c.name != "pinned"
+				if (x.Bucket != nil) != bySplit {
+					t.Errorf("bucket %v, by the split: %v", x.Bucket, bySplit)
+				}
 			}
 			if got != c.want {
 				t.Errorf("got %s (%v), want %s", got, rejection, c.want)
 			}
 		})
 	}
+}
+
+// checkBucket holds that an exposure has the same bucket whichever way it is
+// recorded, and one that the revision's allocation gives to the variant.
+func checkBucket(t *testing.T, subject *Subject, d Decision, reported Exposed) {
+	t.Helper()
+	shown, ok := subject.Exposed(d)
+	if !ok || shown.Bucket == nil || reported.Bucket == nil || *shown.Bucket != *reported.Bucket {
+		t.Fatalf("%s: buckets %v and %v", subject.Key, shown.Bucket, reported.Bucket)
+	}
+	for _, r := range reported.Revision.Allocation {
+		if *shown.Bucket >= r.From && *shown.Bucket < r.To && r.Variant == reported.Revision.Definition.Variants[d.Variant].Key {
+			return
+		}
+	}
+	t.Fatalf("%s: bucket %d is not one of variant %d", subject.Key, *shown.Bucket, d.Variant)
 }
 
 // TestCheckExposureAgrees checks what makes recording possible at all: whatever
@@ -146,11 +166,14 @@ func TestCheckExposureAgrees(t *testing.T) {
 		subject := catalog.Subject("user", fmt.Sprint("u-", i), nil, day(3))
 		d := subject.Decide(e)
 		for v := range s.Experiment.Current.Definition.Variants {
-			_, rejection := subject.CheckExposure(e, fmt.Sprint("v", v), day(3), d.Revision())
+			x, rejection := subject.CheckExposure(e, fmt.Sprint("v", v), day(3), d.Revision())
 			switch accepted := rejection == nil; d.Reason {
 			case ReasonSplit:
 				if accepted != (v == d.Variant) {
 					t.Fatalf("u-%d has variant %d; %d: %v", i, d.Variant, v, rejection)
+				}
+				if accepted {
+					checkBucket(t, subject, d, x)
 				}
 			case ReasonOverride:
 				if v == d.Variant && !accepted {

@@ -327,7 +327,7 @@ func TestRosterUnderAHoldout(t *testing.T) {
 			}
 			held++
 		case ReasonRoster:
-			if i >= 10 || !counts || x.HeldOut || len(x.Sides) != 1 || (refused == nil) != (d.Variant == 0) {
+			if i >= 10 || !counts || x.Bucket != nil || x.HeldOut || len(x.Sides) != 1 || (refused == nil) != (d.Variant == 0) {
 				t.Errorf("u-%d: %+v counts for %+v, %v; %+v", i, d, x, counts, refused)
 			}
 		case ReasonNotInRoster:

@@ -14,6 +14,7 @@ type Exposure struct {
 	SubjectID    SubjectID
 	Variant      string
 	ExposedTime  time.Time       // To the millisecond.
+	Bucket       *int32          // Of the split, under the salt of the phase; nil if no split decided.
 	Attributes   json.RawMessage // The kept ones, as a JSON object; nil if none.
 	HeldOut      bool            // It counts for its sides alone, not for the experiment.
 	Sides        []Side          // In the holdouts that cover the experiment.

@@ -137,23 +137,24 @@ func newExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, i
 func insertExposures(ctx context.Context, tx pgx.Tx, items []experiment.Exposure, indices []int, recorded func(int)) error {
 	n := len(indices)
 	experiments, subjects, phases := make([]int32, n), make([][16]byte, n), make([]int32, n)
-	variants, times, attributes := make([]string, n), make([]time.Time, n), make([]*string, n)
+	variants, times, buckets, attributes := make([]string, n), make([]time.Time, n), make([]*int32, n), make([]*string, n)
 	byKey := make(map[exposureKey]int, n)
 	for k, i := range indices {
 		e := &items[i]
-		experiments[k], subjects[k], phases[k], variants[k], times[k] = e.ExperimentID, e.SubjectID, e.Phase, e.Variant, e.ExposedTime
+		experiments[k], subjects[k], phases[k], variants[k] = e.ExperimentID, e.SubjectID, e.Phase, e.Variant
+		times[k], buckets[k] = e.ExposedTime, e.Bucket
 		if e.Attributes != nil {
 			s := string(e.Attributes)
 			attributes[k] = &s
 		}
 		byKey[keyOf(e)] = i
 	}
-	rows, err := tx.Query(ctx, `INSERT INTO exposures (experiment_id, subject_id, phase, variant, exposed_time, attributes)
-		SELECT experiment_id, subject_id, phase, variant, exposed_time, attributes::jsonb
-		FROM unnest($1::integer[], $2::uuid[], $3::integer[], $4::text[], $5::timestamptz[], $6::text[])
-			AS e (experiment_id, subject_id, phase, variant, exposed_time, attributes)
+	rows, err := tx.Query(ctx, `INSERT INTO exposures (experiment_id, subject_id, phase, variant, exposed_time, bucket, attributes)
+		SELECT experiment_id, subject_id, phase, variant, exposed_time, bucket, attributes::jsonb
+		FROM unnest($1::integer[], $2::uuid[], $3::integer[], $4::text[], $5::timestamptz[], $6::integer[], $7::text[])
+			AS e (experiment_id, subject_id, phase, variant, exposed_time, bucket, attributes)
 		ON CONFLICT DO NOTHING RETURNING subject_id, experiment_id, phase, variant`,
-		experiments, subjects, phases, variants, times, attributes)
+		experiments, subjects, phases, variants, times, buckets, attributes)
 	if err != nil {
 		return err
 	}

@@ -93,6 +93,24 @@ func TestRecordExposuresBatch(t *testing.T) {
 	}
 }
 
+// TestRecordExposuresKeepsBuckets stores the bucket of each row, and none where no
+// split decided: of a holdout's side, say.
+func TestRecordExposuresKeepsBuckets(t *testing.T) {
+	d := newDatabase(t)
+	in := func(e experiment.Exposure, bucket int32) experiment.Exposure {
+		e.Bucket = &bucket
+		return e
+	}
+	covered := in(exposure(3, "a", day(5)), 999_999)
+	covered.Sides = []experiment.Side{{HoldoutID: 21}}
+	recordExposures(t, d.DB, in(exposure(1, "a", day(5)), 0), exposure(2, "b", day(5)), covered)
+	recordExposures(t, d.DB, in(exposure(2, "b", day(4)), 7)) // An earlier one that came later.
+	got := list[string](t, d.raw, `SELECT concat_ws(' ', experiment_id, variant, exposed_time::date, coalesce(bucket::text, '-')) FROM exposures ORDER BY 1`)
+	if diff := cmp.Diff([]string{"21 open 2026-01-05 -", "7 a 2026-01-05 0", "7 a 2026-01-05 999999", "7 b 2026-01-04 7", "7 b 2026-01-05 -"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestRecordExposuresRepeatWritesNothing(t *testing.T) {
 	d := newDatabase(t)
 	items := []experiment.Exposure{exposure(1, "a", day(5)), exposure(2, "b", day(6)), exposure(1, "b", day(7))}

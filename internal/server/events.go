@@ -215,6 +215,7 @@ func newExposure(e *assign.Experiment, subject *assign.Subject, counts assign.Ex
 		SubjectID:    subject.ID(),
 		Variant:      variant,
 		ExposedTime:  exposed.UTC().Truncate(timeResolution),
+		Bucket:       counts.Bucket,
 		Attributes:   kept,
 		HeldOut:      counts.HeldOut,
 		Sides:        counts.Sides,
