@@ -547,7 +547,12 @@ type MetricAnalysis struct {
 	// Whether the effect differs between the values of a segment.
 	Heterogeneity []*Heterogeneity `protobuf:"bytes,12,rep,name=heterogeneity,proto3" json:"heterogeneity,omitempty"`
 	// What was capped.
-	Caps          []*AppliedCap `protobuf:"bytes,13,rep,name=caps,proto3" json:"caps,omitempty"`
+	Caps []*AppliedCap `protobuf:"bytes,13,rep,name=caps,proto3" json:"caps,omitempty"`
+	// What became of the outcomes that the metric is of, name by name. Absent in
+	// analyses from before it was counted.
+	Outcomes []*OutcomeUse `protobuf:"bytes,16,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// Subjects that were analysed and do not count for this metric.
+	LeftOut       []*LeftOut `protobuf:"bytes,17,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -669,6 +674,20 @@ func (x *MetricAnalysis) GetHeterogeneity() []*Heterogeneity {
 func (x *MetricAnalysis) GetCaps() []*AppliedCap {
 	if x != nil {
 		return x.Caps
+	}
+	return nil
+}
+
+func (x *MetricAnalysis) GetOutcomes() []*OutcomeUse {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *MetricAnalysis) GetLeftOut() []*LeftOut {
+	if x != nil {
+		return x.LeftOut
 	}
 	return nil
 }
@@ -1761,7 +1780,7 @@ var File_assay_v1_analysis_proto protoreflect.FileDescriptor
 
 const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\n" +
-	"\x17assay/v1/analysis.proto\x12\bassay.v1\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x03\n" +
+	"\x17assay/v1/analysis.proto\x12\bassay.v1\x1a\x1aassay/v1/outcome_use.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x03\n" +
 	"\vSampleRatio\x12?\n" +
 	"\bobserved\x18\x01 \x03(\v2#.assay.v1.SampleRatio.ObservedEntryR\bobserved\x12?\n" +
 	"\bexpected\x18\x02 \x03(\v2#.assay.v1.SampleRatio.ExpectedEntryR\bexpected\x12\x1c\n" +
@@ -1801,7 +1820,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"crossovers\x12\x1e\n" +
 	"\n" +
 	"overridden\x18\x02 \x01(\x03R\n" +
-	"overridden\"\xdd\x04\n" +
+	"overridden\"\xbd\x05\n" +
 	"\x0eMetricAnalysis\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12'\n" +
 	"\x0fmetric_revision\x18\x02 \x01(\x05R\x0emetricRevision\x12(\n" +
@@ -1816,7 +1835,9 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	" \x01(\x0e2\x13.assay.v1.ObjectiveR\tobjective\x12+\n" +
 	"\x06margin\x18\v \x01(\v2\x13.assay.v1.MagnitudeR\x06margin\x12=\n" +
 	"\rheterogeneity\x18\f \x03(\v2\x17.assay.v1.HeterogeneityR\rheterogeneity\x12(\n" +
-	"\x04caps\x18\r \x03(\v2\x14.assay.v1.AppliedCapR\x04caps\"\xd1\x02\n" +
+	"\x04caps\x18\r \x03(\v2\x14.assay.v1.AppliedCapR\x04caps\x120\n" +
+	"\boutcomes\x18\x10 \x03(\v2\x14.assay.v1.OutcomeUseR\boutcomes\x12,\n" +
+	"\bleft_out\x18\x11 \x03(\v2\x11.assay.v1.LeftOutR\aleftOut\"\xd1\x02\n" +
 	"\rHeterogeneity\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12!\n" +
@@ -1996,7 +2017,9 @@ var file_assay_v1_analysis_proto_goTypes = []any{
 	(MetricRole)(0),               // 23: assay.v1.MetricRole
 	(Objective)(0),                // 24: assay.v1.Objective
 	(*Magnitude)(nil),             // 25: assay.v1.Magnitude
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*OutcomeUse)(nil),            // 26: assay.v1.OutcomeUse
+	(*LeftOut)(nil),               // 27: assay.v1.LeftOut
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_assay_v1_analysis_proto_depIdxs = []int32{
 	19, // 0: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
@@ -2013,19 +2036,21 @@ var file_assay_v1_analysis_proto_depIdxs = []int32{
 	25, // 11: assay.v1.MetricAnalysis.margin:type_name -> assay.v1.Magnitude
 	8,  // 12: assay.v1.MetricAnalysis.heterogeneity:type_name -> assay.v1.Heterogeneity
 	9,  // 13: assay.v1.MetricAnalysis.caps:type_name -> assay.v1.AppliedCap
-	11, // 14: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
-	11, // 15: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
-	12, // 16: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
-	1,  // 17: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
-	10, // 18: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
-	12, // 19: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
-	26, // 20: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 21: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	26, // 14: assay.v1.MetricAnalysis.outcomes:type_name -> assay.v1.OutcomeUse
+	27, // 15: assay.v1.MetricAnalysis.left_out:type_name -> assay.v1.LeftOut
+	11, // 16: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
+	11, // 17: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
+	12, // 18: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
+	1,  // 19: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
+	10, // 20: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
+	12, // 21: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
+	28, // 22: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 23: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_proto_init() }
@@ -2033,6 +2058,7 @@ func file_assay_v1_analysis_proto_init() {
 	if File_assay_v1_analysis_proto != nil {
 		return
 	}
+	file_assay_v1_outcome_use_proto_init()
 	file_assay_v1_plan_proto_init()
 	file_assay_v1_analysis_proto_msgTypes[0].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[1].OneofWrappers = []any{}
