@@ -84,9 +84,11 @@ type Heterogeneity struct {
 	Attribute, Variant string
 	Statistic          *float64 // Cochran's Q.
 	DegreesOfFreedom   int
+	Denominator        *float64 // Welch's degrees of freedom; nil without a test.
 	PValue             *float64
 	AdjustedPValue     *float64 // Over all such tests of the metric.
 	Inconsistency      *float64 // I².
+	Notes              []string
 }
 
 // Cap is what a cap did to a component.
@@ -143,6 +145,7 @@ type Comparison struct {
 	// by the variant on average, in the metric's unit. Bayesian only.
 	ChanceToWin, ExpectedLoss *float64
 	Observed                  *float64 // The difference in the data, which a prior does not move.
+	Degrees                   *float64 // Of StandardError, whatever the method makes of them.
 	// Subjects counts those of both variants, and Skewness is how much of their
 	// skewness the difference has: see stats.Comparison.
 	Subjects int64

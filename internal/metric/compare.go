@@ -78,7 +78,7 @@ func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
 		Skewness:      from.Skewness,
 	}
 	if from.Difference.Estimate != nil {
-		out.Observed = from.Observed
+		out.Observed, out.Degrees = from.Observed, from.Degrees
 	}
 	out.DegreesOfFreedom = from.Difference.DegreesOfFreedom
 	if c.margin.Scale == stats.Relative {

@@ -115,15 +115,20 @@ func countOnly(arms []Arm) {
 // effect is a comparison's difference with its standard error, as the data have
 // them.
 func (c *Comparison) effect() stats.Effect {
-	return stats.Effect{Estimate: c.Observed, StandardError: c.StandardError}
+	return stats.Effect{Estimate: c.Observed, StandardError: c.StandardError, DegreesOfFreedom: c.Degrees}
 }
 
 func heterogeneity(attribute, variant string, effects []stats.Effect) Heterogeneity {
 	h := stats.CheckHeterogeneity(effects)
-	return Heterogeneity{
+	found := Heterogeneity{
 		Attribute: attribute, Variant: variant,
-		Statistic: h.Statistic, DegreesOfFreedom: h.DegreesOfFreedom, PValue: h.PValue, Inconsistency: h.Inconsistency,
+		Statistic: h.Statistic, DegreesOfFreedom: h.DegreesOfFreedom, Denominator: h.DenominatorDegreesOfFreedom,
+		PValue: h.PValue, Inconsistency: h.Inconsistency,
 	}
+	if h.Note != "" {
+		found.Notes = []string{h.Note}
+	}
+	return found
 }
 
 // correctHeterogeneity corrects for the number of attributes and variants.

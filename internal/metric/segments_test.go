@@ -25,7 +25,11 @@ func spread(variant, country string, n int, mean float64) []Row {
 }
 
 // TestHeterogeneity: with two values Q is the square of the difference of the
-// differences over its standard error. It is corrected over both variants.
+// differences over its standard error. It is corrected over both variants. The rest
+// is from R:
+//
+//	v <- c(1.25*2/99, 1.25*2/39); w <- 1/v; L <- sum((1-w/sum(w))^2/c(198, 78))
+//	for (q in c(0.8^2, 0.1^2)/sum(v)) print(c(1/L, pf(q, 1, 1/L, lower.tail=FALSE)))
 func TestHeterogeneity(t *testing.T) {
 	d := definition("control", "short", "long")
 	s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}, "country")
@@ -35,11 +39,11 @@ func TestHeterogeneity(t *testing.T) {
 	got := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0].Heterogeneity
 	variance := 1.25*2/99 + 1.25*2/39.0
 	short, long := 0.8*0.8/variance, 0.1*0.1/variance
-	pShort, pLong := math.Erfc(math.Sqrt(short/2)), math.Erfc(math.Sqrt(long/2))
+	denominator, pShort, pLong := 142.82750301568154, 0.0083151485666030159, 0.73846733578521784
 	twice, one, none := 2*pShort, (short-1)/short, 0.0
 	want := []Heterogeneity{
-		{Attribute: "country", Variant: "short", Statistic: &short, DegreesOfFreedom: 1, PValue: &pShort, AdjustedPValue: &twice, Inconsistency: &one},
-		{Attribute: "country", Variant: "long", Statistic: &long, DegreesOfFreedom: 1, PValue: &pLong, AdjustedPValue: &pLong, Inconsistency: &none},
+		{Attribute: "country", Variant: "short", Statistic: &short, DegreesOfFreedom: 1, Denominator: &denominator, PValue: &pShort, AdjustedPValue: &twice, Inconsistency: &one},
+		{Attribute: "country", Variant: "long", Statistic: &long, DegreesOfFreedom: 1, Denominator: &denominator, PValue: &pLong, AdjustedPValue: &pLong, Inconsistency: &none},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateApprox(1e-9, 0)); diff != "" {
 		t.Errorf("heterogeneity (-want +got):\n%s", diff)

@@ -98,7 +98,7 @@ func (s *Summaries) guard(c *contest, r *SummaryResult) error {
 	if len(c.arms[0].Strata) < 2 {
 		return nil
 	}
-	effects := make([][]stats.Effect, len(r.Comparisons))
+	effects, dropped := make([][]stats.Effect, len(r.Comparisons)), 0
 	for j := range c.arms[0].Strata {
 		stratum := *c
 		stratum.arms = make([]stats.Arm, len(c.arms))
@@ -109,7 +109,10 @@ func (s *Summaries) guard(c *contest, r *SummaryResult) error {
 		if err != nil {
 			return err
 		}
-		if tooSmall(arms, s.Plan.SmallestSegment()) {
+		// A caller's strata are no segments that someone might read by mistake, so that
+		// only a smallest cell that was asked for leaves some out.
+		if s.Plan.SmallestCell != nil && tooSmall(arms, s.Plan.SmallestSegment()) {
+			dropped++
 			continue
 		}
 		for k := range comparisons {
@@ -117,7 +120,11 @@ func (s *Summaries) guard(c *contest, r *SummaryResult) error {
 		}
 	}
 	for k := range effects {
-		r.Heterogeneity = append(r.Heterogeneity, heterogeneity("", r.Comparisons[k].Variant, effects[k]))
+		h := heterogeneity("", r.Comparisons[k].Variant, effects[k])
+		if dropped > 0 {
+			h.Notes = append(h.Notes, fmt.Sprintf("%d of %d strata do not count: some arm has fewer subjects there than the plan's smallest cell, %d.", dropped, len(c.arms[0].Strata), s.Plan.SmallestSegment()))
+		}
+		r.Heterogeneity = append(r.Heterogeneity, h)
 	}
 	return correctHeterogeneity(r.Heterogeneity)
 }

@@ -3,6 +3,8 @@ package metric
 import (
 	"errors"
 	"math"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -295,7 +297,7 @@ func TestSummariesGuard(t *testing.T) {
 		t.Errorf("with a weight missing and one stratum: %+v, %+v", got.SampleRatio, got.Heterogeneity)
 	}
 
-	// Strata below the smallest cell do not count.
+	// Strata below the smallest cell do not count if it was asked for.
 	summaries.Arms[0].Strata[0].Subjects = 19
 	for i := range summaries.Arms {
 		second := summaries.Arms[i].Strata[0]
@@ -305,7 +307,38 @@ func TestSummariesGuard(t *testing.T) {
 	if got, err = summaries.Compare(); err != nil {
 		t.Fatal(err)
 	}
-	if h := got.Heterogeneity; len(h) != 1 || h[0].Statistic != nil {
+	if h := got.Heterogeneity; len(h) != 1 || h[0].DegreesOfFreedom != 1 || len(h[0].Notes) != 0 {
+		t.Errorf("two strata, and %+v", h)
+	}
+	twenty := int32(20)
+	summaries.Plan.SmallestCell = &twenty
+	if got, err = summaries.Compare(); err != nil {
+		t.Fatal(err)
+	}
+	if h := got.Heterogeneity; len(h) != 1 || h[0].Statistic != nil || !slices.ContainsFunc(h[0].Notes, func(n string) bool { return strings.HasPrefix(n, "1 of 2 strata do not count") }) {
 		t.Errorf("one stratum is left, and %+v", h)
+	}
+}
+
+// TestSmallStratum: effects of 0, 0 and 9 differ, of which the last is told by ten
+// subjects an arm: fewer than the smallest cell that a plan has by default.
+func TestSmallStratum(t *testing.T) {
+	arm := func(last float64) []SummaryStratum {
+		var strata []SummaryStratum
+		for i, mean := range []float64{5, 5, 5 + last} {
+			strata = append(strata, SummaryStratum{Name: string(rune('a' + i)), Subjects: []int64{100, 100, 10}[i], Means: []float64{mean}, Covariances: []float64{4}})
+		}
+		return strata
+	}
+	s := Summaries{
+		Components: []string{"x"}, Plan: definition("control", "short").Plan,
+		Arms: []SummaryArm{{Variant: "control", Control: true, Strata: arm(0)}, {Variant: "short", Strata: arm(9)}},
+	}
+	got, err := s.Compare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := got.Heterogeneity[0]; h.PValue == nil || *h.PValue > 1e-6 || h.DegreesOfFreedom != 2 {
+		t.Errorf("heterogeneity %+v", h)
 	}
 }

@@ -18,6 +18,9 @@ func (s *analysisService) CompareSummaries(ctx context.Context, req *assayv1.Com
 		Margin:      fromShift(req.Margin),
 		Looks:       req.Looks,
 	}
+	if req.Plan != nil {
+		summaries.Plan.SmallestCell = req.Plan.SmallestCell // The default of it too, if it was asked for.
+	}
 	for _, arm := range req.Arms {
 		a := metric.SummaryArm{Variant: arm.Variant, Control: arm.Control, Weight: arm.Weight}
 		for _, st := range arm.Strata {
@@ -110,7 +113,7 @@ func toBalance(b *metric.Balance) *assayv1.CovariateBalance {
 func toHeterogeneity(h *metric.Heterogeneity) *assayv1.Heterogeneity {
 	return &assayv1.Heterogeneity{
 		Attribute: h.Attribute, Variant: h.Variant, Statistic: h.Statistic, DegreesOfFreedom: int32(h.DegreesOfFreedom),
-		PValue: h.PValue, AdjustedPValue: h.AdjustedPValue, Inconsistency: h.Inconsistency,
+		DenominatorDegreesOfFreedom: h.Denominator, PValue: h.PValue, AdjustedPValue: h.AdjustedPValue, Inconsistency: h.Inconsistency, Notes: h.Notes,
 	}
 }
 

@@ -125,8 +125,11 @@ func (r *Request) judgeRates(p *pair) Comparison {
 		Control: present(p.control.value), Treatment: present(p.treatment.value), Observed: present(p.treatment.value - p.control.value),
 	}
 	if p.variance {
-		variance, _ := satterthwaite(p.treatment.parts(p.treatment.gradient), p.control.parts(p.control.gradient))
+		variance, degrees := satterthwaite(p.treatment.parts(p.treatment.gradient), p.control.parts(p.control.gradient))
 		c.Difference.StandardError = present(math.Sqrt(variance))
+		if variance > 0 {
+			c.Degrees = present(degrees)
+		}
 	} else {
 		c.note("An arm has only one subject, which has no variance: no standard error.")
 	}

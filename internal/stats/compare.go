@@ -98,6 +98,9 @@ type Comparison struct {
 	Difference Effect
 	// Observed is the difference that the data have, without a prior.
 	Observed *float64
+	// Degrees are those of the difference's standard error, whatever the method
+	// makes of them; nil if it has none.
+	Degrees *float64
 	// Lift is the difference relative to the control's absolute value, so a
 	// rise is positive over a negative baseline too.
 	Lift Effect

@@ -86,6 +86,9 @@ func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value, liftUni
 	}
 	if scale == Absolute {
 		c.ExpectedLoss = inference.ExpectedLoss
+		if deviation > 0 {
+			c.Degrees = present(degrees)
+		}
 	}
 	if r.Test.Method != AlwaysValid && inference.PValue != nil {
 		out.DegreesOfFreedom = present(degrees)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -83,16 +84,27 @@ func TestQuantileReference(t *testing.T) {
 
 func TestHeterogeneityEdges(t *testing.T) {
 	none := []Effect{{}, {Estimate: new(float64)}, {Estimate: new(float64), StandardError: new(float64)}}
-	if got := CheckHeterogeneity(none); got != (Heterogeneity{}) {
+	absent := func(h Heterogeneity) bool {
+		note := h.Note
+		h.Note = ""
+		return h == (Heterogeneity{}) && note != ""
+	}
+	if got := CheckHeterogeneity(none); !absent(got) {
 		t.Errorf("nothing to compare, and %+v", got)
 	}
 	one := append(effectsOf([]float64{1}, []float64{1}), none...)
-	if got := CheckHeterogeneity(one); got != (Heterogeneity{}) {
+	if got := CheckHeterogeneity(one); !absent(got) {
 		t.Errorf("one effect differs from itself: %+v", got)
 	}
 	huge := effectsOf([]float64{-1e300, 1e300}, []float64{1e-300, 1e-300})
-	if got := CheckHeterogeneity(huge); got != (Heterogeneity{}) {
+	if got := CheckHeterogeneity(huge); !absent(got) {
 		t.Errorf("a statistic that cannot be written: %+v", got)
+	}
+	few := effectsOf([]float64{1, 2, 3}, []float64{1, 1, 1})
+	three, five := 3.0, 5.0
+	few[0].DegreesOfFreedom, few[1].DegreesOfFreedom, few[2].DegreesOfFreedom = &three, &five, &five
+	if got := CheckHeterogeneity(few); got.DegreesOfFreedom != 1 || !strings.HasPrefix(got.Note, "1 of 3 effects do not count") {
+		t.Errorf("an effect that too few subjects tell: %+v", got)
 	}
 	apart := CheckHeterogeneity(effectsOf([]float64{1, 3}, []float64{1e-200, 1e200}))
 	if apart.PValue == nil || *apart.PValue != 1 {

@@ -692,8 +692,10 @@ func (x *MetricAnalysis) GetLeftOut() []*LeftOut {
 	return nil
 }
 
-// Heterogeneity is Cochran's test of whether a variant's effect differs between
-// the values of a segment. Withheld and uncomparable ones do not count.
+// Heterogeneity is Cochran's test, in the form of Welch (1951), of whether a
+// variant's effect differs between the values of a segment. Withheld and
+// uncomparable ones do not count, nor those of which the standard error has fewer
+// than four degrees of freedom; a note says how many.
 type Heterogeneity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The attribute's name.
@@ -705,14 +707,22 @@ type Heterogeneity struct {
 	Statistic *float64 `protobuf:"fixed64,3,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
 	// The number of values less one.
 	DegreesOfFreedom int32 `protobuf:"varint,4,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3" json:"degrees_of_freedom,omitempty"`
-	// The p-value of the chi-square distribution.
+	// The p-value, of the F distribution that Welch's form of the statistic has: that
+	// standard errors are estimates is counted in. Absent without a statistic.
 	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
-	// The p-value corrected over all tests of heterogeneity of this metric.
+	// The p-value corrected over all tests of heterogeneity of this metric. Absent
+	// without a p-value.
 	AdjustedPValue *float64 `protobuf:"fixed64,6,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
-	// I²: the share of the effects' variation that is not chance.
+	// I²: the share of the effects' variation that is not chance. Absent without a
+	// statistic.
 	Inconsistency *float64 `protobuf:"fixed64,7,opt,name=inconsistency,proto3,oneof" json:"inconsistency,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Why a number is absent, and what does not count.
+	Notes []string `protobuf:"bytes,8,rep,name=notes,proto3" json:"notes,omitempty"`
+	// Welch's degrees of freedom of the denominator, beside `degrees_of_freedom` of the
+	// numerator. Absent without a statistic.
+	DenominatorDegreesOfFreedom *float64 `protobuf:"fixed64,9,opt,name=denominator_degrees_of_freedom,json=denominatorDegreesOfFreedom,proto3,oneof" json:"denominator_degrees_of_freedom,omitempty"`
+	unknownFields               protoimpl.UnknownFields
+	sizeCache                   protoimpl.SizeCache
 }
 
 func (x *Heterogeneity) Reset() {
@@ -790,6 +800,20 @@ func (x *Heterogeneity) GetAdjustedPValue() float64 {
 func (x *Heterogeneity) GetInconsistency() float64 {
 	if x != nil && x.Inconsistency != nil {
 		return *x.Inconsistency
+	}
+	return 0
+}
+
+func (x *Heterogeneity) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *Heterogeneity) GetDenominatorDegreesOfFreedom() float64 {
+	if x != nil && x.DenominatorDegreesOfFreedom != nil {
+		return *x.DenominatorDegreesOfFreedom
 	}
 	return 0
 }
@@ -1837,7 +1861,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\rheterogeneity\x18\f \x03(\v2\x17.assay.v1.HeterogeneityR\rheterogeneity\x12(\n" +
 	"\x04caps\x18\r \x03(\v2\x14.assay.v1.AppliedCapR\x04caps\x120\n" +
 	"\boutcomes\x18\x10 \x03(\v2\x14.assay.v1.OutcomeUseR\boutcomes\x12,\n" +
-	"\bleft_out\x18\x11 \x03(\v2\x11.assay.v1.LeftOutR\aleftOut\"\xd1\x02\n" +
+	"\bleft_out\x18\x11 \x03(\v2\x11.assay.v1.LeftOutR\aleftOut\"\xd4\x03\n" +
 	"\rHeterogeneity\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12!\n" +
@@ -1845,13 +1869,16 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x12degrees_of_freedom\x18\x04 \x01(\x05R\x10degreesOfFreedom\x12\x1c\n" +
 	"\ap_value\x18\x05 \x01(\x01H\x01R\x06pValue\x88\x01\x01\x12-\n" +
 	"\x10adjusted_p_value\x18\x06 \x01(\x01H\x02R\x0eadjustedPValue\x88\x01\x01\x12)\n" +
-	"\rinconsistency\x18\a \x01(\x01H\x03R\rinconsistency\x88\x01\x01B\f\n" +
+	"\rinconsistency\x18\a \x01(\x01H\x03R\rinconsistency\x88\x01\x01\x12\x14\n" +
+	"\x05notes\x18\b \x03(\tR\x05notes\x12H\n" +
+	"\x1edenominator_degrees_of_freedom\x18\t \x01(\x01H\x04R\x1bdenominatorDegreesOfFreedom\x88\x01\x01B\f\n" +
 	"\n" +
 	"_statisticB\n" +
 	"\n" +
 	"\b_p_valueB\x13\n" +
 	"\x11_adjusted_p_valueB\x10\n" +
-	"\x0e_inconsistency\"\xbc\x01\n" +
+	"\x0e_inconsistencyB!\n" +
+	"\x1f_denominator_degrees_of_freedom\"\xbc\x01\n" +
 	"\n" +
 	"AppliedCap\x12\x1c\n" +
 	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x19\n" +

@@ -834,7 +834,9 @@ type CompareSummariesRequest struct {
 	// The arms, exactly one of them the control.
 	Arms []*SummaryArm `protobuf:"bytes,4,rep,name=arms,proto3" json:"arms,omitempty"`
 	// How uncertainty is computed. `stratify_by` says nothing here, as the arms
-	// bring their strata.
+	// bring their strata. `smallest_cell` has no default here: if it is given, strata
+	// in which some arm has fewer subjects do not count in `heterogeneity`, and its
+	// notes say how many.
 	Plan *Plan `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"`
 	// The side on which an effect is looked for. Default TWO_SIDED.
 	Alternative Alternative `protobuf:"varint,6,opt,name=alternative,proto3,enum=assay.v1.Alternative" json:"alternative,omitempty"`
