@@ -23,8 +23,6 @@ type Config struct {
 	// Share is the chance of a subject to be in the treatment, above 0 and below
 	// 1. Corrections and the sample ratio are tried with one half all the same.
 	Share float64
-	// Alpha is the error rate that methods are held to.
-	Alpha float64
 	Seed  uint64
 }
 
@@ -48,21 +46,21 @@ func (r Rate) Interval(level float64) (lower, upper float64) {
 	return lower, upper
 }
 
-// beyondChance is the level of the interval that a broken promise lies outside
-// of. A table has dozens of rows, and none should look broken by chance.
-const beyondChance = 0.9999
+// chance is how likely a count may be under what is promised to count as a broken
+// promise: beyond the 99.9 % bound of the binomial distribution.
+const chance = 0.001
 
-// Above says whether the share is above a bound beyond chance.
+// Above says whether the share is above a bound beyond chance: P(X ≥ k) is the
+// regularised incomplete beta function I_p(k, n − k + 1).
 func (r Rate) Above(bound float64) bool {
-	lower, _ := r.Interval(beyondChance)
-	return lower > bound
+	return r.Count > 0 && mathext.RegIncBeta(float64(r.Count), float64(r.Of-r.Count)+1, bound) < chance
 }
 
 // Below says whether the share is below a bound beyond chance.
-func (r Rate) Below(bound float64) bool {
-	_, upper := r.Interval(beyondChance)
-	return upper < bound
-}
+func (r Rate) Below(bound float64) bool { return r.missed().Above(1 - bound) }
+
+// missed is the rest of what was counted.
+func (r Rate) missed() Rate { return Rate{r.Of - r.Count, r.Of} }
 
 // Row is what became of one method on one metric.
 type Row struct {
@@ -70,8 +68,8 @@ type Row struct {
 	Covariates bool // Whether the estimate was adjusted by them.
 	Method     string
 	Looks      Looks
-	// Promised says that the method claims its error rate under these looks.
-	Promised bool
+	// Promise is what the method claims under these looks: nothing if it is empty.
+	Promise Promise
 	// FalsePositives counts, of the experiments without an effect, those that
 	// were significant at some look. Where an effect is tried at the margin, it
 	// counts those of the experiments with an effect, and the rest is empty.
@@ -89,13 +87,11 @@ type Row struct {
 }
 
 // Broken says whether the row breaks its promise beyond chance, and how.
-func (r *Row) Broken(alpha float64) string {
+func (r *Row) Broken() string {
 	switch {
-	case !r.Promised:
-		return ""
-	case r.FalsePositives.Above(alpha):
+	case r.Promise.FalsePositives > 0 && r.FalsePositives.Above(r.Promise.FalsePositives):
 		return "too many false positives"
-	case r.Coverage.Of > 0 && r.Coverage.Below(1-alpha):
+	case r.Promise.Coverage > 0 && r.Coverage.Below(r.Promise.Coverage):
 		return "too little coverage"
 	}
 	return ""
@@ -106,7 +102,7 @@ func (r *Row) Broken(alpha float64) string {
 // and the tests of the sample ratio, which have neither coverage nor bias.
 func Run(ctx context.Context, c Config) ([]Row, error) {
 	var rows []Row
-	judges, err := judges(c.Alpha, c.Subjects)
+	judges, err := judges(c.Subjects)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +215,7 @@ func (c Config) look(p *population, judge *judge, number int, arms [2]stats.Mome
 	}
 	pair := &result.Comparisons[0]
 	for adjusted, comparison := range []*stats.Comparison{&pair.Unadjusted, pair.Adjusted} {
-		if f, ok := judge.read(comparison, c.Alpha); ok {
+		if f, ok := judge.read(comparison); ok {
 			t.outcomes[adjusted][j].see(&f, t.truth, last)
 		}
 	}
@@ -263,7 +259,10 @@ func (s *schedule) looking(n int) []int {
 
 // summarise counts what one judge said.
 func summarise(p int, covariates bool, j int, judge *judge, trials []trial) Row {
-	row := Row{Metric: populations[p].name, Covariates: covariates, Method: judge.method, Looks: judge.looks, Promised: judge.promised}
+	row := Row{Metric: populations[p].name, Covariates: covariates, Method: judge.method, Looks: judge.looks}
+	if judge.promised {
+		row.Promise = populations[p].promise
+	}
 	adjusted := 0
 	if covariates {
 		adjusted = 1

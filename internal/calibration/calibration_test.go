@@ -12,7 +12,7 @@ import (
 )
 
 // short is small enough for every run of the suite.
-var short = Config{Experiments: 100, Subjects: 600, Share: 0.5, Alpha: 0.05, Seed: 7}
+var short = Config{Experiments: 100, Subjects: 600, Share: 0.5, Seed: 7}
 
 // TestPromises: no method breaks its promise, and the simulation would notice:
 // the fixed horizon, looked at often, is wrong far too often, and its intervals
@@ -25,13 +25,13 @@ func TestPromises(t *testing.T) {
 	unprotected := 0
 	for i := range rows {
 		r := &rows[i]
-		if how := r.Broken(short.Alpha); how != "" {
+		if how := r.Broken(); how != "" {
 			t.Errorf("%s, looks %s, on the %s (covariates %v): %s: false positives %+v, coverage %+v",
 				r.Method, r.Looks, r.Metric, r.Covariates, how, r.FalsePositives, r.Coverage)
 		}
 		if r.Method == "fixed horizon" && r.Looks == Often {
 			unprotected++
-			if !r.Coverage.Below(1 - short.Alpha) {
+			if !r.Coverage.Below(leastCovered) {
 				t.Errorf("looking often at the fixed horizon does no harm on the %s: the simulation cannot tell methods apart: %+v", r.Metric, r)
 			}
 		}
@@ -43,7 +43,7 @@ func TestPromises(t *testing.T) {
 
 // TestSameTable: the table follows from the seed alone.
 func TestSameTable(t *testing.T) {
-	c := Config{Experiments: 20, Subjects: 200, Share: 0.3, Alpha: 0.05, Seed: 3}
+	c := Config{Experiments: 20, Subjects: 200, Share: 0.3, Seed: 3}
 	first, err := Run(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -54,9 +54,11 @@ type judge struct {
 	margin func(truth float64) float64
 }
 
-// judges are the methods that are tried at an error rate, for experiments of so
-// many subjects.
-func judges(alpha float64, subjects int) ([]judge, error) {
+// alpha is the error rate of every method.
+const alpha = 0.05
+
+// judges are the methods that are tried, for experiments of so many subjects.
+func judges(subjects int) ([]judge, error) {
 	fixed := stats.Test{Method: stats.FixedHorizon, ConfidenceLevel: 1 - alpha}
 	always := stats.Test{Method: stats.AlwaysValid, ConfidenceLevel: 1 - alpha, PlannedSubjects: int64(subjects)}
 	bayesian := stats.Test{Method: stats.Bayesian, ConfidenceLevel: 1 - alpha, Prior: stats.Prior{Alpha: 1, Beta: 1}}
@@ -71,7 +73,7 @@ func judges(alpha float64, subjects int) ([]judge, error) {
 		name string
 		stats.Spending
 	}{{"group sequential, O'Brien–Fleming", stats.OBrienFleming}, {"group sequential, Pocock", stats.Pocock}} {
-		tests, err := sequential(spending.Spending, alpha, subjects)
+		tests, err := sequential(spending.Spending, subjects)
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +92,7 @@ func judges(alpha float64, subjects int) ([]judge, error) {
 func every(t stats.Test) func(int) stats.Test { return func(int) stats.Test { return t } }
 
 // sequential is the tests of ten looks.
-func sequential(spending stats.Spending, alpha float64, subjects int) ([]stats.Test, error) {
+func sequential(spending stats.Spending, subjects int) ([]stats.Test, error) {
 	var looks []stats.Look
 	var tests []stats.Test
 	for _, n := range Ten.at(subjects) {
@@ -112,7 +114,7 @@ type finding struct {
 }
 
 // read reads a comparison; ok is false if it says nothing yet.
-func (j *judge) read(c *stats.Comparison, alpha float64) (f finding, ok bool) {
+func (j *judge) read(c *stats.Comparison) (f finding, ok bool) {
 	d := &c.Difference
 	if d.Estimate == nil || d.Lower == nil && d.Upper == nil {
 		return f, false

@@ -27,6 +27,8 @@ type population struct {
 	// lift is the effect of the experiments that have one, chosen so that a
 	// single look finds it about as often as not.
 	lift float64
+	// promise is what methods are held to on it.
+	promise Promise
 }
 
 // populations are the metrics that are tried.
@@ -42,19 +44,19 @@ type population struct {
 //     earlier clicks and views.
 var populations = []population{
 	{
-		name: "proportion", formula: stats.ComponentMean(0), covariates: []int{1}, dim: 2, proportion: true, lift: 0.3,
+		name: "proportion", formula: stats.ComponentMean(0), covariates: []int{1}, dim: 2, proportion: true, lift: 0.3, promise: light,
 		draw: func(rng *rand.Rand, lift float64, x []float64) {
 			chance := 0.02
 			if rng.IntN(10) == 0 {
 				chance = 0.32
 			}
 			x[0] = indicator(rng.Float64() < chance*(1+lift))
-			x[1] = binomial(rng, 10, chance)
+			x[1] = successes(rng, 10, chance)
 		},
 		value: func(lift float64) float64 { return 0.05 * (1 + lift) },
 	},
 	{
-		name: "heavy-tailed mean", formula: stats.ComponentMean(0), covariates: []int{1}, dim: 2, lift: 0.25,
+		name: "heavy-tailed mean", formula: stats.ComponentMean(0), covariates: []int{1}, dim: 2, lift: 0.25, promise: heavy,
 		draw: func(rng *rand.Rand, lift float64, x []float64) {
 			x[0], x[1] = 0, 0
 			if rng.IntN(10) < 3 {
@@ -66,14 +68,14 @@ var populations = []population{
 		value: func(lift float64) float64 { return 0.3 * math.Exp((1+0.75*0.75)/2) * (1 + lift) },
 	},
 	{
-		name: "ratio", formula: stats.ComponentRatio(0, 1), covariates: []int{2, 3}, dim: 4, lift: 0.08,
+		name: "ratio", formula: stats.ComponentRatio(0, 1), covariates: []int{2, 3}, dim: 4, lift: 0.08, promise: light,
 		draw: func(rng *rand.Rand, lift float64, x []float64) {
 			activity := 3 * rng.ExpFloat64()
 			chance := beta28(rng)
 			x[1] = 1 + poisson(rng, activity)
-			x[0] = binomial(rng, int(x[1]), chance*(1+lift))
+			x[0] = successes(rng, int(x[1]), chance*(1+lift))
 			x[3] = 1 + poisson(rng, activity)
-			x[2] = binomial(rng, int(x[3]), chance)
+			x[2] = successes(rng, int(x[3]), chance)
 		},
 		// Views and chances are independent. A chance above 1 ÷ (1 + lift) has a
 		// probability below 1e-7, and counts for nothing here.
@@ -102,8 +104,8 @@ func beta28(rng *rand.Rand) float64 {
 	return second
 }
 
-// binomial counts the successes of n trials.
-func binomial(rng *rand.Rand, n int, chance float64) float64 {
+// successes counts those of n trials.
+func successes(rng *rand.Rand, n int, chance float64) float64 {
 	count := 0.0
 	for range n {
 		count += indicator(rng.Float64() < chance)
