@@ -41,6 +41,7 @@ type storedOutcome struct {
 	Recorded   time.Time
 	Properties map[string]any
 	Corrects   *[16]byte
+	Adjusted   *time.Time
 }
 
 type storedPin struct {
@@ -52,7 +53,7 @@ func readWorld(t *testing.T, conn *pgx.Conn, id int32) world {
 	t.Helper()
 	return world{
 		exposures: rowsOf[storedExposure](t, conn, `SELECT subject_id, phase, variant, exposed_time, recorded_time, attributes FROM exposures WHERE experiment_id = $1`, id),
-		outcomes: rowsOf[storedOutcome](t, conn, `SELECT row_id, subject_id, name, value, occurred_time, recorded_time, properties, corrects
+		outcomes: rowsOf[storedOutcome](t, conn, `SELECT row_id, subject_id, name, value, occurred_time, recorded_time, properties, corrects, adjusted_time
 			FROM outcomes JOIN outcome_names ON id = name_id`),
 		pins: rowsOf[storedPin](t, conn, `SELECT subject_id, create_time FROM overrides WHERE experiment_id = $1`, id),
 	}
@@ -88,27 +89,30 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, ove
 		first := slices.MinFunc(exposures, func(a, b storedExposure) int {
 			return cmp.Or(cmp.Compare(a.Phase, b.Phase), a.Time.Compare(b.Time), cmp.Compare(a.Variant, b.Variant))
 		})
+		earliest := slices.MinFunc(exposures, func(a, b storedExposure) int {
+			return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Variant, b.Variant))
+		})
 		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time}
 		for _, e := range exposures {
 			row.Crossover = row.Crossover || e.Phase == first.Phase && e.Variant != first.Variant
 		}
 		for _, name := range study.Segments() {
-			text, _ := textOf(first.Attributes[name])
+			text, _ := textOf(earliest.Attributes[name])
 			row.Segments = append(row.Segments, []byte(text))
 		}
 		if name := study.Stratum(); name != "" {
-			text, _ := textOf(first.Attributes[name])
+			text, _ := textOf(earliest.Attributes[name])
 			row.Stratum = []byte(text)
 		}
 		for _, name := range study.Attributes() {
-			number, ok := first.Attributes[name].(float64)
+			number, ok := earliest.Attributes[name].(float64)
 			if !ok {
 				number = math.NaN()
 			}
 			row.AttributeNumbers = append(row.AttributeNumbers, number)
 		}
 		for _, c := range study.Columns() {
-			row.Values = append(row.Values, w.total(subject, first.Time, asOf, c))
+			row.Values = append(row.Values, w.total(subject, first.Time, earliest.Time, asOf, c))
 		}
 		rows = append(rows, textOfRow(&row))
 	}
@@ -120,17 +124,17 @@ func textOfRow(r *metric.Row) string {
 		r.Variant, r.Phase, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Segments, r.Stratum, r.AttributeNumbers, r.Values)
 }
 
-func (w world) total(subject [16]byte, first, asOf time.Time, c metric.Column) float64 {
+func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric.Column) float64 {
 	from, to := first.Add(c.Start), first.Add(c.Window)
 	if c.Before > 0 {
-		from, to = first.Add(-c.Before), first
+		from, to = earliest.Add(-c.Before), earliest
 	}
 	var values []float64
 	var latest *storedOutcome
 	count, sum := 0.0, 0.0
 	days := map[string]bool{}
 	for i := range w.outcomes {
-		o := w.corrected(w.outcomes[i], asOf)
+		o := w.corrected(w.outcomes[i], asOf, func(adjusted time.Time) bool { return c.Before == 0 || adjusted.Before(earliest) })
 		endless := c.Window == 0 && c.Before == 0
 		if o.Corrects != nil || o.Subject != subject || o.Name != c.Component.Outcome || o.Recorded.After(asOf) ||
 			o.Time.Before(from) || !endless && !o.Time.Before(to) || !meetsAll(o, c.Component.Conditions) {
@@ -165,10 +169,11 @@ func (w world) total(subject [16]byte, first, asOf time.Time, c metric.Column) f
 	return 0
 }
 
-// corrected returns the outcome with what its corrections add.
-func (w world) corrected(o storedOutcome, asOf time.Time) *storedOutcome {
+// corrected returns the outcome with what those of its corrections add that were
+// made at a time that counts.
+func (w world) corrected(o storedOutcome, asOf time.Time, counts func(adjusted time.Time) bool) *storedOutcome {
 	for _, c := range w.outcomes {
-		if c.Corrects == nil || *c.Corrects != o.Row || c.Subject != o.Subject || c.Name != o.Name || c.Recorded.After(asOf) {
+		if c.Corrects == nil || *c.Corrects != o.Row || c.Subject != o.Subject || c.Name != o.Name || c.Recorded.After(asOf) || !counts(*c.Adjusted) {
 			continue
 		}
 		sum := *c.Value

@@ -101,7 +101,17 @@ type subjectQuery struct {
 	args    []any
 	study   *metric.Study
 	names   map[string]int32
-	moments []time.Duration // After first exposure; the i-th is e's column t<i>.
+	moments []moment // The i-th is e's column t<i>.
+	// corrected says that some outcome was, and phased that there are exposures of
+	// several phases.
+	corrected, phased bool
+}
+
+// moment is so long after a subject's first exposure, or if it bounds a covariate,
+// after the earliest in any phase.
+type moment struct {
+	after     time.Duration
+	covariate bool
 }
 
 // arg adds a parameter and returns its place in the statement.
@@ -113,13 +123,44 @@ func (q *subjectQuery) arg(v any) string {
 // at returns the column of e that is a moment so long after first exposure. It
 // is computed for each subject, as adding intervals for each outcome takes
 // several times as long as comparing.
-func (q *subjectQuery) at(after time.Duration) string {
-	i := slices.Index(q.moments, after)
+func (q *subjectQuery) at(after time.Duration) string { return q.column(moment{after: after}) }
+
+// known returns the column of e that is a moment from the earliest exposure. A
+// server that has not yet heard of a new phase may expose to the old one whom
+// another has exposed to the new one: what was known before any treatment is from
+// before the earlier of the two, though the subject counts in its first phase.
+func (q *subjectQuery) known(after time.Duration) string {
+	return q.column(moment{after: after, covariate: true})
+}
+
+func (q *subjectQuery) column(m moment) string {
+	i := slices.Index(q.moments, m)
 	if i < 0 {
 		i = len(q.moments)
-		q.moments = append(q.moments, after)
+		q.moments = append(q.moments, m)
 	}
 	return fmt.Sprintf("e.t%d", i)
+}
+
+// times are the moments, as more columns of exposures.
+func (q *subjectQuery) times() string {
+	var b strings.Builder
+	for i, m := range q.moments {
+		from := "exposed_time"
+		if m.covariate && q.phased {
+			from = "min(exposed_time) OVER (PARTITION BY subject_id)"
+		}
+		fmt.Fprintf(&b, ", %s + %s::interval AS t%d", from, q.arg(m.after), i)
+	}
+	return b.String()
+}
+
+// attributes are those of the earliest exposure, as one more column.
+func (q *subjectQuery) attributes() string {
+	if q.phased {
+		return ", first_value(attributes) OVER (PARTITION BY subject_id ORDER BY exposed_time, phase, variant) AS attributes"
+	}
+	return ", attributes"
 }
 
 // exposedSQL finds each subject's first phase, and in it the first exposure;
@@ -143,22 +184,26 @@ const firstSQL = `SELECT DISTINCT ON (subject_id) subject_id%s
 // kept of a subject takes half as long again. Without them it is the other way
 // round, by a fifth.
 func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
-	kept, totals := q.kept(), q.totals()
-	attributes := ", attributes" + q.known()
+	var first, last *time.Time
+	var phased *bool
+	if err := tx.QueryRow(ctx, `SELECT min(exposed_time), max(exposed_time), min(phase) <> max(phase) FROM exposures
+		WHERE experiment_id = $1 AND recorded_time <= $2`, q.args[0], q.args[1]).Scan(&first, &last, &phased); err != nil {
+		return "", err
+	}
+	q.phased = phased != nil && *phased
+	kept := q.kept()
+	attributes := q.attributes() + q.knownTime()
 	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover"
 	if len(q.names) == 0 {
-		return head + kept + strings.Repeat(", 0::float8", len(totals)) + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e", nil
+		return head + kept + strings.Repeat(", 0::float8", len(q.study.Columns())) + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e", nil
 	}
-	outcomes, err := q.outcomes(ctx, tx)
+	outcomes, err := q.outcomes(ctx, tx, first, last)
 	if err != nil {
 		return "", err
 	}
-	var times strings.Builder
-	for i, after := range q.moments {
-		fmt.Fprintf(&times, ", exposed_time + %s::interval AS t%d", q.arg(after), i)
-	}
+	totals := q.totals()
 	if kept == "" {
-		return head + ", " + strings.Join(totals, ", ") + " FROM (" + fmt.Sprintf(exposedSQL, times.String()) + ") e LEFT JOIN " + outcomes +
+		return head + ", " + strings.Join(totals, ", ") + " FROM (" + fmt.Sprintf(exposedSQL, q.times()) + ") e LEFT JOIN " + outcomes +
 			" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover", nil
 	}
 	var all, named strings.Builder
@@ -167,12 +212,12 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 		fmt.Fprintf(&named, ", %s AS c%d", total, i)
 	}
 	return head + kept + all.String() + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e LEFT JOIN (SELECT e.subject_id" + named.String() +
-		" FROM (" + fmt.Sprintf(firstSQL, times.String()) + ") e JOIN " + outcomes + " GROUP BY e.subject_id) t USING (subject_id)", nil
+		" FROM (" + fmt.Sprintf(firstSQL, q.times()) + ") e JOIN " + outcomes + " GROUP BY e.subject_id) t USING (subject_id)", nil
 }
 
-// known is the column of exposedSQL that compares with an earlier moment, if the
+// knownTime is the column of exposedSQL that compares with an earlier moment, if the
 // study does: the subject's first exposure that was known then.
-func (q *subjectQuery) known() string {
+func (q *subjectQuery) knownTime() string {
 	earlier := q.study.Earlier()
 	if earlier.IsZero() {
 		return ""
@@ -209,7 +254,7 @@ func (q *subjectQuery) totals() []string {
 			totals = append(totals, "0::float8")
 			continue
 		}
-		totals = append(totals, fmt.Sprintf("coalesce(%s, 0)::float8", q.aggregate(c.Component.Aggregate, q.filter(id, c))))
+		totals = append(totals, fmt.Sprintf("coalesce(%s, 0)::float8", q.aggregate(c.Component.Aggregate, q.value(c), q.filter(id, c))))
 	}
 	return totals
 }
@@ -228,12 +273,7 @@ func (q *subjectQuery) reach() (before, after time.Duration, endless bool) {
 // its value, to be joined with e. The bounds on row_id, from the experiment's
 // first and last exposures, are constants by which Postgres leaves partitions
 // out.
-func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx) (string, error) {
-	var first, last *time.Time
-	if err := tx.QueryRow(ctx, `SELECT min(exposed_time), max(exposed_time) FROM exposures
-		WHERE experiment_id = $1 AND recorded_time <= $2`, q.args[0], q.args[1]).Scan(&first, &last); err != nil {
-		return "", err
-	}
+func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx, first, last *time.Time) (string, error) {
 	before, after, endless := q.reach()
 	bounds := ""
 	if first != nil {
@@ -243,17 +283,20 @@ func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx) (string, error) 
 		}
 	}
 	ids := slices.Collect(maps.Values(q.names))
-	var corrected bool
 	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM outcomes WHERE corrects IS NOT NULL AND name_id = ANY($1) AND recorded_time <= $2`+bounds+`)`,
-		ids, q.args[1]).Scan(&corrected); err != nil {
+		ids, q.args[1]).Scan(&q.corrected); err != nil {
 		return "", err
 	}
 	in := fmt.Sprintf("name_id = ANY(%s) AND recorded_time <= $2%s", q.arg(ids), bounds)
 	outcomes := fmt.Sprintf(uncorrectedSQL, in)
-	if corrected {
+	if q.corrected {
 		outcomes = fmt.Sprintf(correctedSQL, in)
 	}
-	join := fmt.Sprintf("(%s) o ON o.subject_id = e.subject_id AND o.occurred_time >= %s", outcomes, q.at(-before))
+	from := q.at(0)
+	if before > 0 {
+		from = q.known(-before)
+	}
+	join := fmt.Sprintf("(%s) o ON o.subject_id = e.subject_id AND o.occurred_time >= %s", outcomes, from)
 	if !endless {
 		join += " AND o.occurred_time < " + q.at(after)
 	}
@@ -265,31 +308,45 @@ func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx) (string, error) 
 const uncorrectedSQL = `SELECT subject_id, row_id, name_id, occurred_time, properties, value FROM outcomes WHERE corrects IS NULL AND %s`
 
 // correctedSQL is the outcomes that meet a condition with their values as
-// corrected. A correction lies beside what it corrects, so that the same bounds
-// hold both; one whose outcome is not known counts nothing.
-const correctedSQL = `SELECT subject_id, row_id, name_id, occurred_time, properties,
-		CASE WHEN c.adjustment IS NULL THEN value ELSE coalesce(value, 0) + c.adjustment END AS value
+// corrected, and as recorded, beside the times and amounts of their corrections. A
+// correction lies beside what it corrects, so that the same bounds hold both; one
+// whose outcome is not known counts nothing.
+const correctedSQL = `SELECT subject_id, row_id, name_id, occurred_time, properties, value AS recorded, c.times, c.amounts,
+		CASE WHEN c.times IS NULL THEN value ELSE coalesce(value, 0) + c.adjustment END AS value
 	FROM (SELECT * FROM outcomes WHERE corrects IS NULL AND %[1]s) original
-	LEFT JOIN (SELECT subject_id, name_id, corrects AS row_id, sum(value) AS adjustment FROM outcomes
-		WHERE corrects IS NOT NULL AND %[1]s GROUP BY 1, 2, 3) c USING (subject_id, row_id, name_id)`
+	LEFT JOIN (SELECT subject_id, name_id, corrects AS row_id, sum(value) AS adjustment, array_agg(adjusted_time) AS times, array_agg(value) AS amounts
+		FROM outcomes WHERE corrects IS NOT NULL AND %[1]s GROUP BY 1, 2, 3) c USING (subject_id, row_id, name_id)`
+
+// value is what a column takes for an outcome's value: as corrected by all that
+// is known, at the time of the corrected outcome. But a covariate is what was
+// known before exposure, and a correction is not known before it is made.
+func (q *subjectQuery) value(c metric.Column) string {
+	if c.Before == 0 || !q.corrected {
+		return "o.value"
+	}
+	return `CASE WHEN o.times IS NULL THEN o.value ELSE (SELECT CASE WHEN count(*) = 0 THEN o.recorded ELSE coalesce(o.recorded, 0) + sum(amount) END
+		FROM unnest(o.times, o.amounts) AS a (time, amount) WHERE a.time < ` + q.known(0) + `) END`
+}
 
 // filter is the condition under which an outcome enters a column. What holds of
 // every outcome that is joined is left out.
 func (q *subjectQuery) filter(name int32, c metric.Column) string {
 	parts := []string{"o.name_id = " + q.arg(name)}
 	before, after, endless := q.reach()
-	from, to := c.Start, c.Window
-	if c.Before > 0 {
-		from, to = -c.Before, 0
+	switch {
+	case c.Before > 0 && c.Before != before:
+		parts = append(parts, "o.occurred_time >= "+q.known(-c.Before))
+	case c.Before == 0 && (c.Start > 0 || before > 0):
+		parts = append(parts, "o.occurred_time >= "+q.at(c.Start))
 	}
-	if from != -before {
-		parts = append(parts, "o.occurred_time >= "+q.at(from))
-	}
-	if c.Before > 0 || to > 0 && (endless || to != after) {
-		parts = append(parts, "o.occurred_time < "+q.at(to))
+	switch {
+	case c.Before > 0:
+		parts = append(parts, "o.occurred_time < "+q.known(0))
+	case c.Window > 0 && (endless || c.Window != after):
+		parts = append(parts, "o.occurred_time < "+q.at(c.Window))
 	}
 	for _, condition := range c.Component.Conditions {
-		parts = append(parts, q.condition(condition))
+		parts = append(parts, q.condition(condition, q.value(c)))
 	}
 	return strings.Join(parts, " AND ")
 }
@@ -299,16 +356,16 @@ var sqlOps = map[experiment.Op]string{
 }
 
 // condition is false or null, which in a filter are the same, for an outcome
-// that lacks the field.
-func (q *subjectQuery) condition(c experiment.Condition) string {
+// that lacks the field. value is what stands for the outcome's value.
+func (q *subjectQuery) condition(c experiment.Condition, value string) string {
 	if c.Field == experiment.FieldValue {
 		switch c.Op {
 		case experiment.OpEqual:
-			return "o.value = ANY(" + q.arg(numbers(c.Values)) + "::float8[])"
+			return value + " = ANY(" + q.arg(numbers(c.Values)) + "::float8[])"
 		case experiment.OpNotEqual:
-			return "o.value <> ALL(" + q.arg(numbers(c.Values)) + "::float8[])"
+			return value + " <> ALL(" + q.arg(numbers(c.Values)) + "::float8[])"
 		}
-		return "o.value " + sqlOps[c.Op] + " " + q.arg(numbers(c.Values)[0]) + "::float8"
+		return value + " " + sqlOps[c.Op] + " " + q.arg(numbers(c.Values)[0]) + "::float8"
 	}
 	field := q.arg(c.Field)
 	switch c.Op {
@@ -332,21 +389,21 @@ func numbers(values []string) []float64 {
 	return list
 }
 
-func (q *subjectQuery) aggregate(a experiment.Aggregate, filter string) string {
+func (q *subjectQuery) aggregate(a experiment.Aggregate, value, filter string) string {
 	filtered := " FILTER (WHERE " + filter + ")"
 	switch a {
 	case experiment.AggregateCount:
 		return "count(*)" + filtered
 	case experiment.AggregateSum:
-		return "sum(o.value)" + filtered
+		return "sum(" + value + ")" + filtered
 	case experiment.AggregateAny:
 		return "least(1, count(*)" + filtered + ")"
 	case experiment.AggregateMin:
-		return "min(o.value)" + filtered
+		return "min(" + value + ")" + filtered
 	case experiment.AggregateMax:
-		return "max(o.value)" + filtered
+		return "max(" + value + ")" + filtered
 	case experiment.AggregateLast:
-		return "(array_agg(o.value ORDER BY o.row_id DESC)" + filtered + ")[1]"
+		return "(array_agg(" + value + " ORDER BY o.row_id DESC)" + filtered + ")[1]"
 	case experiment.AggregateDistinctDays:
 		return "count(DISTINCT (o.occurred_time AT TIME ZONE 'UTC')::date)" + filtered
 	}

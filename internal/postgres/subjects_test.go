@@ -320,7 +320,8 @@ func TestSubjectsAttributes(t *testing.T) {
 }
 
 // The first phase counts, in it the first exposure, and a subject with two
-// variants there is a crossover.
+// variants there is a crossover. Attributes are those of the earliest exposure in
+// any phase: later ones may follow from a treatment.
 func TestSubjectsFirstExposure(t *testing.T) {
 	in := func(phase int32, variant string, at time.Time, country string) experiment.Exposure {
 		e := exposure(1, variant, at)
@@ -338,7 +339,7 @@ func TestSubjectsFirstExposure(t *testing.T) {
 		{"two variants", []experiment.Exposure{in(1, "b", day(2), "PL"), in(1, "a", day(3), "DE")}, "b 1 2 true PL"},
 		{"two variants at once", []experiment.Exposure{in(1, "b", day(2), "PL"), in(1, "a", day(2), "DE")}, "a 1 2 true DE"},
 		{"two phases", []experiment.Exposure{in(2, "b", day(4), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false DE"},
-		{"a later phase is earlier", []experiment.Exposure{in(2, "b", day(2), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false DE"},
+		{"a later phase is earlier", []experiment.Exposure{in(2, "b", day(2), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false PL"},
 		{"two variants in a later phase", []experiment.Exposure{in(2, "b", day(4), "PL"), in(2, "a", day(5), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false DE"},
 		{"a later phase alone", []experiment.Exposure{in(3, "b", day(4), "PL")}, "b 3 4 false PL"},
 	} {
@@ -353,6 +354,50 @@ func TestSubjectsFirstExposure(t *testing.T) {
 		if got := fmt.Sprintf("%s %d %d %t %s", r.Variant, r.Phase, r.FirstExposure.UTC().Day(), r.Crossover, r.Segments[0]); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
+	}
+}
+
+// A covariate is what was known before exposure: a correction counts in it if it
+// was made before then, in its value and in the conditions on it. In a metric it
+// counts whenever it was made.
+func TestSubjectsKnownBeforeExposure(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "a", day(10)))
+	old, open, empty := outcome("old", 1, day(5), 100.0, ""), outcome("open", 1, day(6), 10.0, ""), outcome("empty", 1, day(7), nil, "")
+	after := outcome("after", 1, day(11), 1000.0, "")
+	recordOutcomes(t, d.DB, old, open, empty, after,
+		correction("early", old, day(8), -30), correction("late", old, day(12), -50), correction("at once", old, day(10), -1),
+		correction("late", open, day(10), -10), correction("late", empty, day(11), 7), correction("late", after, day(20), -400))
+	more := experiment.Condition{Field: experiment.FieldValue, Op: experiment.OpGreater, Values: []string{"9"}}
+	var columns []metric.Column
+	for _, a := range []experiment.Aggregate{experiment.AggregateSum, experiment.AggregateMin, experiment.AggregateMax, experiment.AggregateLast, experiment.AggregateCount} {
+		columns = append(columns, metric.Column{Component: component(a), Before: 9 * 24 * hour})
+	}
+	columns = append(columns,
+		metric.Column{Component: component(experiment.AggregateSum, more), Before: 9 * 24 * hour},
+		metric.Column{Component: component(experiment.AggregateCount, more), Before: 9 * 24 * hour},
+		metric.Column{Component: component(experiment.AggregateSum)})
+	got := d.totals(t, 7, forever, columns...)
+	if diff := cmp.Diff([]float64{80, 10, 70, 0, 3, 80, 2, 600}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// A subject that a server with the old split exposes after another has exposed it
+// in a new phase counts in the old one, and what is known before exposure is from
+// before both.
+func TestSubjectsKnownBeforeAnyPhase(t *testing.T) {
+	d := newDatabase(t)
+	first, second := exposure(1, "a", day(10)), exposure(1, "b", day(8))
+	second.Phase = 2
+	recordExposures(t, d.DB, first, second)
+	recordOutcomes(t, d.DB, outcome("before", 1, day(7), 1.0, ""), outcome("between", 1, day(9), 2.0, ""), outcome("after", 1, day(11), 4.0, ""),
+		outcome("long before", 1, day(4), 8.0, ""))
+	sum := component(experiment.AggregateSum)
+	got := d.totals(t, 7, forever, metric.Column{Component: sum, Before: 3 * 24 * hour}, metric.Column{Component: sum, Before: 2 * 24 * hour},
+		metric.Column{Component: sum, Before: 6 * 24 * hour}, metric.Column{Component: sum})
+	if diff := cmp.Diff([]float64{1, 1, 9, 4}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
@@ -558,7 +603,7 @@ func randomWorld(t *testing.T, d *database, id int32, seed uint64) {
 			o := outcome(fmt.Sprint("e", i/2), n, at, value, pick(`{"p":"a"}`, `{"p":1}`, `{"p":1.5}`, `{"p":"1"}`, `{"p":true,"q":2}`, `{"q":null}`, ``))
 			outcomes = append(outcomes, named(o, pick("purchase", "refund", "view")))
 			if r.IntN(4) == 0 { // Some of an outcome of another subject, or under another name.
-				c := correction(fmt.Sprint("c", i), outcomes[len(outcomes)-1-r.IntN(min(3, len(outcomes)))], day(61), float64(r.IntN(9)-4)/4)
+				c := correction(fmt.Sprint("c", i), outcomes[len(outcomes)-1-r.IntN(min(3, len(outcomes)))], day(1+r.IntN(60)), float64(r.IntN(9)-4)/4)
 				c.SubjectID = subjectID(n)
 				outcomes = append(outcomes, named(c, pick(c.Name, c.Name, "view")))
 			}

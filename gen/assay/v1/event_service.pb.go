@@ -127,7 +127,9 @@ type Exposure struct {
 	// experiment that of the subject's first recorded exposure is a duplicate.
 	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
 	// The subject. Of its attributes those are kept that the experiment names as
-	// segments or covariates.
+	// segments or covariates. They must be those that the subject had at
+	// `exposed_time`, whenever the exposure is sent: an attribute that a treatment may
+	// have changed since makes a difference where there is none.
 	Subject *Subject `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
 	// When the subject met the variant, kept to the millisecond, as outcomes
 	// are; from 1970, at most 5 minutes ahead. Absent: when the server received
@@ -342,7 +344,8 @@ type Outcome struct {
 	// The `event_id` of an earlier outcome of the subject that this one corrects:
 	// a refund, a chargeback, a cancelled order. Its `value`, which is required
 	// then, is added to the value of the corrected outcome, which counts with the
-	// sum: in its own window, by its own properties. The correction is no outcome
+	// sum: in its own window, by its own properties; in a covariate only if
+	// the correction's `occurred_time` is before exposure. The correction is no outcome
 	// of its own, must have the name of the corrected one, and may arrive before
 	// it. A correction is not corrected; another one corrects the original again.
 	// Its identity is the subject, `event_id` and `corrects_occurred_time`.

@@ -759,8 +759,8 @@ type isCovariate_Source interface {
 }
 
 type Covariate_Attribute struct {
-	// A numeric attribute, read from the subject's first exposure. A subject
-	// that lacks it enters with the mean of the others.
+	// A numeric attribute, read from the subject's earliest exposure in any phase.
+	// A subject that lacks it enters with the mean of the others.
 	Attribute string `protobuf:"bytes,2,opt,name=attribute,proto3,oneof"`
 }
 
@@ -773,7 +773,9 @@ func (*Covariate_Attribute) isCovariate_Source() {}
 
 func (*Covariate_PastOutcomes) isCovariate_Source() {}
 
-// PastOutcomes aggregates a subject's outcomes before its first exposure.
+// PastOutcomes aggregates a subject's outcomes before its earliest exposure in any
+// phase, with their values as they were known then: a correction counts only if its
+// own `occurred_time` is before the exposure.
 type PastOutcomes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of the outcomes.
