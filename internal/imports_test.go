@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"internal/experiment":            {},
 	"internal/assign":                {"experiment", "cel.dev/cel-go", "github.com/cespare/xxhash/v2"},
 	"internal/stats":                 {"gonum.org/v1/gonum"},
-	"internal/calibration":           {"stats", "gonum.org/v1/gonum"},
+	"internal/calibration":           {"experiment", "metric", "stats", "gonum.org/v1/gonum"},
 	"internal/metric":                {"experiment", "stats"},
 	"internal/postgres":              {"experiment", "metric", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3"},
 	"internal/postgres/postgrestest": {"experiment", "localpg", "postgres", "github.com/jackc/pgx/v5"},

@@ -88,7 +88,7 @@ func printCells(w io.Writer, cells []calibration.Cell, results []calibration.Res
 			e := &counts.Effect
 			of := func(count int) string { return shareOf(calibration.Rate{Count: count, Of: e.Runs}, true) }
 			t.row(c.Design, counts.Method, shareOf(c.FalsePositives(counts), c.Promise.FalsePositives > 0),
-				of(e.Found), of(e.Wrong), of(e.Shown), shareOf(e.Covered(), c.Promise.Coverage > 0), of(e.Below), of(e.Above),
+				of(e.Found), shareOf(calibration.Rate{Count: e.Wrong, Of: e.Runs}, c.Promise.Wrong > 0), of(e.Shown), shareOf(e.Covered(), c.Promise.Coverage > 0), of(e.Below), of(e.Above),
 				of(e.LiftShown), shareOf(e.LiftCovered(), c.Promise.Lift > 0), of(e.LiftBelow), of(e.LiftAbove), of(e.Unbounded))
 		}
 	}

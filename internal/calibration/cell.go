@@ -43,6 +43,9 @@ type Promise struct {
 	// intervals of the difference hold it at every look, and Lift the same of the
 	// lift. Where no interval is shown, nothing false is said.
 	Coverage, Lift float64
+	// Wrong is the largest share of the experiments with an effect that are
+	// significant with the wrong sign, or against their own interval.
+	Wrong float64
 	// Reason says why it is not more.
 	Reason string
 }
@@ -204,6 +207,9 @@ func (c *Cell) Broken(r *Result) []string {
 		}
 		if c.Promise.Coverage > 0 {
 			held(k.Method, "the difference is missed", k.Effect.Covered().missed(), 1-c.Promise.Coverage)
+		}
+		if c.Promise.Wrong > 0 {
+			held(k.Method, "the sign is wrong, or the interval contradicts it,", Rate{k.Effect.Wrong, k.Effect.Runs}, c.Promise.Wrong)
 		}
 		if c.Promise.Lift > 0 {
 			held(k.Method, "the lift is missed", k.Effect.LiftCovered().missed(), 1-c.Promise.Lift)

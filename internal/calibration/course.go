@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
 	"github.com/assayhq/assay/internal/stats"
 )
 
@@ -43,7 +45,7 @@ func drifts() []Cell {
 	for _, course := range courses {
 		c := Cell{
 			Group: "drifting effect", Design: fmt.Sprintf("%s, %d a day", course.name, course.perDay),
-			Promise: Promise{FalsePositives: mostFalse, Coverage: leastCovered, Reason: reasonLight},
+			Promise: decided,
 			methods: []string{"always valid, 40 days"}, parts: [2]bool{true, true},
 		}
 		c.start = func() simulation {
@@ -73,6 +75,44 @@ func drifts() []Cell {
 					seen[0].look(&result.Comparisons[0].Unadjusted, sum/float64(day+1))
 				}
 				return nil
+			}
+		}
+		cells = append(cells, c)
+	}
+	return cells
+}
+
+// decisions is what is decided of a drifting effect at the end, by an analysis that
+// knows of all days.
+func decisions() []Cell {
+	const perDay = 100
+	var cells []Cell
+	for _, course := range courses {
+		c := Cell{
+			Group: "drifting effect, decided", Design: fmt.Sprintf("%s, %d a day", course.name, perDay), Promise: decided,
+			methods: []string{"always valid, at the end"}, parts: [2]bool{true, true},
+		}
+		c.start = func() simulation {
+			study := studyOf(experiment.MethodAlwaysValid, 1)
+			rows, values := make([]metric.Row, driftDays*perDay), make([]float64, driftDays*perDay)
+			return func(rng *rand.Rand, effect bool, seen []sight) error {
+				sum := 0.0
+				for day := range driftDays {
+					shift := 0.0
+					if effect {
+						shift = course.effect(day)
+					}
+					sum += shift
+					for n := range perDay {
+						i := day*perDay + n
+						values[i] = rng.NormFloat64() + shift*float64(n%2)
+						rows[i] = metric.Row{
+							Variant: []byte([]string{"control", "treatment"}[n%2]), Phase: 2,
+							FirstExposure: at(float64(day) + rng.Float64()), Values: values[i : i+1],
+						}
+					}
+				}
+				return seen[0].analyze(study, rows, at(driftDays+1), sum/driftDays)
 			}
 		}
 		cells = append(cells, c)

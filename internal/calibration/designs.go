@@ -23,6 +23,9 @@ const (
 var (
 	light = Promise{FalsePositives: mostFalse, Coverage: leastCovered, Lift: leastCovered, Reason: reasonLight}
 	heavy = Promise{FalsePositives: mostFalse, Coverage: heavyCovered, Lift: heavyCovered, Reason: reasonHeavy}
+	// decided is of designs whose effect does not stay what it is, or that are not
+	// left alone.
+	decided = Promise{FalsePositives: mostFalse, Coverage: leastCovered, Wrong: mostFalse, Reason: reasonLight}
 )
 
 // Cells are all designs of the long form.
@@ -30,7 +33,7 @@ func Cells() []Cell {
 	var cells []Cell
 	for _, group := range [][]Cell{
 		known(), rates(), sparse(), numerators(), unequal(), adjustedSparse(), stratified(), lifts(), weakBaselines(), guardrails(),
-		drifts(), heterogeneities(),
+		drifts(), decisions(), heterogeneities(), conducts(),
 	} {
 		cells = append(cells, group...)
 	}

@@ -8,12 +8,13 @@
 // often that it makes no difference to look more often. That is the short form,
 // [Run]. The long form, [Cells], is hundreds of awkward designs: few events, uneven
 // splits, heavy tails, sparse strata, lifts whose arms have different slopes,
-// effects that drift. Each is a cell that can be tried by itself.
+// effects that drift, experiments that are changed, paused and concluded. Each is a
+// cell that can be tried by itself.
 //
 // What it promises:
 //
-//   - The judge is [stats.Compare], by which every analysis is made; nothing of
-//     it is repeated here.
+//   - The judge is [stats.Compare], by which every analysis is made, or the fold and
+//     analysis of package metric; nothing of them is repeated here.
 //   - The truth is known by construction, not estimated.
 //   - The same seed gives the same table, however many processors there are.
 //   - A promise counts as broken only if a count lies beyond the 99.9 % bound of

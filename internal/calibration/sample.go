@@ -149,23 +149,23 @@ func (o *sight) look(c *stats.Comparison, difference float64) {
 		}
 	}
 	o.shown = o.shown || c.Difference.Lower != nil || c.Difference.Upper != nil
-	miss(&c.Difference, difference, &o.below, &o.above)
+	miss(c.Difference.Lower, c.Difference.Upper, difference, &o.below, &o.above)
 }
 
 // lookAtLift takes in the lift.
 func (o *sight) lookAtLift(c *stats.Comparison, lift float64) {
 	o.liftShown = o.liftShown || c.Lift.Lower != nil || c.Lift.Upper != nil
-	miss(&c.Lift, lift, &o.liftBelow, &o.liftAbove)
+	miss(c.Lift.Lower, c.Lift.Upper, lift, &o.liftBelow, &o.liftAbove)
 }
 
 // miss notes on which side the truth lies of an interval that misses it, unless an
 // earlier one did. A bound that is absent holds everything.
-func miss(e *stats.Effect, truth float64, below, above *bool) {
+func miss(lower, upper *float64, truth float64, below, above *bool) {
 	switch {
 	case *below || *above:
-	case e.Lower != nil && truth < *e.Lower:
+	case lower != nil && truth < *lower:
 		*below = true
-	case e.Upper != nil && truth > *e.Upper:
+	case upper != nil && truth > *upper:
 		*above = true
 	}
 }
