@@ -133,6 +133,10 @@ func (r *report) metric(m *assayv1.MetricAnalysis) {
 		r.printf("  %s exposed subjects do not count yet: their window is open", thousands(n))
 	}
 	r.caps(m.GetCaps())
+	for _, h := range m.GetDrift() {
+		r.printf("  does the effect of %s drift from week to week? p %s, corrected %s", h.GetVariant(), pValue(h.PValue), pValue(h.AdjustedPValue))
+		r.notes(h.GetVariant(), h.GetNotes(), "  ")
+	}
 	r.segments(m)
 }
 
@@ -162,6 +166,7 @@ func (r *report) segments(m *assayv1.MetricAnalysis) {
 		for _, h := range m.GetHeterogeneity() {
 			if h.GetAttribute() == attribute {
 				r.printf("    does the effect of %s differ? p %s, corrected %s", h.GetVariant(), pValue(h.PValue), pValue(h.AdjustedPValue))
+				r.notes(h.GetVariant(), h.GetNotes(), "    ")
 			}
 		}
 		t, notes = table{}, nil
@@ -264,7 +269,11 @@ func (r *report) column(name string, c *assayv1.Comparison) column {
 		{"lift", share(l.Estimate)}, {from, share(l.Lower)}, {to, share(l.Upper)},
 		{"p", pValue(c.PValue)}, {"adjusted p", ""}, {"significant", yesNo(c.GetSignificant())},
 		{"variance removed", ""}, {"guardrail", guardrail(c)}, {"chance to win", ""}, {"expected loss", ""}, {"boundary", ""},
+		{"smallest p so far", ""}, {"  on", c.GetSmallestPValueDay()},
 	}}
+	if c.SmallestPValue != nil {
+		col.cells[15][1] = pValue(c.SmallestPValue)
+	}
 	if c.AdjustedPValue != nil {
 		col.cells[8][1] = pValue(c.AdjustedPValue)
 	}

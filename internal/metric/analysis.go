@@ -66,6 +66,7 @@ type Result struct {
 	Comparisons      []Comparison
 	Segments         []Segment
 	Heterogeneity    []Heterogeneity
+	Drift            []Heterogeneity // Between the weeks of entry, by variant; none where days are not told apart.
 	Caps             []Cap
 }
 
@@ -131,10 +132,9 @@ type Comparison struct {
 	StandardError    *float64 // Of the difference.
 	Statistic        *float64
 	DegreesOfFreedom *float64
-	PValue           *float64 // Of the moment, or of Earlier.
-	Earlier          *Earlier // Nil unless an earlier p-value counts, as it is smaller.
-	Momentary        *float64 // The p-value of the moment, beside Earlier.
-	AdjustedPValue   *float64 // Within its family; nil where no correction applies.
+	PValue           *float64
+	Smallest         *Smallest // Of all days; nil where days are not told apart.
+	AdjustedPValue   *float64  // Within its family; nil where no correction applies.
 	Significant      bool
 	Boundary         *float64 // Of the statistic's size; only at a group-sequential look.
 	// Opposed says that the opposite of a one-sided objective was shown, at the

@@ -91,6 +91,9 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 			}
 		}
 	}
+	if result.Drift, err = s.drift(metric, tally, result.Comparisons); err != nil {
+		return Result{}, err
+	}
 	result.Caps = metric.describeCaps(tally)
 	return result, s.bySegment(m, t, &result)
 }

@@ -2,15 +2,21 @@ package metric
 
 import (
 	"fmt"
+	"math"
 	"time"
+
+	"github.com/assayhq/assay/internal/stats"
 )
 
-// Earlier is the end of a day on which a p-value was smaller than at the moment
-// of the analysis.
-type Earlier struct {
-	Day        time.Time // UTC.
-	PValue     float64
-	Difference *float64
+// Smallest is the smallest p-value that a comparison had at the end of any day, or
+// has at the moment. An always-valid p-value bounds the chance that it is ever so
+// small, so it tests whether there was never any effect, or none on the side of the
+// margin that is asked for. Nothing is decided by it, as the effect may be another
+// now: the comparison's own p-value and its interval are those of the moment.
+type Smallest struct {
+	Day       time.Time // UTC.
+	PValue    float64
+	Statistic *float64 // Then.
 }
 
 // now compares the variants by all subjects.
@@ -27,13 +33,12 @@ func (s *Study) now(metric *compiled, tally *MetricTally) (arms []Arm, compariso
 // the strata's weights and the covariates' coefficients of those subjects. The
 // last day is that of the analysis, and has all subjects.
 //
-// The p-values are the smallest so far. An always-valid p-value bounds the
-// chance that it is ever so small, so what it once said still holds, and it never
+// Beside its own figures each day has the smallest p-value so far. That one never
 // rises from the end of one day to that of another, unless the earlier days
 // change: by events that are recorded late, by subjects that no longer count, as
 // they were seen in a second variant, pinned or erased, and by longer periods
-// where there are too many days. Without a window the numbers of
-// subjects that have entered still change; then p-values are of the moment.
+// where there are too many days. Without a window the numbers of subjects that have
+// entered still change, and there is none.
 func (s *Study) cumulate(metric *compiled, tally *MetricTally, visit func(*Day, []Arm, []Comparison)) error {
 	subjects := metric.noArms(len(tally.Whole), len(tally.Whole[0]))
 	var before []Comparison
@@ -43,9 +48,13 @@ func (s *Study) cumulate(metric *compiled, tally *MetricTally, visit func(*Day, 
 		if err != nil {
 			return err
 		}
-		if before != nil && metric.entry.closes > 0 {
+		if metric.entry.closes > 0 {
 			for k := range comparisons {
-				s.keepSmaller(&before[k], &comparisons[k], tally.Days[i-1].date())
+				var earlier *Comparison
+				if before != nil {
+					earlier = &before[k]
+				}
+				s.remember(earlier, &comparisons[k], tally.Days[i].date())
 			}
 		}
 		visit(&tally.Days[i], arms, comparisons)
@@ -54,29 +63,101 @@ func (s *Study) cumulate(metric *compiled, tally *MetricTally, visit func(*Day, 
 	return nil
 }
 
-// keepSmaller lets the p-value of before, which was reached on a day or earlier,
-// count for now if it is smaller.
-func (s *Study) keepSmaller(before, now *Comparison, day time.Time) {
+// remember keeps beside a comparison of a day the smallest p-value so far, of which
+// before, the same of the day before, knows; nil on the first day.
+func (s *Study) remember(before, now *Comparison, day time.Time) {
 	if now.Unadjusted != nil {
 		plain := before // That day may have had no covariate to adjust by.
-		if before.Unadjusted != nil {
+		if before != nil && before.Unadjusted != nil {
 			plain = before.Unadjusted
 		}
-		s.keepSmaller(plain, now.Unadjusted, day)
+		s.remember(plain, now.Unadjusted, day)
 	}
-	if before.PValue == nil || now.PValue != nil && *now.PValue <= *before.PValue {
-		return
+	if before != nil {
+		now.Smallest = before.Smallest
 	}
-	moment := "there is none"
-	if now.PValue != nil {
-		moment = fmt.Sprintf("it is %.3g", *now.PValue)
+	if now.PValue != nil && (now.Smallest == nil || *now.PValue <= now.Smallest.PValue) {
+		now.Smallest = &Smallest{Day: day, PValue: *now.PValue, Statistic: now.Statistic}
 	}
-	if now.Earlier = before.Earlier; now.Earlier == nil {
-		now.Earlier = &Earlier{Day: day, PValue: *before.PValue, Difference: before.Difference.Estimate}
+	if note := s.faded(now); note != "" {
+		now.Notes = append(now.Notes, note)
 	}
-	now.Notes = append(now.Notes, fmt.Sprintf("The p-value is that of %s, the smallest of all days; at the moment %s.", now.Earlier.Day.Format(time.DateOnly), moment))
-	now.Momentary, now.PValue = now.PValue, before.PValue
-	now.Significant = *now.PValue <= 1-s.definition.Plan.ConfidenceLevel
+}
+
+// faded says that a comparison was significant once and is no longer, or is to the
+// other side now. Both are before any correction.
+func (s *Study) faded(c *Comparison) string {
+	then := c.Smallest
+	if then == nil || then.PValue > 1-s.definition.Plan.ConfidenceLevel {
+		return ""
+	}
+	day := then.Day.Format(time.DateOnly)
+	switch {
+	case c.PValue == nil:
+		return fmt.Sprintf("At the end of %s it was significant before correction (p = %.3g); at the moment there is no p-value.", day, then.PValue)
+	case !c.Significant:
+		return fmt.Sprintf("At the end of %s it was significant before correction (p = %.3g), and at the moment it is not (p = %.3g): the effect may have faded.", day, then.PValue, *c.PValue)
+	case then.Statistic != nil && c.Statistic != nil && *then.Statistic**c.Statistic < 0:
+		return fmt.Sprintf("At the end of %s it was significant to the other side, before correction (p = %.3g): the effect has turned around.", day, then.PValue)
+	}
+	return ""
+}
+
+// drifted is the p-value below which the primary metric's effect is said to
+// drift. One in a hundred analyses without drift says so, which costs its reader a
+// look at the timeline and changes no verdict. At the 0.001 of what does change
+// verdicts a drift would seldom be found: the test compares weeks, each of which
+// has a part of the subjects.
+const drifted = 0.01
+
+// drift tests, for each variant, whether its effect differs between the weeks in
+// which subjects entered.
+func (s *Study) drift(metric *compiled, tally *MetricTally, comparisons []Comparison) ([]Heterogeneity, error) {
+	if len(tally.Weeks) == 0 {
+		return nil, nil
+	}
+	effects := make([][]stats.Effect, len(comparisons))
+	for i := range tally.Weeks {
+		subjects := metric.noArms(len(tally.Whole), len(tally.Whole[0]))
+		subjects.take(&tally.Weeks[i])
+		_, weekly, err := s.compare(metric, subjects)
+		if err != nil {
+			return nil, err
+		}
+		for k := range weekly {
+			effects[k] = append(effects[k], weekly[k].effect())
+		}
+	}
+	var all []Heterogeneity
+	for k := range comparisons {
+		h := heterogeneity("week", comparisons[k].Variant, effects[k])
+		if days := tally.Weeks[0].Days; days > daysPerWeek {
+			h.Notes = append(h.Notes, fmt.Sprintf("In place of weeks there are periods of %d days, as there are too many days or strata.", days))
+		}
+		all = append(all, h)
+	}
+	return all, correctHeterogeneity(all)
+}
+
+const daysPerWeek = 7
+
+// weeks puts days, none of which repeats the subjects of another, together by the
+// calendar weeks of ISO 8601, which begin on Mondays. A period of several days
+// belongs to the week of its last one.
+func (m *compiled) weeks(days []Day, variants, strata int) []Day {
+	var weeks []Day
+	var subjects Arms
+	for i := range days {
+		// Day 0, the 1 January 1970, was a Thursday: day −4 was a Sunday.
+		last := int32(math.Ceil(float64(days[i].Last+4)/daysPerWeek))*daysPerWeek - 4
+		if n := len(weeks); n == 0 || weeks[n-1].Last != last {
+			weeks = append(weeks, Day{Last: last, Days: max(daysPerWeek, days[i].Days)})
+			subjects = m.noArms(variants, strata)
+		}
+		subjects.take(&days[i])
+		weeks[len(weeks)-1].Cells = subjects.cells()
+	}
+	return weeks
 }
 
 // date is the last day as a time.

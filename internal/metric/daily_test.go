@@ -182,29 +182,31 @@ func arrivals(seed uint64, n, days int) []Row {
 	return rows
 }
 
-// TestPValueNeverRises analyses the same subjects at the end of each of 40 days.
-// The p-value is the smallest of those that single analyses of the days give,
-// in which nothing but that day is known: if a percentile caps the numbers, it
-// was another on each of them.
-func TestPValueNeverRises(t *testing.T) {
+// TestSmallestPValueNeverRises analyses the same subjects at the end of each of 40
+// days. The figures are those of the moment, and the smallest p-value is the smallest
+// of those that single analyses of the days give, in which nothing but that day is
+// known: if a percentile caps the numbers, it was another on each of them.
+func TestSmallestPValueNeverRises(t *testing.T) {
 	d, revenue := watched("spend")
 	_, capped := watched("spend")
 	capped.Metric.Definition.Components[0].Cap = &experiment.Cap{Lower: percentile(20), Upper: percentile(85)}
-	t.Run("plain", func(t *testing.T) { pValueNeverRises(t, mustStudy(t, d, []Use{revenue})) })
-	t.Run("capped by percentiles", func(t *testing.T) { pValueNeverRises(t, mustStudy(t, d, []Use{capped})) })
+	t.Run("plain", func(t *testing.T) { smallestNeverRises(t, mustStudy(t, d, []Use{revenue})) })
+	t.Run("capped by percentiles", func(t *testing.T) { smallestNeverRises(t, mustStudy(t, d, []Use{capped})) })
 }
 
-func pValueNeverRises(t *testing.T, s *Study) {
+func smallestNeverRises(t *testing.T, s *Study) {
+	faded := false
 	for seed := range uint64(10) {
 		rows := arrivals(seed, 300, 40)
 		smallest, smallestPlain, rose := math.Inf(1), math.Inf(1), false
+		var reached time.Time
 		for day := range 40 {
 			f := s.NewFold(moment.AddDate(0, 0, day-39))
 			for i := range rows {
 				f.Add(&rows[i])
 			}
 			tally := f.Tally()
-			if len(tally.Phases) == 0 {
+			if len(tally.Phases) == 0 || len(tally.Metrics[0].Days) == 0 {
 				continue
 			}
 			_, alone, err := s.compare(&s.metrics[0], tally.Metrics[0].Whole)
@@ -214,23 +216,31 @@ func pValueNeverRises(t *testing.T, s *Study) {
 			if p := alone[0].Unadjusted; p != nil && p.PValue != nil {
 				smallestPlain = math.Min(smallestPlain, *p.PValue)
 			}
+			got := mustAnalyze(t, s, tally, 0).Metrics[0].Comparisons[0]
 			if alone[0].PValue == nil {
 				continue
 			}
-			got := mustAnalyze(t, s, tally, 0).Metrics[0].Comparisons[0]
+			days := tally.Metrics[0].Days
 			rose = rose || *alone[0].PValue > smallest
-			noted := slices.ContainsFunc(got.Notes, func(n string) bool { return strings.HasPrefix(n, "The p-value is that of ") })
-			if noted != (got.Earlier != nil) {
-				t.Errorf("day %d: p-value %v is of %v, notes %q", day, *got.PValue, got.Earlier, got.Notes)
+			if *alone[0].PValue <= smallest {
+				smallest, reached = *alone[0].PValue, days[len(days)-1].date()
 			}
-			smallest = math.Min(smallest, *alone[0].PValue)
-			want(t, fmt.Sprintf("seed %d, p-value of day %d", seed, day), got.PValue, smallest, 1e-9)
-			want(t, fmt.Sprintf("seed %d, unadjusted p-value of day %d", seed, day), got.Unadjusted.PValue, smallestPlain, 1e-9)
-			if got.Earlier != nil {
-				want(t, fmt.Sprintf("seed %d, p-value at the moment of day %d", seed, day), got.Momentary, *alone[0].PValue, 1e-9)
+			what := fmt.Sprintf("seed %d, day %d: ", seed, day)
+			want(t, what+"p-value", got.PValue, *alone[0].PValue, 1e-9)
+			want(t, what+"smallest p-value", &got.Smallest.PValue, smallest, 1e-9)
+			want(t, what+"smallest unadjusted p-value", &got.Unadjusted.Smallest.PValue, smallestPlain, 1e-9)
+			if !got.Smallest.Day.Equal(reached) {
+				t.Errorf("%sit was reached on %v, want %v", what, got.Smallest.Day, reached)
 			}
-			if got.Significant != (smallest <= 0.05) || got.Unadjusted.Significant != (smallestPlain <= 0.05) {
-				t.Errorf("seed %d, day %d: significant %t at p = %v, unadjusted %t at %v", seed, day, got.Significant, smallest, got.Unadjusted.Significant, smallestPlain)
+			noted := slices.ContainsFunc(got.Notes, func(n string) bool {
+				return strings.HasPrefix(n, "At the end of "+reached.Format(time.DateOnly)+" it was significant before correction")
+			})
+			if noted != (smallest <= 0.05 && *got.PValue > 0.05) {
+				t.Errorf("%sp-value %v, smallest %v, notes %q", what, *got.PValue, smallest, got.Notes)
+			}
+			faded = faded || noted
+			if got.Significant != (*got.PValue <= 0.05) {
+				t.Errorf("%ssignificant %t at p = %v", what, got.Significant, *got.PValue)
 			}
 			if diff := cmp.Diff(alone[0].Difference, got.Difference); diff != "" {
 				t.Errorf("the interval is not that of the moment (-moment +got):\n%s", diff)
@@ -240,11 +250,14 @@ func pValueNeverRises(t *testing.T, s *Study) {
 			t.Errorf("seed %d: no day's own p-value was higher than an earlier one: the data are not what this test needs", seed)
 		}
 	}
+	if !faded {
+		t.Error("no effect was ever said to have faded: the data are not what this test needs")
+	}
 }
 
-// TestPValueOfTheMoment holds that only always-valid p-values of metrics with a
-// window look back.
-func TestPValueOfTheMoment(t *testing.T) {
+// TestSmallestPValue holds that only always-valid p-values of metrics with a window
+// look back.
+func TestSmallestPValue(t *testing.T) {
 	rows := arrivals(1, 300, 40)
 	for name, change := range map[string]func(*experiment.Definition, *Use){
 		"fixed horizon": func(d *experiment.Definition, _ *Use) { d.Plan.Method = experiment.MethodFixedHorizon },
@@ -254,32 +267,126 @@ func TestPValueOfTheMoment(t *testing.T) {
 		change(d, &revenue)
 		s := mustStudy(t, d, []Use{revenue})
 		tally := fold(s, rows...)
-		got := mustAnalyze(t, s, tally, 0).Metrics[0].Comparisons[0]
-		_, alone, err := s.compare(&s.metrics[0], tally.Metrics[0].Whole)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(tally.Metrics[0].Days) != 0 || got.Earlier != nil || *got.PValue != *alone[0].PValue {
-			t.Errorf("%s: p-value %v is not of the moment, %v", name, *got.PValue, *alone[0].PValue)
+		got := mustAnalyze(t, s, tally, 0).Metrics[0]
+		if c := got.Comparisons[0]; len(tally.Metrics[0].Days) != 0 || c.Smallest != nil || len(got.Drift) != 0 {
+			t.Errorf("%s: smallest p-value %+v, drift %+v", name, c.Smallest, got.Drift)
 		}
 	}
 }
 
-// TestReversedEffect keeps a treatment from winning or losing by a p-value from
-// when the effect was the other way.
-func TestReversedEffect(t *testing.T) {
+// TestFaded says that an effect was significant and is no longer, or is to the other
+// side.
+func TestFaded(t *testing.T) {
+	d, revenue := watched()
+	s := mustStudy(t, d, []Use{revenue})
 	number := func(x float64) *float64 { return &x }
+	then := &Smallest{Day: moment, PValue: 0.001, Statistic: number(4)}
 	for _, tt := range []struct {
-		now, then     float64
-		better, worse bool
-	}{{1, 2, true, false}, {-1, -2, false, true}, {-1, 2, false, false}, {1, -2, false, false}} {
-		c := &Comparison{Significant: true, Difference: Interval{Estimate: number(tt.now)}, Earlier: &Earlier{Difference: number(tt.then)}}
-		if better, worse := sides(c, 1); better != tt.better || worse != tt.worse {
-			t.Errorf("%v now and %v when the p-value was smallest: better %t, worse %t", tt.now, tt.then, better, worse)
+		name string
+		now  Comparison
+		want string // Part of the note.
+	}{
+		{"as before", Comparison{PValue: number(0.01), Significant: true, Statistic: number(3), Smallest: then}, ""},
+		{"faded", Comparison{PValue: number(0.2), Statistic: number(1), Smallest: then}, "at the moment it is not (p = 0.2)"},
+		{"turned around", Comparison{PValue: number(0.01), Significant: true, Statistic: number(-3), Smallest: then}, "has turned around"},
+		{"not judged", Comparison{Smallest: then}, "at the moment there is no p-value"},
+		{"never significant", Comparison{PValue: number(0.2), Smallest: &Smallest{Day: moment, PValue: 0.06}}, ""},
+		{"without days", Comparison{PValue: number(0.2)}, ""},
+	} {
+		if got := s.faded(&tt.now); !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
-		if better, worse := sides(c, -1); better != tt.worse || worse != tt.better {
-			t.Errorf("less is better, %v now and %v when the p-value was smallest: better %t, worse %t", tt.now, tt.then, better, worse)
+	}
+}
+
+// TestEarlyEffect: an effect of 0.7 in the first ten days, by which an analysis of that
+// time ships, is −0.1 in the fifty days that follow. The verdict is that of the
+// moment, and a drift is found.
+func TestEarlyEffect(t *testing.T) {
+	d, revenue := watched()
+	s := mustStudy(t, d, []Use{revenue})
+	r := rand.New(rand.NewPCG(5, 5))
+	var rows []Row
+	for i := range 3000 {
+		treated, day := i%2, i/50
+		effect := -0.1 * float64(treated)
+		if day < 10 {
+			effect = 0.7 * float64(treated)
 		}
+		one := row([]string{"control", "short"}[treated], r.NormFloat64()+effect)
+		one.FirstExposure = moment.Add(-week).AddDate(0, 0, day-60)
+		rows = append(rows, one)
+	}
+	f := s.NewFold(moment.AddDate(0, 0, -48))
+	for i := range rows {
+		f.Add(&rows[i])
+	}
+	if v := mustAnalyze(t, s, f.Tally(), 0).Verdict; v.Action != ActionShip {
+		t.Errorf("early on: %s, %q", v.Action, v.Reasons)
+	}
+	a := mustAnalyze(t, s, fold(s, rows...), 0)
+	c := a.Metrics[0].Comparisons[0]
+	if c.Significant || *c.PValue <= 0.05 || *c.Difference.Lower >= 0 || c.Smallest.PValue > 0.001 {
+		t.Errorf("p %v, smallest %v, from %v", *c.PValue, c.Smallest.PValue, *c.Difference.Lower)
+	}
+	if a.Verdict.Action != ActionKeepRunning && a.Verdict.Action != ActionInconclusive {
+		t.Errorf("verdict %s, %q", a.Verdict.Action, a.Verdict.Reasons)
+	}
+	drift := a.Metrics[0].Drift
+	if len(drift) != 1 || drift[0].Attribute != "week" || drift[0].Variant != "short" || *drift[0].PValue >= drifted {
+		t.Errorf("drift %+v", drift)
+	}
+	if !slices.ContainsFunc(a.Warnings, func(w string) bool {
+		return strings.HasPrefix(w, "The effect of short on the primary metric differs between the weeks")
+	}) {
+		t.Errorf("warnings %q", a.Warnings)
+	}
+}
+
+// TestWeeks puts days together by calendar weeks: 5 January 2026 was a Monday.
+func TestWeeks(t *testing.T) {
+	d, revenue := watched()
+	m := &mustStudy(t, d, []Use{revenue}).metrics[0]
+	dayOfMonth := func(n int) int32 { return dayOf(time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC)) }
+	moments := func(n int64) stats.Moments { return stats.Moments{N: n, Means: []float64{1}, Products: []float64{0}} }
+	var days []Day
+	for _, n := range []int{4, 5, 7, 11, 12} {
+		days = append(days, Day{Last: dayOfMonth(n), Days: 1, Cells: []Cell{{Variant: n % 2, Moments: moments(int64(n))}}})
+	}
+	var got []string
+	for _, w := range m.weeks(days, 2, 1) {
+		text := w.date().Format(time.DateOnly)
+		for _, c := range w.Cells {
+			text += fmt.Sprintf(" %d:%d", c.Variant, c.Moments.N)
+		}
+		got = append(got, text)
+	}
+	if want := []string{"2026-01-04 0:4", "2026-01-11 1:23", "2026-01-18 0:12"}; !slices.Equal(got, want) {
+		t.Errorf("weeks %q, want %q", got, want)
+	}
+}
+
+// TestDriftOfNothing finds a drift in about 5 % of experiments without one, by the
+// test's own level, though each week has few subjects.
+func TestDriftOfNothing(t *testing.T) {
+	d, revenue := watched()
+	s := mustStudy(t, d, []Use{revenue})
+	r := rand.New(rand.NewPCG(6, 6))
+	found := 0
+	const runs = 400
+	for range runs {
+		var rows []Row
+		for i := range 300 {
+			one := row([]string{"control", "short"}[i%2], 5+r.ExpFloat64())
+			one.FirstExposure = moment.Add(-week).AddDate(0, 0, -i/6)
+			rows = append(rows, one)
+		}
+		if h := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0].Drift[0]; *h.PValue <= 0.05 {
+			found++
+		}
+	}
+	if found < 6 || found > 36 { // Four standard errors.
+		t.Errorf("a drift in %d of %d experiments without one", found, runs)
 	}
 }
 
@@ -297,7 +404,7 @@ func TestCalendarCoarsens(t *testing.T) {
 		}
 		tally := fold(s, rows...)
 		first := tally.Metrics[0]
-		says := fmt.Sprintf("Days are not told apart, as there are too many of them or of strata: p-values are the smallest of the ends of periods of %d days, and can rise when periods get longer.", tt.period)
+		says := fmt.Sprintf("Days are not told apart, as there are too many of them or of strata: a smallest p-value is that of the ends of periods of %d days, and can rise when periods get longer.", tt.period)
 		if a := mustAnalyze(t, s, tally, 0); slices.Contains(a.Warnings, says) != (tt.period > 1) {
 			t.Errorf("%d days: warnings %q", tt.days, a.Warnings)
 		}

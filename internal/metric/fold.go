@@ -337,11 +337,16 @@ func (f *Fold) Tally() *Tally {
 	}
 	all, places := f.layOut(t)
 	for m := range f.study.metrics {
-		days := all.days(m, places)
-		if f.study.metrics[m].entry.retold() {
+		metric, days := &f.study.metrics[m], all.days(m, places)
+		var weeks []Day
+		if metric.entry.dated && !metric.entry.byExposure {
+			weeks = metric.weeks(days, len(t.Variants), len(t.Strata))
+		}
+		if metric.entry.retold() {
 			f.retell(m, all, places, days)
 		}
 		t.Metrics = append(t.Metrics, f.metricTally(m, t, days))
+		t.Metrics[m].Weeks = weeks
 	}
 	return t
 }

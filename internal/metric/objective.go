@@ -2,7 +2,6 @@ package metric
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/stats"
@@ -42,22 +41,6 @@ func (m *compiled) margin() stats.Margin {
 		margin.Value *= -m.Metric.Definition.Direction.sign()
 	}
 	return margin
-}
-
-// meets says whether the estimate itself is where the objective wants it. Where
-// an earlier p-value counts, it may be no more.
-func (m *compiled) meets(c *Comparison) bool {
-	margin, estimate := m.margin(), c.Difference.Estimate
-	if margin.Scale == stats.Relative {
-		estimate = c.Lift.Estimate
-	}
-	if estimate == nil {
-		return false
-	}
-	if m.Objective == experiment.ObjectiveEquivalence {
-		return math.Abs(*estimate) < margin.Value
-	}
-	return m.Metric.Definition.Direction.sign()*(*estimate-margin.Value) > 0
 }
 
 // marginNote says what a p-value or a chance to win is of that has a margin.

@@ -134,42 +134,6 @@ func TestObjectiveBesideMinimumEffect(t *testing.T) {
 	}
 }
 
-// TestReversedObjective keeps a treatment from winning by a p-value from when the
-// estimate was where the objective wants it.
-func TestReversedObjective(t *testing.T) {
-	for _, tt := range []struct {
-		objective experiment.Objective
-		margin    *experiment.Magnitude
-		estimate  float64
-		meets     bool
-	}{
-		{experiment.ObjectiveSuperiority, nil, 0.01, true},
-		{experiment.ObjectiveSuperiority, nil, -0.01, false},
-		{experiment.ObjectiveNonInferiority, &experiment.Magnitude{Value: 0.1}, -0.09, true},
-		{experiment.ObjectiveNonInferiority, &experiment.Magnitude{Value: 0.1}, -0.11, false},
-		{experiment.ObjectiveNonInferiority, &experiment.Magnitude{Value: 0.1, Relative: true}, -0.11, false},
-		{experiment.ObjectiveEquivalence, &experiment.Magnitude{Value: 0.1}, -0.09, true},
-		{experiment.ObjectiveEquivalence, &experiment.Magnitude{Value: 0.1}, 0.11, false},
-		{experiment.ObjectiveEquivalence, &experiment.Magnitude{Value: 0.1, Relative: true}, -0.11, false},
-	} {
-		for _, direction := range []Direction{DirectionIncrease, DirectionDecrease} {
-			u := use("m", Sum("m", nil), experiment.RolePrimary)
-			u.Metric.Definition.Direction, u.Objective, u.Margin = direction, tt.objective, tt.margin
-			s := mustStudy(t, definition("control", "short"), []Use{u})
-			estimate := direction.sign() * tt.estimate
-			c := Comparison{Significant: true, Difference: Interval{Estimate: &estimate}}
-			if tt.margin != nil && tt.margin.Relative {
-				far := 100 * estimate
-				c.Difference.Estimate, c.Lift.Estimate = &far, &estimate
-			}
-			st := s.standings(&Analysis{Metrics: []Result{{Role: experiment.RolePrimary, Comparisons: []Comparison{c}}}})[0]
-			if st.wins != tt.meets || st.loses {
-				t.Errorf("%s %s %v: wins %v, loses %v", tt.objective, direction, tt.estimate, st.wins, st.loses)
-			}
-		}
-	}
-}
-
 // TestMarginOfNothing: a guardrail that must not get worse at all has a margin of
 // 0, which is not one of −0.
 func TestMarginOfNothing(t *testing.T) {

@@ -76,6 +76,9 @@ type MetricTally struct {
 	// metrics of which that is asked. It is not stored: it is many times the
 	// rest.
 	Days []Day `json:"-"`
+	// Weeks holds the same by the calendar week, each with its own subjects alone,
+	// as the caps at the moment leave them.
+	Weeks []Day `json:"-"`
 	// Segments holds the moments of each value of each segment, in the order
 	// of Tally.Segments, by variant and phase.
 	Segments [][]Arms `json:"segments,omitempty"`

@@ -124,7 +124,7 @@ func (s *Study) standings(a *Analysis) []standing {
 		st := standing{primary: c, safe: true}
 		switch {
 		case metric.Objective != experiment.ObjectiveDifference:
-			st.wins, st.loses = c.Significant && metric.meets(c), c.Opposed && !c.Significant
+			st.wins, st.loses = c.Significant, c.Opposed && !c.Significant
 		case c.Significant:
 			st.wins, st.loses = sides(c, metric.Metric.Definition.Direction.sign())
 		}
@@ -166,18 +166,12 @@ func (s *Study) markEnded(standings []standing, latest []float64) {
 }
 
 // harmful tells whether a treatment breaks one of its guardrails. Any of them is
-// enough, so their p-values are corrected by Holm; a Bayesian plan has none. One of
-// an earlier day may be from when the treatment kept well within the margin, so it
-// is that of the moment that counts.
+// enough, so their p-values are corrected by Holm; a Bayesian plan has none.
 func (s *Study) harmful(guardrails []*Comparison) bool {
 	p, none, alpha := make([]*float64, len(guardrails)), 1.0, 1-s.definition.Plan.ConfidenceLevel
 	for i, g := range guardrails {
-		switch {
-		case g.Guardrail != GuardrailFailed:
-			p[i] = &none
-		case g.Earlier != nil:
-			p[i] = cmp.Or(g.Momentary, &none)
-		default:
+		p[i] = &none
+		if g.Guardrail == GuardrailFailed {
 			p[i] = cmp.Or(g.PValue, new(float64))
 		}
 	}
@@ -186,18 +180,13 @@ func (s *Study) harmful(guardrails []*Comparison) bool {
 }
 
 // sides tells on which side of no effect a significant comparison lies; sign is
-// −1 if less is better. If its p-value is an earlier one, from when the effect
-// was on the other side, it lies on neither.
+// −1 if less is better.
 func sides(c *Comparison, sign float64) (better, worse bool) {
 	if c.Difference.Estimate == nil {
 		return false, false
 	}
 	now := sign * *c.Difference.Estimate
-	then := now
-	if c.Earlier != nil && c.Earlier.Difference != nil {
-		then = sign * *c.Earlier.Difference
-	}
-	return now > 0 && then > 0, now <= 0 && then <= 0
+	return now > 0, now <= 0
 }
 
 // winner is the treatment to ship: of those that win, are safe and have not ended

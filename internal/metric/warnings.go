@@ -35,7 +35,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	}
 	for i := range t.Metrics {
 		if days := t.Metrics[i].Days; s.definition.Plan.Method == experiment.MethodAlwaysValid && len(days) > 0 && days[0].Days > 1 {
-			warn("Days are not told apart, as there are too many of them or of strata: p-values are the smallest of the ends of periods of %d days, and can rise when periods get longer.", days[0].Days)
+			warn("Days are not told apart, as there are too many of them or of strata: a smallest p-value is that of the ends of periods of %d days, and can rise when periods get longer.", days[0].Days)
 			break // All metrics have the same periods.
 		}
 	}
@@ -43,6 +43,13 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		result := &a.Metrics[i]
 		if result.OpenWindows > 0 && result.Role == experiment.RolePrimary {
 			warn("%s not counted yet for the primary metric, as the window after exposure is still open.", subjects(result.OpenWindows))
+		}
+		if result.Role == experiment.RolePrimary {
+			for _, h := range result.Drift {
+				if h.AdjustedPValue != nil && *h.AdjustedPValue < drifted {
+					warn("The effect of %s on the primary metric differs between the weeks in which subjects entered (p = %.3g): the estimate is a mean over them, and the timeline shows what it was lately.", h.Variant, *h.AdjustedPValue)
+				}
+			}
 		}
 		if result.Role == experiment.RolePrimary && !result.PeekingProtected && s.definition.Plan.Method == experiment.MethodAlwaysValid {
 			warn("The primary metric has no window, so the always-valid method does not protect it against peeking: a subject's number still changes after it was counted.")

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/metric"
@@ -84,6 +85,7 @@ func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 			}
 		}),
 		Heterogeneity: convert(r.Heterogeneity, toHeterogeneity),
+		Drift:         convert(r.Drift, toHeterogeneity),
 		Caps: convert(r.Caps, func(c *metric.Cap) *assayv1.AppliedCap {
 			return &assayv1.AppliedCap{Component: c.Component, Lower: c.Lower, Upper: c.Upper, Raised: c.Raised, Lowered: c.Lowered, Notes: c.Notes}
 		}),
@@ -131,6 +133,9 @@ func toComparison(c *metric.Comparison) *assayv1.Comparison {
 		PValue: c.PValue, AdjustedPValue: c.AdjustedPValue, Significant: c.Significant, Boundary: c.Boundary,
 		VarianceReduction: c.VarianceReduction, ChanceToWin: c.ChanceToWin, ExpectedLoss: c.ExpectedLoss,
 		Guardrail: guardrailVerdicts.to(c.Guardrail), Notes: c.Notes,
+	}
+	if c.Smallest != nil {
+		p.SmallestPValue, p.SmallestPValueDay = &c.Smallest.PValue, c.Smallest.Day.Format(time.DateOnly)
 	}
 	if c.Unadjusted != nil {
 		p.Unadjusted = toComparison(c.Unadjusted)

@@ -552,7 +552,13 @@ type MetricAnalysis struct {
 	// analyses from before it was counted.
 	Outcomes []*OutcomeUse `protobuf:"bytes,16,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	// Subjects that were analysed and do not count for this metric.
-	LeftOut       []*LeftOut `protobuf:"bytes,17,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	LeftOut []*LeftOut `protobuf:"bytes,17,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// ALWAYS_VALID only, for metrics with a window: whether each variant's effect
+	// differs between the calendar weeks (ISO 8601, UTC) in which subjects entered the
+	// metric, as their window closed; the attribute is "week". A warning tells of the
+	// primary metric if the corrected p-value is below 0.01. No figures of a single
+	// week are shown here: see GetTimeline.
+	Drift         []*Heterogeneity `protobuf:"bytes,18,rep,name=drift,proto3" json:"drift,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -692,6 +698,13 @@ func (x *MetricAnalysis) GetLeftOut() []*LeftOut {
 	return nil
 }
 
+func (x *MetricAnalysis) GetDrift() []*Heterogeneity {
+	if x != nil {
+		return x.Drift
+	}
+	return nil
+}
+
 // Heterogeneity is Cochran's test, in the form of Welch (1951), of whether a
 // variant's effect differs between the values of a segment. Withheld and
 // uncomparable ones do not count, nor those of which the standard error has fewer
@@ -710,8 +723,8 @@ type Heterogeneity struct {
 	// The p-value, of the F distribution that Welch's form of the statistic has: that
 	// standard errors are estimates is counted in. Absent without a statistic.
 	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
-	// The p-value corrected over all tests of heterogeneity of this metric. Absent
-	// without a p-value.
+	// The p-value corrected by Holm over all such tests of this metric: those between
+	// segments, or those between weeks. Absent without a p-value.
 	AdjustedPValue *float64 `protobuf:"fixed64,6,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
 	// I²: the share of the effects' variation that is not chance. Absent without a
 	// statistic.
@@ -1099,14 +1112,9 @@ type Comparison struct {
 	// their subjects, as a whole or in a phase (the smaller needs about 100 if the
 	// other has many times more, and a phase of few loses its weight only slowly), or
 	// while there are fewer than 20 subjects to a covariate, and 40 to one that some
-	// lack; a note says so. Under ALWAYS_VALID in AnalyzeExperiment, for metrics with
-	// a window, the smallest that was reached at the end of any UTC day or at the
-	// moment; a note names the day. It does not rise from day to day unless earlier
-	// days change: by events from before that are recorded late, by subjects that no
-	// longer count, as they crossed over, were pinned or erased, and where a day
-	// stands for a longer period of 2, 4, 8 … days than before, as there are more
-	// than 400 days or many strata, of which a warning tells. Of a segment it is that
-	// of the moment. Under GROUP_SEQUENTIAL the smallest error rate at which this
+	// lack; a note says so. By every method it is of the moment, as the interval is,
+	// so that the two agree: under ALWAYS_VALID both hold at every moment one may stop
+	// at. See `smallest_p_value`. Under GROUP_SEQUENTIAL the smallest error rate at which this
 	// look would be significant, and 1 if that is above 0.5. Absent under BAYESIAN.
 	PValue *float64 `protobuf:"fixed64,8,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// The p-value corrected within its family: the variants of the primary
@@ -1140,9 +1148,22 @@ type Comparison struct {
 	ExpectedLoss *float64 `protobuf:"fixed64,16,opt,name=expected_loss,json=expectedLoss,proto3,oneof" json:"expected_loss,omitempty"`
 	// GROUP_SEQUENTIAL only: the size of the statistic from which on the look is
 	// significant, before correction for several comparisons.
-	Boundary      *float64 `protobuf:"fixed64,17,opt,name=boundary,proto3,oneof" json:"boundary,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Boundary *float64 `protobuf:"fixed64,17,opt,name=boundary,proto3,oneof" json:"boundary,omitempty"`
+	// ALWAYS_VALID only, for metrics with a window and all subjects together: the
+	// smallest `p_value`, not corrected, that was reached at the end of any UTC day or
+	// at the moment. It tests whether there was never any effect (or none beyond the
+	// margin), and decides nothing: the effect may be another now, and a note says if
+	// the comparison was significant on that day and is not any more. It does not rise
+	// from day to day unless earlier days change: by events from before that are
+	// recorded late, by subjects that no longer count, as they crossed over, were pinned
+	// or erased, and where a day stands for a longer period of 2, 4, 8 … days than
+	// before, as there are more than 400 days or many strata, of which a warning tells.
+	SmallestPValue *float64 `protobuf:"fixed64,18,opt,name=smallest_p_value,json=smallestPValue,proto3,oneof" json:"smallest_p_value,omitempty"`
+	// The UTC day at whose end it was reached, such as 2026-01-31: that on which the
+	// last subjects entered, if it is that of the moment. Empty without one.
+	SmallestPValueDay string `protobuf:"bytes,19,opt,name=smallest_p_value_day,json=smallestPValueDay,proto3" json:"smallest_p_value_day,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Comparison) Reset() {
@@ -1292,6 +1313,20 @@ func (x *Comparison) GetBoundary() float64 {
 		return *x.Boundary
 	}
 	return 0
+}
+
+func (x *Comparison) GetSmallestPValue() float64 {
+	if x != nil && x.SmallestPValue != nil {
+		return *x.SmallestPValue
+	}
+	return 0
+}
+
+func (x *Comparison) GetSmallestPValueDay() string {
+	if x != nil {
+		return x.SmallestPValueDay
+	}
+	return ""
 }
 
 // SegmentResult is a metric among the subjects with one value of an attribute.
@@ -1844,7 +1879,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"crossovers\x12\x1e\n" +
 	"\n" +
 	"overridden\x18\x02 \x01(\x03R\n" +
-	"overridden\"\xbd\x05\n" +
+	"overridden\"\xec\x05\n" +
 	"\x0eMetricAnalysis\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12'\n" +
 	"\x0fmetric_revision\x18\x02 \x01(\x05R\x0emetricRevision\x12(\n" +
@@ -1861,7 +1896,8 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\rheterogeneity\x18\f \x03(\v2\x17.assay.v1.HeterogeneityR\rheterogeneity\x12(\n" +
 	"\x04caps\x18\r \x03(\v2\x14.assay.v1.AppliedCapR\x04caps\x120\n" +
 	"\boutcomes\x18\x10 \x03(\v2\x14.assay.v1.OutcomeUseR\boutcomes\x12,\n" +
-	"\bleft_out\x18\x11 \x03(\v2\x11.assay.v1.LeftOutR\aleftOut\"\xd4\x03\n" +
+	"\bleft_out\x18\x11 \x03(\v2\x11.assay.v1.LeftOutR\aleftOut\x12-\n" +
+	"\x05drift\x18\x12 \x03(\v2\x17.assay.v1.HeterogeneityR\x05drift\"\xd4\x03\n" +
 	"\rHeterogeneity\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12!\n" +
@@ -1905,7 +1941,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x05upper\x18\x03 \x01(\x01H\x02R\x05upper\x88\x01\x01B\v\n" +
 	"\t_estimateB\b\n" +
 	"\x06_lowerB\b\n" +
-	"\x06_upper\"\xde\x06\n" +
+	"\x06_upper\"\xd3\a\n" +
 	"\n" +
 	"Comparison\x12\x18\n" +
 	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
@@ -1929,7 +1965,9 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x05notes\x18\x0e \x03(\tR\x05notes\x12'\n" +
 	"\rchance_to_win\x18\x0f \x01(\x01H\x06R\vchanceToWin\x88\x01\x01\x12(\n" +
 	"\rexpected_loss\x18\x10 \x01(\x01H\aR\fexpectedLoss\x88\x01\x01\x12\x1f\n" +
-	"\bboundary\x18\x11 \x01(\x01H\bR\bboundary\x88\x01\x01B\x11\n" +
+	"\bboundary\x18\x11 \x01(\x01H\bR\bboundary\x88\x01\x01\x12-\n" +
+	"\x10smallest_p_value\x18\x12 \x01(\x01H\tR\x0esmallestPValue\x88\x01\x01\x12/\n" +
+	"\x14smallest_p_value_day\x18\x13 \x01(\tR\x11smallestPValueDayB\x11\n" +
 	"\x0f_standard_errorB\f\n" +
 	"\n" +
 	"_statisticB\x15\n" +
@@ -1940,7 +1978,8 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x13_variance_reductionB\x10\n" +
 	"\x0e_chance_to_winB\x10\n" +
 	"\x0e_expected_lossB\v\n" +
-	"\t_boundary\"\xe2\x01\n" +
+	"\t_boundaryB\x13\n" +
+	"\x11_smallest_p_value\"\xe2\x01\n" +
 	"\rSegmentResult\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12'\n" +
@@ -2065,19 +2104,20 @@ var file_assay_v1_analysis_proto_depIdxs = []int32{
 	9,  // 13: assay.v1.MetricAnalysis.caps:type_name -> assay.v1.AppliedCap
 	26, // 14: assay.v1.MetricAnalysis.outcomes:type_name -> assay.v1.OutcomeUse
 	27, // 15: assay.v1.MetricAnalysis.left_out:type_name -> assay.v1.LeftOut
-	11, // 16: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
-	11, // 17: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
-	12, // 18: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
-	1,  // 19: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
-	10, // 20: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
-	12, // 21: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
-	28, // 22: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 23: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	8,  // 16: assay.v1.MetricAnalysis.drift:type_name -> assay.v1.Heterogeneity
+	11, // 17: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
+	11, // 18: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
+	12, // 19: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
+	1,  // 20: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
+	10, // 21: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
+	12, // 22: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
+	28, // 23: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 24: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_proto_init() }
