@@ -1,6 +1,10 @@
 package metric
 
-import "github.com/assayhq/assay/internal/experiment"
+import (
+	"time"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
 
 // Analysis is what is known of an experiment at some moment. A number that is
 // undefined is nil, and a note beside it says why.
@@ -10,7 +14,13 @@ type Analysis struct {
 	Metrics     []Result // Primary, secondary, guardrails, then exploratory ones.
 	Balance     []Balance
 	Verdict     Verdict
-	Look        *Look    // The group-sequential look that it takes; nil for none.
+	Look        *Look // The group-sequential look that it takes; nil for none.
+	// CountingEnd is when counting had ended; zero if it had not.
+	CountingEnd time.Time
+	// Pauses counts those that had begun before the end of what counts, and
+	// PausedShare is the largest of the metrics'.
+	Pauses      int
+	PausedShare float64
 	Warnings    []string // What a reader must know before trusting the figures.
 	Deviations  []experiment.Deviation
 }
@@ -61,7 +71,8 @@ type Result struct {
 	Margin           *experiment.Magnitude // Of the objective; nil if it has none.
 	Confirmatory     bool
 	PeekingProtected bool
-	OpenWindows      int64 // Subjects whose window is still open; not counted yet.
+	OpenWindows      int64   // Subjects whose window is still open, or was when counting ended; not counted.
+	PausedShare      float64 // Of the follow-up of the subjects that count: the part in pauses.
 	Arms             []Arm
 	Comparisons      []Comparison
 	Segments         []Segment

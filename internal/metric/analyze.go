@@ -24,7 +24,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 	if err != nil {
 		return nil, err
 	}
-	a := &Analysis{Look: look, Exclusions: Exclusions{Crossovers: t.Crossovers, Overridden: overridden}}
+	a := &Analysis{Look: look, CountingEnd: t.CountingEnd, Pauses: t.Pauses, Exclusions: Exclusions{Crossovers: t.Crossovers, Overridden: overridden}}
 	if a.SampleRatio, err = sampleRatio(t, shares); err != nil {
 		return nil, fmt.Errorf("sample ratio: %w", err)
 	}
@@ -34,6 +34,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 			return nil, fmt.Errorf("metric %q: %w", s.metrics[m].Metric.Key, err)
 		}
 		a.Metrics = append(a.Metrics, result)
+		a.PausedShare = max(a.PausedShare, result.PausedShare)
 	}
 	if err := s.correct(a); err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
 		Role: metric.Role, Objective: metric.Objective, Margin: metric.Margin, Confirmatory: metric.Role != "",
 		PeekingProtected: s.definition.Plan.Method == experiment.MethodAlwaysValid && metric.Metric.Definition.Window > 0,
-		OpenWindows:      tally.OpenWindows,
+		OpenWindows:      tally.OpenWindows, PausedShare: tally.FollowUp.pausedShare(),
 	}
 	var err error
 	if result.Arms, result.Comparisons, err = s.now(metric, tally); err != nil {

@@ -48,6 +48,9 @@ func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
 	if n := a.Exclusions.Overridden; n > 0 {
 		add("OVERRIDES", "%s pinned to a variant at some time, and left out.", subjects(n))
 	}
+	if s.conduct.ExcludePauses && a.Pauses > 0 {
+		add("PAUSES_EXCLUDED", "What happened in the experiment's %s was left out, of all variants alike: the plan does not say so.", plural(a.Pauses, "pause"))
+	}
 	for i := range a.Metrics {
 		if a.Metrics[i].Role == "" {
 			add("METRIC_NOT_PLANNED", "The plan does not name the metric %s: it is exploratory.", a.Metrics[i].Metric)

@@ -39,6 +39,9 @@ type Fold struct {
 
 	study    *Study
 	asOf     time.Time
+	until    time.Time // The end of what counts: asOf, or earlier if counting has ended.
+	known    time.Time // The same of the study's earlier moment.
+	pauses   []Stretch
 	variants map[string]int
 	phases   map[int32]int        // Number → index, in the order of their coming.
 	subjects [][]int64            // By phase and variant.
@@ -51,8 +54,9 @@ type Fold struct {
 	before   time.Duration // How far back covariates look.
 
 	crossovers, unknownVariants int64
-	cut                         int64   // Subjects of whose outcomes some may have been dropped.
-	openWindows                 []int64 // By metric.
+	cut                         int64      // Subjects of whose outcomes some may have been dropped.
+	openWindows                 []int64    // By metric.
+	followed                    []FollowUp // By metric; nil without pauses.
 
 	origins []float64 // By attribute: the first number that came; NaN before.
 
@@ -93,7 +97,7 @@ type position struct {
 // subject's window is closed.
 func (s *Study) NewFold(asOf time.Time) *Fold {
 	f := &Fold{
-		study: s, asOf: asOf,
+		study: s, asOf: asOf, until: s.until(asOf), known: s.until(s.earlier), pauses: s.pauses(asOf),
 		variants:    map[string]int{},
 		phases:      map[int32]int{},
 		whole:       s.newCalendar(),
@@ -119,6 +123,9 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 	for i := range s.metrics {
 		f.vectors = append(f.vectors, make([]float64, len(s.metrics[i].sources)))
 		f.caps = append(f.caps, s.metrics[i].newCaps())
+	}
+	if len(f.pauses) > 0 {
+		f.followed = make([]FollowUp, len(s.metrics))
 	}
 	for range s.attributes {
 		f.origins = append(f.origins, math.NaN())
@@ -227,13 +234,11 @@ func (f *Fold) take() {
 func (f *Fold) read(row *Row) {
 	for m := range f.study.metrics {
 		metric := &f.study.metrics[m]
-		closes := metric.entry.closes
-		f.closed[m] = closes == 0 || !row.FirstExposure.Add(closes).After(f.asOf) &&
-			!(f.OnlyKnown && row.KnownExposure.Add(closes).After(f.study.earlier))
-		if !f.closed[m] {
+		if f.closed[m] = f.windowClosed(row, metric.entry.closes); !f.closed[m] {
 			f.openWindows[m]++
 			continue
 		}
+		f.follow(m, row)
 		vector := f.vectors[m]
 		for i, source := range metric.sources {
 			if source.kind == fromValue {
@@ -254,6 +259,33 @@ func (f *Fold) read(row *Row) {
 				vector[i] = 0
 			}
 		}
+	}
+}
+
+// windowClosed says whether all is known of what a subject did in a window after
+// exposure. Without a window that is so at any time, but nothing is ever known of
+// one who came once counting had ended.
+func (f *Fold) windowClosed(row *Row, closes time.Duration) bool {
+	if closes == 0 {
+		return f.until.Equal(f.asOf) || row.FirstExposure.Before(f.until)
+	}
+	return !row.FirstExposure.Add(closes).After(f.until) &&
+		!(f.OnlyKnown && row.KnownExposure.Add(closes).After(f.known))
+}
+
+// follow adds up how long a subject is followed for a metric, and how much of that
+// lies in pauses.
+func (f *Fold) follow(m int, row *Row) {
+	if f.followed == nil {
+		return
+	}
+	end := f.until
+	if closes := f.study.metrics[m].entry.closes; closes > 0 {
+		end = row.FirstExposure.Add(closes)
+	}
+	f.followed[m].Milliseconds += max(0, end.Sub(row.FirstExposure)).Milliseconds()
+	for _, p := range f.pauses {
+		f.followed[m].Paused += p.overlap(row.FirstExposure, end).Milliseconds()
 	}
 }
 
@@ -324,6 +356,8 @@ func (f *Fold) Tally() *Tally {
 		UnknownVariants: f.unknownVariants,
 		Cut:             f.cut,
 		KeptFrom:        f.KeptFrom,
+		CountingEnd:     f.study.CountingEnd(f.asOf),
+		Pauses:          len(f.pauses),
 	}
 	for _, v := range f.study.definition.Variants {
 		t.Variants = append(t.Variants, v.Key)
@@ -433,6 +467,9 @@ func (f *Fold) metricTally(m int, t *Tally, days []Day) MetricTally {
 	}
 	if metric.entry.dated {
 		tally.Days = days
+	}
+	if f.followed != nil {
+		tally.FollowUp = f.followed[m]
 	}
 	for i, s := range t.Segments {
 		var arms []Arms

@@ -48,6 +48,7 @@ type Study struct {
 	segments   []string
 	deferred   []int // The metrics with a percentile among their caps.
 	earlier    time.Time
+	conduct    Conduct
 	looks      looks
 }
 

@@ -55,8 +55,13 @@ type Tally struct {
 	UnknownVariants int64 `json:"unknown_variants,omitempty"`
 	// Cut counts the analysed subjects that were exposed, or whose covariates
 	// begin, before KeptFrom: outcomes before it have been dropped.
-	Cut      int64           `json:"cut,omitempty"`
-	KeptFrom time.Time       `json:"kept_from,omitzero"`
+	Cut      int64     `json:"cut,omitempty"`
+	KeptFrom time.Time `json:"kept_from,omitzero"`
+	// CountingEnd is when counting had ended, by the conclusion or the end of a
+	// holdout; zero if it had not.
+	CountingEnd time.Time `json:"counting_end,omitzero"`
+	// Pauses counts those that had begun before the end of what counts.
+	Pauses   int             `json:"pauses,omitempty"`
 	Metrics  []MetricTally   `json:"metrics"`
 	Segments []SegmentValues `json:"segments,omitempty"`
 }
@@ -67,6 +72,9 @@ type MetricTally struct {
 	Revision int32  `json:"revision"`
 	// OpenWindows counts the subjects whose window was still open.
 	OpenWindows int64 `json:"open_windows,omitempty"`
+	// FollowUp is how long the subjects that count were followed; nothing if the
+	// experiment was never paused.
+	FollowUp FollowUp `json:"follow_up,omitzero"`
 	// Caps is what was capped, in the order of the components.
 	Caps []CapTally `json:"caps,omitempty"`
 	// Whole holds the moments of all subjects, by variant and stratum. Covariates
@@ -82,6 +90,21 @@ type MetricTally struct {
 	// Segments holds the moments of each value of each segment, in the order
 	// of Tally.Segments, by variant and phase.
 	Segments [][]Arms `json:"segments,omitempty"`
+}
+
+// FollowUp is the time of all subjects together from their first exposure to the
+// end of their window, or to the end of what counts without one.
+type FollowUp struct {
+	Milliseconds int64 `json:"milliseconds,omitempty"`
+	Paused       int64 `json:"paused,omitempty"` // The part of it in pauses.
+}
+
+// pausedShare is the part of the follow-up in pauses; 0 without any.
+func (f FollowUp) pausedShare() float64 {
+	if f.Milliseconds == 0 {
+		return 0
+	}
+	return float64(f.Paused) / float64(f.Milliseconds)
 }
 
 // ExposedDay is the subjects of one phase whose first exposure was on one UTC

@@ -149,8 +149,9 @@ func (s *Study) timelineNotes(t *Tally) []string {
 	if metric.entry.closes == 0 {
 		note("The metric has no window: every point counts what is known of its subjects now, which an analysis of that day could not know.")
 	}
+	notes = append(notes, countingEnded(t)...)
 	if n := tally.OpenWindows; n > 0 {
-		note("%s not counted yet, as the window after exposure is still open.", subjects(n))
+		note("%s, as %s.", notCounted(n, t), openWindow(t))
 	}
 	for _, by := range []struct {
 		name string

@@ -30,6 +30,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	if t.Cut > 0 {
 		warn("%s", cut(t))
 	}
+	out = append(out, s.conductWarnings(t, a)...)
 	if s.definition.Plan.Method == experiment.MethodBayesian {
 		warn("The plan is Bayesian: it claims no error rate, and looking repeatedly until a chance to win is high makes false winners more frequent.")
 	}
@@ -42,7 +43,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	for i := range a.Metrics {
 		result := &a.Metrics[i]
 		if result.OpenWindows > 0 && result.Role == experiment.RolePrimary {
-			warn("%s not counted yet for the primary metric, as the window after exposure is still open.", subjects(result.OpenWindows))
+			warn("%s for the primary metric, as %s.", notCounted(result.OpenWindows, t), openWindow(t))
 		}
 		if result.Role == experiment.RolePrimary {
 			for _, h := range result.Drift {

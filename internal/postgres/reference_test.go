@@ -21,6 +21,7 @@ type world struct {
 	exposures []storedExposure
 	outcomes  []storedOutcome
 	pins      []storedPin
+	conduct   metric.Conduct // Of which the moment of the analysis knows all.
 }
 
 type storedExposure struct {
@@ -137,7 +138,7 @@ func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric
 		o := w.corrected(w.outcomes[i], asOf, func(adjusted time.Time) bool { return c.Before == 0 || adjusted.Before(earliest) })
 		endless := c.Window == 0 && c.Before == 0
 		if o.Corrects != nil || o.Subject != subject || o.Name != c.Component.Outcome || o.Recorded.After(asOf) ||
-			o.Time.Before(from) || !endless && !o.Time.Before(to) || !meetsAll(o, c.Component.Conditions) {
+			o.Time.Before(from) || !endless && !o.Time.Before(to) || w.leftOut(o, c) || !meetsAll(o, c.Component.Conditions) {
 			continue
 		}
 		count++
@@ -167,6 +168,14 @@ func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric
 		return float64(len(days))
 	}
 	return 0
+}
+
+// leftOut says whether an outcome came once counting had ended, or in a pause.
+func (w world) leftOut(o *storedOutcome, c metric.Column) bool {
+	paused := slices.ContainsFunc(w.conduct.Pauses, func(p metric.Stretch) bool {
+		return !o.Time.Before(p.From) && (p.To.IsZero() || o.Time.Before(p.To))
+	})
+	return !w.conduct.End.IsZero() && !o.Time.Before(w.conduct.End) || w.conduct.ExcludePauses && c.Before == 0 && paused
 }
 
 // corrected returns the outcome with what those of its corrections add that were

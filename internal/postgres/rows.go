@@ -73,7 +73,7 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 		if err != nil {
 			return err
 		}
-		q := subjectQuery{args: []any{id, asOf}, study: study, names: names}
+		q := subjectQuery{args: []any{id, asOf}, asOf: asOf, study: study, names: names}
 		sql, err := q.build(ctx, tx)
 		if err != nil {
 			return err
@@ -99,6 +99,7 @@ func columnNames(ctx context.Context, tx pgx.Tx, study *metric.Study) (map[strin
 // instead takes twice as long.
 type subjectQuery struct {
 	args    []any
+	asOf    time.Time
 	study   *metric.Study
 	names   map[string]int32
 	moments []moment // The i-th is e's column t<i>.
@@ -259,6 +260,19 @@ func (q *subjectQuery) totals() []string {
 	return totals
 }
 
+// multirange is stretches as a literal of Postgres.
+func multirange(stretches []metric.Stretch) string {
+	var ranges []string
+	for _, s := range stretches {
+		to := ""
+		if !s.To.IsZero() {
+			to = s.To.UTC().Format(time.RFC3339Nano)
+		}
+		ranges = append(ranges, "["+s.From.UTC().Format(time.RFC3339Nano)+","+to+")")
+	}
+	return "{" + strings.Join(ranges, ",") + "}"
+}
+
 // reach is how far before and after first exposure the columns look; endless if
 // one has no end.
 func (q *subjectQuery) reach() (before, after time.Duration, endless bool) {
@@ -275,12 +289,15 @@ func (q *subjectQuery) reach() (before, after time.Duration, endless bool) {
 // out.
 func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx, first, last *time.Time) (string, error) {
 	before, after, endless := q.reach()
-	bounds := ""
+	bounds, ended := "", q.study.CountingEnd(q.asOf)
 	if first != nil {
 		bounds += fmt.Sprintf(" AND row_id >= '%s'", lowestRowID(first.Add(-before)))
 		if !endless {
 			bounds += fmt.Sprintf(" AND row_id < '%s'", lowestRowID(last.Add(after+time.Millisecond)))
 		}
+	}
+	if !ended.IsZero() {
+		bounds += fmt.Sprintf(" AND row_id < '%s'", lowestRowID(ended.Add(time.Millisecond)))
 	}
 	ids := slices.Collect(maps.Values(q.names))
 	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM outcomes WHERE corrects IS NOT NULL AND name_id = ANY($1) AND recorded_time <= $2`+bounds+`)`,
@@ -299,6 +316,9 @@ func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx, first, last *tim
 	join := fmt.Sprintf("(%s) o ON o.subject_id = e.subject_id AND o.occurred_time >= %s", outcomes, from)
 	if !endless {
 		join += " AND o.occurred_time < " + q.at(after)
+	}
+	if !ended.IsZero() {
+		join += " AND o.occurred_time < " + q.arg(ended)
 	}
 	return join, nil
 }
@@ -344,6 +364,9 @@ func (q *subjectQuery) filter(name int32, c metric.Column) string {
 		parts = append(parts, "o.occurred_time < "+q.known(0))
 	case c.Window > 0 && (endless || c.Window != after):
 		parts = append(parts, "o.occurred_time < "+q.at(c.Window))
+	}
+	if pauses := q.study.ExcludedPauses(q.asOf); len(pauses) > 0 && c.Before == 0 {
+		parts = append(parts, "NOT o.occurred_time <@ "+q.arg(multirange(pauses))+"::text::tstzmultirange")
 	}
 	for _, condition := range c.Component.Conditions {
 		parts = append(parts, q.condition(condition, q.value(c)))

@@ -541,6 +541,10 @@ func TestSubjectsAgainstReference(t *testing.T) {
 				study = randomTimeline(t, r.IntN)
 			}
 			asOf := day(1).Add(time.Duration(r.IntN(40)) * hour)
+			if i >= 6 {
+				asOf, w.conduct = forever, randomConduct(r.IntN, w.outcomes)
+				study = study.Conducted(w.conduct)
+			}
 			want, wantOverridden := w.subjects(asOf, study)
 			rows, overridden := d.subjects(t, e.ID, asOf, study)
 			var got []string
@@ -655,6 +659,31 @@ func randomStudy(t *testing.T, intN func(int) int) *metric.Study {
 		columns = append(columns, c)
 	}
 	return studyOf(t, columns, []string{"age", "country"}[:intN(3)], []string{"country", "age"}[:intN(3)])
+}
+
+// randomConduct ends counting while some of a random world still happens, and
+// leaves out what happened in a pause or two, of which the last may go on. Some
+// outcomes come at the very moment.
+func randomConduct(intN func(int) int, outcomes []storedOutcome) metric.Conduct {
+	at := func() time.Time { return day(1).Add(time.Duration(intN(60*24)) * hour) }
+	c := metric.Conduct{End: at(), ExcludePauses: intN(2) == 0}
+	switch intN(3) {
+	case 0:
+		c.End = time.Time{}
+	case 1:
+		c.End = outcomes[intN(len(outcomes))].Time
+	}
+	for from := at().Add(-20 * 24 * hour); len(c.Pauses) < 2; from = from.Add(15 * 24 * hour) {
+		to := outcomes[intN(len(outcomes))].Time
+		if to.Before(from) || to.After(from.Add(15*24*hour)) {
+			to = from.Add(time.Duration(intN(10*24)) * hour)
+		}
+		c.Pauses = append(c.Pauses, metric.Stretch{From: from, To: to})
+	}
+	if intN(2) == 0 {
+		c.Pauses[1].To = time.Time{}
+	}
+	return c
 }
 
 // randomTimeline is a study with columns that start some time after exposure.

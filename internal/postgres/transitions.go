@@ -137,6 +137,16 @@ func conclude(ctx context.Context, tx pgx.Tx, e *experiment.Experiment, change S
 	return resizeSlot(ctx, tx, e, 0)
 }
 
+// Transitions lists an experiment's changes of state in the order of time.
+func (db *DB) Transitions(ctx context.Context, id int32) ([]experiment.Transition, error) {
+	rows, err := db.definitions.Query(ctx, `SELECT state, time FROM experiment_transitions WHERE experiment_id = $1 ORDER BY version`, id)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[experiment.Transition])
+	return list, interpret(err)
+}
+
 func insertTransition(ctx context.Context, tx pgx.Tx, id int32, state experiment.State) error {
 	_, err := tx.Exec(ctx, `INSERT INTO experiment_transitions (experiment_id, version, state, time)
 		SELECT id, version, $2, update_time FROM experiments WHERE id = $1`, id, state)

@@ -150,7 +150,12 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	study, looks, err := s.atLook(ctx, e, req, study, asOf)
+	conduct, err := s.conduct(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	conduct.ExcludePauses = req.ExcludePauses
+	study, looks, err := s.atLook(ctx, e, req, study.Conducted(conduct), asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +187,12 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	resp.Plan = toPlan(&def.Plan)
 	record.Result, err = proto.Marshal(resp)
 	return record, err
+}
+
+// conduct is how an experiment was conducted.
+func (s *analysisService) conduct(ctx context.Context, e *experiment.Experiment) (metric.Conduct, error) {
+	transitions, err := s.DB.Transitions(ctx, e.ID)
+	return metric.ConductOf(e, transitions), err
 }
 
 // sharesOf returns the shares that the experiment's variants are due in each

@@ -195,7 +195,12 @@ func (s *analysisService) remade(ctx context.Context, e *experiment.Experiment, 
 		return nil, err
 	}
 	study, err := metric.NewStudy(&then.Current.Definition, phases[0].Definition.Variants, uses, nil)
-	return &remade{e.ID, study, sharesOf(&then, phases)}, err
+	if err != nil {
+		return nil, err
+	}
+	conduct, err := s.conduct(ctx, e)
+	conduct.ExcludePauses = slices.ContainsFunc(says.Deviations, func(d *assayv1.Deviation) bool { return d.Reason == "PAUSES_EXCLUDED" })
+	return &remade{e.ID, study.Conducted(conduct), sharesOf(&then, phases)}, err
 }
 
 // analyzeAgain analyses what is known of a moment.

@@ -69,13 +69,15 @@ func toAnalysis(a *metric.Analysis) *assayv1.AnalyzeExperimentResponse {
 		Verdict:     &assayv1.Verdict{Action: actions.to(a.Verdict.Action), Variant: a.Verdict.Variant, Reasons: a.Verdict.Reasons},
 		Warnings:    a.Warnings,
 		Deviations:  convert(a.Deviations, toDeviation),
+
+		CountingEndTime: optionalTime(a.CountingEnd), PausedShare: a.PausedShare,
 	}
 }
 
 func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 	return &assayv1.MetricAnalysis{
 		Metric: r.Metric, MetricRevision: r.Revision, Role: roles.to(r.Role), Objective: objectives.to(r.Objective), Margin: toMagnitude(r.Margin),
-		Confirmatory: r.Confirmatory, PeekingProtected: r.PeekingProtected, OpenWindowSubjects: r.OpenWindows,
+		Confirmatory: r.Confirmatory, PeekingProtected: r.PeekingProtected, OpenWindowSubjects: r.OpenWindows, PausedShare: r.PausedShare,
 		Arms:        convert(r.Arms, toArm),
 		Comparisons: convert(r.Comparisons, toComparison),
 		Segments: convert(r.Segments, func(s *metric.Segment) *assayv1.SegmentResult {

@@ -47,6 +47,7 @@ func (s *analysisService) analyzeHoldout(ctx context.Context, h *experiment.Hold
 	if err != nil {
 		return nil, err
 	}
+	study = study.Conducted(metric.Conduct{End: h.EndTime})
 	split := experiment.Revision{Phase: experiment.HoldoutPhase, Allocation: experiment.FirstAllocation(def.Variants)}
 	analysis, record, err := s.runStudy(ctx, h.ID, study, map[int32][]float64{split.Phase: split.SharesOf(def)}, asOf)
 	if err != nil {
@@ -57,6 +58,7 @@ func (s *analysisService) analyzeHoldout(ctx context.Context, h *experiment.Hold
 		AnalysisId: formatUUID(record.ID), Holdout: h.Key,
 		AsOfTime: timestamppb.New(asOf), CreateTime: timestamppb.New(record.CreateTime), ConfidenceLevel: level,
 		SampleRatio: all.SampleRatio, Exclusions: all.Exclusions, Metrics: all.Metrics, Warnings: all.Warnings,
+		CountingEndTime: all.CountingEndTime,
 	})
 	return record, err
 }

@@ -95,11 +95,15 @@ func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBasel
 	if err != nil {
 		return b, nil, err
 	}
+	conduct, err := s.conduct(ctx, e)
+	if err != nil {
+		return b, nil, err
+	}
 	asOf, err := s.asOf(ctx, nil)
 	if err != nil {
 		return b, nil, err
 	}
-	tally, _, err := s.tally(ctx, e.ID, study, asOf)
+	tally, _, err := s.tally(ctx, e.ID, study.Conducted(conduct), asOf)
 	if err != nil {
 		return b, nil, err
 	}

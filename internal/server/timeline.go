@@ -32,7 +32,11 @@ func (s *analysisService) GetTimeline(ctx context.Context, req *assayv1.GetTimel
 	if err != nil {
 		return nil, err
 	}
-	tally, _, err := s.tally(ctx, e.ID, study, asOf)
+	conduct, err := s.conduct(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	tally, _, err := s.tally(ctx, e.ID, study.Conducted(conduct), asOf)
 	if err != nil {
 		return nil, err
 	}

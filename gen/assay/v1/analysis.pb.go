@@ -532,7 +532,8 @@ type MetricAnalysis struct {
 	// Looking at it often does not raise its error rate: the method is
 	// always-valid, and only subjects whose window has closed were counted.
 	PeekingProtected bool `protobuf:"varint,5,opt,name=peeking_protected,json=peekingProtected,proto3" json:"peeking_protected,omitempty"`
-	// Exposed subjects whose window is still open; they do not count yet.
+	// Exposed subjects whose window is still open, so that they do not count yet; or
+	// was when counting ended, so that they never will.
 	OpenWindowSubjects int64 `protobuf:"varint,6,opt,name=open_window_subjects,json=openWindowSubjects,proto3" json:"open_window_subjects,omitempty"`
 	// The variants, in their listed order.
 	Arms []*ArmResult `protobuf:"bytes,7,rep,name=arms,proto3" json:"arms,omitempty"`
@@ -558,7 +559,12 @@ type MetricAnalysis struct {
 	// metric, as their window closed; the attribute is "week". A warning tells of the
 	// primary metric if the corrected p-value is below 0.01. No figures of a single
 	// week are shown here: see GetTimeline.
-	Drift         []*Heterogeneity `protobuf:"bytes,18,rep,name=drift,proto3" json:"drift,omitempty"`
+	Drift []*Heterogeneity `protobuf:"bytes,18,rep,name=drift,proto3" json:"drift,omitempty"`
+	// The share of the follow-up of the subjects that count which lies in pauses of
+	// the experiment: of the time from each one's first exposure to the end of its
+	// window, or without a window to the end of counting or `as_of_time`. 0 without
+	// pauses.
+	PausedShare   float64 `protobuf:"fixed64,19,opt,name=paused_share,json=pausedShare,proto3" json:"paused_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -703,6 +709,13 @@ func (x *MetricAnalysis) GetDrift() []*Heterogeneity {
 		return x.Drift
 	}
 	return nil
+}
+
+func (x *MetricAnalysis) GetPausedShare() float64 {
+	if x != nil {
+		return x.PausedShare
+	}
+	return 0
 }
 
 // Heterogeneity is Cochran's test, in the form of Welch (1951), of whether a
@@ -1633,6 +1646,7 @@ type Deviation struct {
 	// ENDED_EARLY: it was concluded with fewer subjects than planned, while the
 	// verdict is to keep running. OVERRIDES: pinned subjects were left out.
 	// METRIC_NOT_PLANNED, SEGMENT_NOT_PLANNED: it was only asked for.
+	// PAUSES_EXCLUDED: so were outcomes left out that occurred in a pause.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What happened, as a sentence.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
@@ -1879,7 +1893,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"crossovers\x12\x1e\n" +
 	"\n" +
 	"overridden\x18\x02 \x01(\x03R\n" +
-	"overridden\"\xec\x05\n" +
+	"overridden\"\x8f\x06\n" +
 	"\x0eMetricAnalysis\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12'\n" +
 	"\x0fmetric_revision\x18\x02 \x01(\x05R\x0emetricRevision\x12(\n" +
@@ -1897,7 +1911,8 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x04caps\x18\r \x03(\v2\x14.assay.v1.AppliedCapR\x04caps\x120\n" +
 	"\boutcomes\x18\x10 \x03(\v2\x14.assay.v1.OutcomeUseR\boutcomes\x12,\n" +
 	"\bleft_out\x18\x11 \x03(\v2\x11.assay.v1.LeftOutR\aleftOut\x12-\n" +
-	"\x05drift\x18\x12 \x03(\v2\x17.assay.v1.HeterogeneityR\x05drift\"\xd4\x03\n" +
+	"\x05drift\x18\x12 \x03(\v2\x17.assay.v1.HeterogeneityR\x05drift\x12!\n" +
+	"\fpaused_share\x18\x13 \x01(\x01R\vpausedShare\"\xd4\x03\n" +
 	"\rHeterogeneity\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12!\n" +

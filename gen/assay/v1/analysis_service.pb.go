@@ -53,7 +53,12 @@ type AnalyzeExperimentRequest struct {
 	// The caller's identifier of this request, at most 64 bytes. The same identifier
 	// again, for the same experiment, returns the analysis that the first request
 	// made, whatever else is asked for.
-	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Leave out the outcomes that occurred while the experiment was paused, of all
+	// variants alike: nobody was served then, and what happened only dilutes the
+	// effect. Windows are not made longer for it. No plan asks for it, so it is a
+	// deviation.
+	ExcludePauses bool `protobuf:"varint,7,opt,name=exclude_pauses,json=excludePauses,proto3" json:"exclude_pauses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,6 +135,13 @@ func (x *AnalyzeExperimentRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *AnalyzeExperimentRequest) GetExcludePauses() bool {
+	if x != nil {
+		return x.ExcludePauses
+	}
+	return false
+}
+
 // AnalyzeExperimentResponse is an analysis.
 type AnalyzeExperimentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -166,7 +178,14 @@ type AnalyzeExperimentResponse struct {
 	// How the analysis or the experiment departed from the sealed plan.
 	Deviations []*Deviation `protobuf:"bytes,15,rep,name=deviations,proto3" json:"deviations,omitempty"`
 	// The looks taken up to this one. Empty unless the plan is group-sequential.
-	Looks         []*Look `protobuf:"bytes,16,rep,name=looks,proto3" json:"looks,omitempty"`
+	Looks []*Look `protobuf:"bytes,16,rep,name=looks,proto3" json:"looks,omitempty"`
+	// When counting ended, for every variant: at the conclusion, from which on
+	// subjects get what was shipped, or nothing. Outcomes from then on do not count,
+	// and of a metric with a window only subjects whose window had closed by then.
+	// Absent if it had not been concluded by `as_of_time`.
+	CountingEndTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=counting_end_time,json=countingEndTime,proto3" json:"counting_end_time,omitempty"`
+	// The largest `paused_share` of the metrics.
+	PausedShare   float64 `protobuf:"fixed64,19,opt,name=paused_share,json=pausedShare,proto3" json:"paused_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +332,20 @@ func (x *AnalyzeExperimentResponse) GetLooks() []*Look {
 	return nil
 }
 
+func (x *AnalyzeExperimentResponse) GetCountingEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CountingEndTime
+	}
+	return nil
+}
+
+func (x *AnalyzeExperimentResponse) GetPausedShare() float64 {
+	if x != nil {
+		return x.PausedShare
+	}
+	return 0
+}
+
 // AnalyzeHoldoutRequest asks for the analysis of a holdout.
 type AnalyzeHoldoutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -414,9 +447,13 @@ type AnalyzeHoldoutResponse struct {
 	// How many subjects with a side in the holdout were erased since the analysis
 	// was made. The figures still count those of them that were recorded by
 	// `as_of_time`.
-	ErasedSince   int64 `protobuf:"varint,10,opt,name=erased_since,json=erasedSince,proto3" json:"erased_since,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ErasedSince int64 `protobuf:"varint,10,opt,name=erased_since,json=erasedSince,proto3" json:"erased_since,omitempty"`
+	// When counting ended: at the holdout's `end_time`, which lets its subjects go.
+	// Outcomes from then on do not count, and of a metric with a window only subjects
+	// whose window had closed by then. Absent if it had not ended by `as_of_time`.
+	CountingEndTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=counting_end_time,json=countingEndTime,proto3" json:"counting_end_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *AnalyzeHoldoutResponse) Reset() {
@@ -517,6 +554,13 @@ func (x *AnalyzeHoldoutResponse) GetErasedSince() int64 {
 		return x.ErasedSince
 	}
 	return 0
+}
+
+func (x *AnalyzeHoldoutResponse) GetCountingEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CountingEndTime
+	}
+	return nil
 }
 
 // GetAnalysisRequest names a stored analysis.
@@ -2349,7 +2393,7 @@ var File_assay_v1_analysis_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fassay/v1/analysis_service.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n" +
+	"\x1fassay/v1/analysis_service.proto\x12\bassay.v1\x1a\x17assay/v1/analysis.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x02\n" +
 	"\x18AnalyzeExperimentRequest\x12>\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
@@ -2361,7 +2405,8 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"as_of_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12\x1b\n" +
 	"\ttake_look\x18\x05 \x01(\bR\btakeLook\x12&\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\trequestId\"\xd1\x05\n" +
+	"request_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\trequestId\x12%\n" +
+	"\x0eexclude_pauses\x18\a \x01(\bR\rexcludePauses\"\xbc\x06\n" +
 	"\x19AnalyzeExperimentResponse\x12\x1f\n" +
 	"\vanalysis_id\x18\x01 \x01(\tR\n" +
 	"analysisId\x12\x1e\n" +
@@ -2388,14 +2433,16 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
 	"deviations\x18\x0f \x03(\v2\x13.assay.v1.DeviationR\n" +
 	"deviations\x12$\n" +
-	"\x05looks\x18\x10 \x03(\v2\x0e.assay.v1.LookR\x05looks\"\xae\x02\n" +
+	"\x05looks\x18\x10 \x03(\v2\x0e.assay.v1.LookR\x05looks\x12F\n" +
+	"\x11counting_end_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountingEndTime\x12!\n" +
+	"\fpaused_share\x18\x13 \x01(\x01R\vpausedShare\"\xae\x02\n" +
 	"\x15AnalyzeHoldoutRequest\x128\n" +
 	"\aholdout\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\aholdout\x12C\n" +
 	"\ametrics\x18\x02 \x03(\tB)\xbaH&\x92\x01#\b\x01\x10d\x18\x01\"\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\ametrics\x128\n" +
 	"\n" +
 	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12G\n" +
 	"\x10confidence_level\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?H\x00R\x0fconfidenceLevel\x88\x01\x01B\x13\n" +
-	"\x11_confidence_level\"\xd8\x03\n" +
+	"\x11_confidence_level\"\xa0\x04\n" +
 	"\x16AnalyzeHoldoutResponse\x12\x1f\n" +
 	"\vanalysis_id\x18\x01 \x01(\tR\n" +
 	"analysisId\x12\x18\n" +
@@ -2412,7 +2459,8 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\ametrics\x18\b \x03(\v2\x18.assay.v1.MetricAnalysisR\ametrics\x12\x1a\n" +
 	"\bwarnings\x18\t \x03(\tR\bwarnings\x12!\n" +
 	"\ferased_since\x18\n" +
-	" \x01(\x03R\verasedSince\"?\n" +
+	" \x01(\x03R\verasedSince\x12F\n" +
+	"\x11counting_end_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountingEndTime\"?\n" +
 	"\x12GetAnalysisRequest\x12)\n" +
 	"\vanalysis_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"analysisId\"\xa3\x01\n" +
@@ -2667,65 +2715,67 @@ var file_assay_v1_analysis_service_proto_depIdxs = []int32{
 	30, // 8: assay.v1.AnalyzeExperimentResponse.balance:type_name -> assay.v1.CovariateBalance
 	31, // 9: assay.v1.AnalyzeExperimentResponse.deviations:type_name -> assay.v1.Deviation
 	32, // 10: assay.v1.AnalyzeExperimentResponse.looks:type_name -> assay.v1.Look
-	24, // 11: assay.v1.AnalyzeHoldoutRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	24, // 12: assay.v1.AnalyzeHoldoutResponse.as_of_time:type_name -> google.protobuf.Timestamp
-	24, // 13: assay.v1.AnalyzeHoldoutResponse.create_time:type_name -> google.protobuf.Timestamp
-	26, // 14: assay.v1.AnalyzeHoldoutResponse.sample_ratio:type_name -> assay.v1.SampleRatio
-	27, // 15: assay.v1.AnalyzeHoldoutResponse.exclusions:type_name -> assay.v1.Exclusions
-	28, // 16: assay.v1.AnalyzeHoldoutResponse.metrics:type_name -> assay.v1.MetricAnalysis
-	1,  // 17: assay.v1.GetAnalysisResponse.analysis:type_name -> assay.v1.AnalyzeExperimentResponse
-	3,  // 18: assay.v1.GetAnalysisResponse.holdout_analysis:type_name -> assay.v1.AnalyzeHoldoutResponse
-	8,  // 19: assay.v1.ListAnalysesResponse.analyses:type_name -> assay.v1.AnalysisSummary
-	24, // 20: assay.v1.AnalysisSummary.as_of_time:type_name -> google.protobuf.Timestamp
-	24, // 21: assay.v1.AnalysisSummary.create_time:type_name -> google.protobuf.Timestamp
-	29, // 22: assay.v1.AnalysisSummary.verdict:type_name -> assay.v1.Verdict
-	10, // 23: assay.v1.CompareSummariesRequest.arms:type_name -> assay.v1.SummaryArm
-	25, // 24: assay.v1.CompareSummariesRequest.plan:type_name -> assay.v1.Plan
-	33, // 25: assay.v1.CompareSummariesRequest.alternative:type_name -> assay.v1.Alternative
-	34, // 26: assay.v1.CompareSummariesRequest.margin:type_name -> assay.v1.Shift
-	11, // 27: assay.v1.SummaryArm.strata:type_name -> assay.v1.SummaryStratum
-	35, // 28: assay.v1.CompareSummariesResponse.arms:type_name -> assay.v1.ArmResult
-	36, // 29: assay.v1.CompareSummariesResponse.comparisons:type_name -> assay.v1.Comparison
-	26, // 30: assay.v1.CompareSummariesResponse.sample_ratio:type_name -> assay.v1.SampleRatio
-	30, // 31: assay.v1.CompareSummariesResponse.balance:type_name -> assay.v1.CovariateBalance
-	37, // 32: assay.v1.CompareSummariesResponse.heterogeneity:type_name -> assay.v1.Heterogeneity
-	15, // 33: assay.v1.CompareAnalysesResponse.changes:type_name -> assay.v1.EstimateChange
-	24, // 34: assay.v1.GetTimelineRequest.as_of_time:type_name -> google.protobuf.Timestamp
-	24, // 35: assay.v1.GetTimelineResponse.as_of_time:type_name -> google.protobuf.Timestamp
-	18, // 36: assay.v1.GetTimelineResponse.cumulative:type_name -> assay.v1.TimelinePoint
-	18, // 37: assay.v1.GetTimelineResponse.since_exposure:type_name -> assay.v1.TimelinePoint
-	18, // 38: assay.v1.GetTimelineResponse.cohorts:type_name -> assay.v1.TimelinePoint
-	35, // 39: assay.v1.TimelinePoint.arms:type_name -> assay.v1.ArmResult
-	36, // 40: assay.v1.TimelinePoint.comparisons:type_name -> assay.v1.Comparison
-	20, // 41: assay.v1.PlanExperimentRequest.mean:type_name -> assay.v1.MeanBaseline
-	21, // 42: assay.v1.PlanExperimentRequest.ratio:type_name -> assay.v1.RatioBaseline
-	22, // 43: assay.v1.PlanExperimentRequest.metric:type_name -> assay.v1.MetricBaseline
-	25, // 44: assay.v1.PlanExperimentRequest.plan:type_name -> assay.v1.Plan
-	38, // 45: assay.v1.PlanExperimentRequest.objective:type_name -> assay.v1.Objective
-	39, // 46: assay.v1.PlanExperimentRequest.margin:type_name -> assay.v1.Magnitude
-	39, // 47: assay.v1.PlanExperimentRequest.minimum_effect:type_name -> assay.v1.Magnitude
-	24, // 48: assay.v1.PlanExperimentResponse.baseline_as_of_time:type_name -> google.protobuf.Timestamp
-	0,  // 49: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
-	2,  // 50: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
-	4,  // 51: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
-	6,  // 52: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
-	13, // 53: assay.v1.AnalysisService.CompareAnalyses:input_type -> assay.v1.CompareAnalysesRequest
-	16, // 54: assay.v1.AnalysisService.GetTimeline:input_type -> assay.v1.GetTimelineRequest
-	19, // 55: assay.v1.AnalysisService.PlanExperiment:input_type -> assay.v1.PlanExperimentRequest
-	9,  // 56: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
-	1,  // 57: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
-	3,  // 58: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
-	5,  // 59: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
-	7,  // 60: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
-	14, // 61: assay.v1.AnalysisService.CompareAnalyses:output_type -> assay.v1.CompareAnalysesResponse
-	17, // 62: assay.v1.AnalysisService.GetTimeline:output_type -> assay.v1.GetTimelineResponse
-	23, // 63: assay.v1.AnalysisService.PlanExperiment:output_type -> assay.v1.PlanExperimentResponse
-	12, // 64: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
-	57, // [57:65] is the sub-list for method output_type
-	49, // [49:57] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	24, // 11: assay.v1.AnalyzeExperimentResponse.counting_end_time:type_name -> google.protobuf.Timestamp
+	24, // 12: assay.v1.AnalyzeHoldoutRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 13: assay.v1.AnalyzeHoldoutResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 14: assay.v1.AnalyzeHoldoutResponse.create_time:type_name -> google.protobuf.Timestamp
+	26, // 15: assay.v1.AnalyzeHoldoutResponse.sample_ratio:type_name -> assay.v1.SampleRatio
+	27, // 16: assay.v1.AnalyzeHoldoutResponse.exclusions:type_name -> assay.v1.Exclusions
+	28, // 17: assay.v1.AnalyzeHoldoutResponse.metrics:type_name -> assay.v1.MetricAnalysis
+	24, // 18: assay.v1.AnalyzeHoldoutResponse.counting_end_time:type_name -> google.protobuf.Timestamp
+	1,  // 19: assay.v1.GetAnalysisResponse.analysis:type_name -> assay.v1.AnalyzeExperimentResponse
+	3,  // 20: assay.v1.GetAnalysisResponse.holdout_analysis:type_name -> assay.v1.AnalyzeHoldoutResponse
+	8,  // 21: assay.v1.ListAnalysesResponse.analyses:type_name -> assay.v1.AnalysisSummary
+	24, // 22: assay.v1.AnalysisSummary.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 23: assay.v1.AnalysisSummary.create_time:type_name -> google.protobuf.Timestamp
+	29, // 24: assay.v1.AnalysisSummary.verdict:type_name -> assay.v1.Verdict
+	10, // 25: assay.v1.CompareSummariesRequest.arms:type_name -> assay.v1.SummaryArm
+	25, // 26: assay.v1.CompareSummariesRequest.plan:type_name -> assay.v1.Plan
+	33, // 27: assay.v1.CompareSummariesRequest.alternative:type_name -> assay.v1.Alternative
+	34, // 28: assay.v1.CompareSummariesRequest.margin:type_name -> assay.v1.Shift
+	11, // 29: assay.v1.SummaryArm.strata:type_name -> assay.v1.SummaryStratum
+	35, // 30: assay.v1.CompareSummariesResponse.arms:type_name -> assay.v1.ArmResult
+	36, // 31: assay.v1.CompareSummariesResponse.comparisons:type_name -> assay.v1.Comparison
+	26, // 32: assay.v1.CompareSummariesResponse.sample_ratio:type_name -> assay.v1.SampleRatio
+	30, // 33: assay.v1.CompareSummariesResponse.balance:type_name -> assay.v1.CovariateBalance
+	37, // 34: assay.v1.CompareSummariesResponse.heterogeneity:type_name -> assay.v1.Heterogeneity
+	15, // 35: assay.v1.CompareAnalysesResponse.changes:type_name -> assay.v1.EstimateChange
+	24, // 36: assay.v1.GetTimelineRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	24, // 37: assay.v1.GetTimelineResponse.as_of_time:type_name -> google.protobuf.Timestamp
+	18, // 38: assay.v1.GetTimelineResponse.cumulative:type_name -> assay.v1.TimelinePoint
+	18, // 39: assay.v1.GetTimelineResponse.since_exposure:type_name -> assay.v1.TimelinePoint
+	18, // 40: assay.v1.GetTimelineResponse.cohorts:type_name -> assay.v1.TimelinePoint
+	35, // 41: assay.v1.TimelinePoint.arms:type_name -> assay.v1.ArmResult
+	36, // 42: assay.v1.TimelinePoint.comparisons:type_name -> assay.v1.Comparison
+	20, // 43: assay.v1.PlanExperimentRequest.mean:type_name -> assay.v1.MeanBaseline
+	21, // 44: assay.v1.PlanExperimentRequest.ratio:type_name -> assay.v1.RatioBaseline
+	22, // 45: assay.v1.PlanExperimentRequest.metric:type_name -> assay.v1.MetricBaseline
+	25, // 46: assay.v1.PlanExperimentRequest.plan:type_name -> assay.v1.Plan
+	38, // 47: assay.v1.PlanExperimentRequest.objective:type_name -> assay.v1.Objective
+	39, // 48: assay.v1.PlanExperimentRequest.margin:type_name -> assay.v1.Magnitude
+	39, // 49: assay.v1.PlanExperimentRequest.minimum_effect:type_name -> assay.v1.Magnitude
+	24, // 50: assay.v1.PlanExperimentResponse.baseline_as_of_time:type_name -> google.protobuf.Timestamp
+	0,  // 51: assay.v1.AnalysisService.AnalyzeExperiment:input_type -> assay.v1.AnalyzeExperimentRequest
+	2,  // 52: assay.v1.AnalysisService.AnalyzeHoldout:input_type -> assay.v1.AnalyzeHoldoutRequest
+	4,  // 53: assay.v1.AnalysisService.GetAnalysis:input_type -> assay.v1.GetAnalysisRequest
+	6,  // 54: assay.v1.AnalysisService.ListAnalyses:input_type -> assay.v1.ListAnalysesRequest
+	13, // 55: assay.v1.AnalysisService.CompareAnalyses:input_type -> assay.v1.CompareAnalysesRequest
+	16, // 56: assay.v1.AnalysisService.GetTimeline:input_type -> assay.v1.GetTimelineRequest
+	19, // 57: assay.v1.AnalysisService.PlanExperiment:input_type -> assay.v1.PlanExperimentRequest
+	9,  // 58: assay.v1.AnalysisService.CompareSummaries:input_type -> assay.v1.CompareSummariesRequest
+	1,  // 59: assay.v1.AnalysisService.AnalyzeExperiment:output_type -> assay.v1.AnalyzeExperimentResponse
+	3,  // 60: assay.v1.AnalysisService.AnalyzeHoldout:output_type -> assay.v1.AnalyzeHoldoutResponse
+	5,  // 61: assay.v1.AnalysisService.GetAnalysis:output_type -> assay.v1.GetAnalysisResponse
+	7,  // 62: assay.v1.AnalysisService.ListAnalyses:output_type -> assay.v1.ListAnalysesResponse
+	14, // 63: assay.v1.AnalysisService.CompareAnalyses:output_type -> assay.v1.CompareAnalysesResponse
+	17, // 64: assay.v1.AnalysisService.GetTimeline:output_type -> assay.v1.GetTimelineResponse
+	23, // 65: assay.v1.AnalysisService.PlanExperiment:output_type -> assay.v1.PlanExperimentResponse
+	12, // 66: assay.v1.AnalysisService.CompareSummaries:output_type -> assay.v1.CompareSummariesResponse
+	59, // [59:67] is the sub-list for method output_type
+	51, // [51:59] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_service_proto_init() }

@@ -88,13 +88,15 @@ type ExperimentServiceClient interface {
 	// FAILED_PRECONDITION, with the reason LAYER_FULL and the room that is left,
 	// if the layer has less. So is a rise of the traffic later.
 	StartExperiment(ctx context.Context, in *StartExperimentRequest, opts ...grpc.CallOption) (*StartExperimentResponse, error)
-	// PauseExperiment stops a running experiment's assignment.
+	// PauseExperiment stops a running experiment's assignment. What its subjects do
+	// while it is paused still counts, and dilutes an effect, unless an analysis sets
+	// `exclude_pauses`.
 	PauseExperiment(ctx context.Context, in *PauseExperimentRequest, opts ...grpc.CallOption) (*PauseExperimentResponse, error)
 	// ResumeExperiment makes a paused experiment run again.
 	ResumeExperiment(ctx context.Context, in *ResumeExperimentRequest, opts ...grpc.CallOption) (*ResumeExperimentResponse, error)
 	// ConcludeExperiment ends a running or paused experiment, with a variant to
 	// ship or with none. `conclusion` says what speaks against that by the analysis
-	// that it rests on; it is done all the same.
+	// that it rests on; it is done all the same. Analyses count outcomes up to then.
 	//
 	// NOT_FOUND if there is no such analysis, INVALID_ARGUMENT if it is not of the
 	// experiment or the experiment has no such variant.
@@ -308,13 +310,15 @@ type ExperimentServiceServer interface {
 	// FAILED_PRECONDITION, with the reason LAYER_FULL and the room that is left,
 	// if the layer has less. So is a rise of the traffic later.
 	StartExperiment(context.Context, *StartExperimentRequest) (*StartExperimentResponse, error)
-	// PauseExperiment stops a running experiment's assignment.
+	// PauseExperiment stops a running experiment's assignment. What its subjects do
+	// while it is paused still counts, and dilutes an effect, unless an analysis sets
+	// `exclude_pauses`.
 	PauseExperiment(context.Context, *PauseExperimentRequest) (*PauseExperimentResponse, error)
 	// ResumeExperiment makes a paused experiment run again.
 	ResumeExperiment(context.Context, *ResumeExperimentRequest) (*ResumeExperimentResponse, error)
 	// ConcludeExperiment ends a running or paused experiment, with a variant to
 	// ship or with none. `conclusion` says what speaks against that by the analysis
-	// that it rests on; it is done all the same.
+	// that it rests on; it is done all the same. Analyses count outcomes up to then.
 	//
 	// NOT_FOUND if there is no such analysis, INVALID_ARGUMENT if it is not of the
 	// experiment or the experiment has no such variant.

@@ -109,7 +109,8 @@ type Holdout struct {
 	// When it starts. Default: now. A time that is up to 5 minutes past means
 	// now. Sealed.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// When it ends and lets its subjects go, not before it starts. Absent: not
+	// When it ends and lets its subjects go, not before it starts; its analysis
+	// counts outcomes up to then. Absent: not
 	// yet known. A time that is up to 5 minutes past means now. It can be changed
 	// until it has passed.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`

@@ -1,0 +1,212 @@
+package server_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+)
+
+// endlessRevenue is revenue without a window.
+const endlessRevenue = `{"metric":{"key":"revenue","direction":"DIRECTION_INCREASE","sum":{"outcome":"purchase"}}}`
+
+// exposed assigns the subjects name-from to name-to of an experiment and records
+// that they were exposed, and returns what each was given.
+func (a *api) exposed(tb testing.TB, experiment, name string, from, to int) map[string]string {
+	tb.Helper()
+	given := map[string]string{}
+	for start := from; start < to; start += 1000 {
+		req := &assayv1.BatchAssignRequest{Experiments: []string{experiment}, ExposureRecording: assayv1.ExposureRecording_EXPOSURE_RECORDING_DURABLE}
+		for i := start; i < min(start+1000, to); i++ {
+			req.Subjects = append(req.Subjects, &assayv1.Subject{Key: fmt.Sprint(name, "-", i)})
+		}
+		resp, err := a.assign.BatchAssign(tb.Context(), req)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for i, result := range resp.Results {
+			got := result.Assignments[0]
+			if got.ExposureError != "" {
+				tb.Fatal(got)
+			}
+			given[req.Subjects[i].Key] = got.Variant
+		}
+	}
+	return given
+}
+
+// spend has every subject spend something now, and some time go by before and after.
+func (a *api) spend(tb testing.TB, event string, given map[string]string, spent func(key, variant string) float64) {
+	tb.Helper()
+	time.Sleep(2 * time.Millisecond)
+	at := nowText()
+	var items []string
+	for key, variant := range given {
+		items = append(items, fmt.Sprintf(`{"event_id":%q,"subject":{"key":%q},"name":"purchase","value":%v,"occurred_time":%q}`, event, key, spent(key, variant), at))
+	}
+	for part := range slices.Chunk(items, 2000) {
+		a.do(tb, "EventService/RecordOutcomes", `{"outcomes":[`+strings.Join(part, ",")+`]}`)
+	}
+	time.Sleep(2 * time.Millisecond)
+}
+
+// spread spends amounts from base to base + 2.
+func spread(base float64) func(key, variant string) float64 {
+	return func(key, _ string) float64 { return base + float64(key[len(key)-1]%3) }
+}
+
+func (a *api) analyze(tb testing.TB, request string) *assayv1.AnalyzeExperimentResponse {
+	tb.Helper()
+	return call[*assayv1.AnalyzeExperimentResponse](tb, a, "AnalysisService/AnalyzeExperiment", request)
+}
+
+// warned says whether a warning holds all of the words.
+func warned(warnings []string, words ...string) bool {
+	return slices.ContainsFunc(warnings, func(w string) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(w, word) })
+	})
+}
+
+// TestCountingEndsWithTheConclusion ships b, which the control's subjects get from
+// then on: what anybody does then changes no figure, wherever it is asked for.
+func TestCountingEndsWithTheConclusion(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", endlessRevenue)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"metrics":[{"metric":"revenue","role":"METRIC_ROLE_PRIMARY"},{"metric":"purchase_rate","role":"METRIC_ROLE_SECONDARY"}]`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	given := a.exposed(t, "plain", "u", 0, 60)
+	a.spend(t, "first", given, spread(10))
+	const plan = `{"metric":{"metric":"revenue","experiment":"plain"},"subjects":"100","power":0.8}`
+	running, planned := nowText(), call[*assayv1.PlanExperimentResponse](t, a, planExperiment, plan)
+	before := a.analyze(t, `{"experiment":"plain"}`)
+	e := call[*assayv1.ConcludeExperimentResponse](t, a, "ExperimentService/ConcludeExperiment", `{"key":"plain","shipped_variant":"b"}`).Experiment
+	a.spend(t, "second", given, spread(1000))
+
+	after := a.analyze(t, `{"experiment":"plain"}`)
+	for i, m := range after.Metrics {
+		if diff := cmp.Diff(before.Metrics[i], m, protocmp.Transform(), protocmp.IgnoreFields(&assayv1.MetricAnalysis{}, "outcomes")); diff != "" {
+			t.Errorf("after the conclusion %s is another (-before +after):\n%s", m.Metric, diff)
+		}
+	}
+	if diff := cmp.Diff(e.ConcludeTime, after.CountingEndTime, protocmp.Transform()); diff != "" || before.CountingEndTime != nil {
+		t.Errorf("counting ended at %v, before that %v:\n%s", after.CountingEndTime, before.CountingEndTime, diff)
+	}
+	if !warned(after.Warnings, "Counting ended at") || !warned(after.Warnings, "make the effect look larger on average than it is; its intervals hold only if") || warned(before.Warnings, "Counting ended") {
+		t.Errorf("warnings %q, and before the conclusion %q", after.Warnings, before.Warnings)
+	}
+	if m := after.Metrics[1]; m.OpenWindowSubjects != 60 || m.Arms[0].Subjects != 0 {
+		t.Errorf("the windows had not closed, and %v", m)
+	}
+	while := a.analyze(t, fmt.Sprintf(`{"experiment":"plain","as_of_time":%q}`, running))
+	if while.CountingEndTime != nil || warned(while.Warnings, "Counting ended") {
+		t.Errorf("as of a moment before: %v, %q", while.CountingEndTime, while.Warnings)
+	}
+
+	line := call[*assayv1.GetTimelineResponse](t, a, "AnalysisService/GetTimeline", `{"experiment":"plain"}`)
+	if got := line.Cumulative[len(line.Cumulative)-1]; !cmp.Equal(got.Arms, after.Metrics[0].Arms, protocmp.Transform()) || !warned(line.Notes, "Counting ended at") {
+		t.Errorf("the timeline has %v, and the analysis %v; notes %q", got.Arms, after.Metrics[0].Arms, line.Notes)
+	}
+	changed := call[*assayv1.CompareAnalysesResponse](t, a, compareAnalyses, fmt.Sprintf(`{"from_analysis_id":%q,"to_analysis_id":%q}`, before.AnalysisId, after.AnalysisId))
+	if c := changed.Changes[0]; c.ByLateEvents == nil || *c.ByLateEvents != 0 || c.GetFrom() != c.GetTo() {
+		t.Errorf("changes %v, notes %q", changed.Changes, changed.Notes)
+	}
+	again := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, plan)
+	if again.Baseline != planned.Baseline || again.StandardDeviation != planned.StandardDeviation {
+		t.Errorf("planned with %v, and with %v before the conclusion", again, planned)
+	}
+}
+
+// TestConclusionWithWindows counts the subjects whose window had closed by the
+// conclusion. An always-valid interval of theirs holds.
+func TestConclusionWithWindows(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(``))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	a.arrive(t, "plain", "closed", 200, map[string]float64{"a": 0.2, "b": 0.4})
+	a.exposed(t, "plain", "open", 0, 30)
+	a.do(t, "ExperimentService/ConcludeExperiment", `{"key":"plain"}`)
+	got := a.analyze(t, `{"experiment":"plain"}`)
+	if m := got.Metrics[0]; m.OpenWindowSubjects != 30 || m.Arms[0].Subjects+m.Arms[1].Subjects != 200 {
+		t.Errorf("%v", m)
+	}
+	if !warned(got.Warnings, "30 subjects were not counted for the primary metric, as the window after exposure was still open when counting ended.") ||
+		!warned(got.Warnings, "its intervals hold all the same") {
+		t.Errorf("warnings %q", got.Warnings)
+	}
+}
+
+// TestPauses: what happens in a pause, when everybody gets the same, dilutes an
+// effect, and can be left out.
+func TestPauses(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", endlessRevenue)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"metrics":[{"metric":"revenue","role":"METRIC_ROLE_PRIMARY"}]`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	given := a.exposed(t, "plain", "u", 0, 60)
+	a.spend(t, "running", given, spread(10))
+	before := a.analyze(t, `{"experiment":"plain"}`)
+	if before.PausedShare != 0 || warned(before.Warnings, "pause") {
+		t.Errorf("before the pause: %v, %q", before.PausedShare, before.Warnings)
+	}
+	a.do(t, "ExperimentService/PauseExperiment", `{"key":"plain"}`)
+	a.spend(t, "paused", given, spread(1000))
+	during := a.analyze(t, `{"experiment":"plain","exclude_pauses":true}`)
+	a.do(t, "ExperimentService/ResumeExperiment", `{"key":"plain"}`)
+	a.spend(t, "resumed", given, spread(0))
+
+	all, excluded := a.analyze(t, `{"experiment":"plain"}`), a.analyze(t, `{"experiment":"plain","exclude_pauses":true}`)
+	mean := func(of *assayv1.AnalyzeExperimentResponse) float64 { return of.Metrics[0].Arms[0].GetMean() }
+	if got := mean(all) - mean(excluded); got < 1000 || got > 1002 || mean(during) != mean(before) {
+		t.Errorf("means: %v with the pause, %v without, %v before and %v during it", mean(all), mean(excluded), mean(before), mean(during))
+	}
+	for _, of := range []*assayv1.AnalyzeExperimentResponse{all, excluded} {
+		if of.PausedShare <= 0 || of.PausedShare >= 1 || of.Metrics[0].PausedShare != of.PausedShare || !warned(of.Warnings, "followed for revenue lies in 1 pause") {
+			t.Errorf("share %v, warnings %q", of.PausedShare, of.Warnings)
+		}
+	}
+	says := func(of *assayv1.AnalyzeExperimentResponse) bool {
+		return slices.ContainsFunc(of.Deviations, func(d *assayv1.Deviation) bool { return d.Reason == "PAUSES_EXCLUDED" })
+	}
+	if says(all) || !says(excluded) || !says(during) {
+		t.Errorf("deviations %v, %v and %v", all.Deviations, excluded.Deviations, during.Deviations)
+	}
+	// Both can be made again as they were.
+	changed := call[*assayv1.CompareAnalysesResponse](t, a, compareAnalyses, fmt.Sprintf(`{"from_analysis_id":%q,"to_analysis_id":%q}`, during.AnalysisId, excluded.AnalysisId))
+	if c := changed.Changes[0]; c.ByLateEvents == nil {
+		t.Errorf("changes %v, notes %q", changed.Changes, changed.Notes)
+	}
+}
+
+// TestCountingEndsWithTheHoldout lets those who were held out go: what they do then
+// is not that of the status quo.
+func TestCountingEndsWithTheHoldout(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", endlessRevenue)
+	a.do(t, createHoldout, newHoldout(``))
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"metrics":[]`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	given := a.exposed(t, "plain", "u", 0, 60)
+	a.spend(t, "held out", given, spread(10))
+	const request = `{"holdout":"global","metrics":["revenue"]}`
+	analyze := func() *assayv1.AnalyzeHoldoutResponse {
+		return call[*assayv1.AnalyzeHoldoutResponse](t, a, "AnalysisService/AnalyzeHoldout", request)
+	}
+	before := analyze()
+	ended := call[*assayv1.UpdateHoldoutResponse](t, a, updateHoldout, fmt.Sprintf(`{"holdout":{"key":"global","end_time":%q}}`, nowText())).Holdout
+	a.spend(t, "let go", given, spread(1000))
+	after := analyze()
+	if diff := cmp.Diff(before.Metrics, after.Metrics, protocmp.Transform(), protocmp.IgnoreFields(&assayv1.MetricAnalysis{}, "outcomes")); diff != "" {
+		t.Errorf("after the end (-before +after):\n%s", diff)
+	}
+	if diff := cmp.Diff(ended.EndTime, after.CountingEndTime, protocmp.Transform()); diff != "" || before.CountingEndTime != nil || !warned(after.Warnings, "Counting ended at") {
+		t.Errorf("counting ended at %v, warnings %q:\n%s", after.CountingEndTime, after.Warnings, diff)
+	}
+}
