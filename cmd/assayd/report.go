@@ -270,7 +270,14 @@ func (r *report) column(name string, c *assayv1.Comparison) column {
 		{"p", pValue(c.PValue)}, {"adjusted p", ""}, {"significant", yesNo(c.GetSignificant())},
 		{"variance removed", ""}, {"guardrail", guardrail(c)}, {"chance to win", ""}, {"expected loss", ""}, {"boundary", ""},
 		{"smallest p so far", ""}, {"  on", c.GetSmallestPValueDay()},
+		{"difference, corrected from", ""}, {"  to", ""}, {"lift, corrected from", ""}, {"  to", ""},
 	}}
+	if c.AdjustedDifference != nil {
+		col.cells[17][1], col.cells[18][1] = figure(c.AdjustedDifference.Lower), figure(c.AdjustedDifference.Upper)
+	}
+	if c.AdjustedLift != nil {
+		col.cells[19][1], col.cells[20][1] = share(c.AdjustedLift.Lower), share(c.AdjustedLift.Upper)
+	}
 	if c.SmallestPValue != nil {
 		col.cells[15][1] = pValue(c.SmallestPValue)
 	}

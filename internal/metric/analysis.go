@@ -147,7 +147,11 @@ type Comparison struct {
 	Smallest         *Smallest // Of all days; nil where days are not told apart.
 	AdjustedPValue   *float64  // Within its family; nil where no correction applies.
 	Significant      bool
-	Boundary         *float64 // Of the statistic's size; only at a group-sequential look.
+	// AdjustedDifference and AdjustedLift are the intervals of the family, at the
+	// error rate AdjustedRate; empty, and 0, where no correction applies.
+	AdjustedDifference, AdjustedLift Interval
+	AdjustedRate                     float64
+	Boundary                         *float64 // Of the statistic's size; only at a group-sequential look.
 	// Opposed says that the opposite of a one-sided objective was shown, at the
 	// plan's level and not corrected: see verdict.
 	Opposed bool

@@ -3,7 +3,6 @@ package metric
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -37,6 +36,9 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 		a.PausedShare = max(a.PausedShare, result.PausedShare)
 	}
 	if err := s.correct(a); err != nil {
+		return nil, err
+	}
+	if err := s.widen(t, a); err != nil {
 		return nil, err
 	}
 	if a.Balance, err = s.balance(t); err != nil {
@@ -103,12 +105,17 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 // is a stratum, or several, so that a change of the split in mid flight does not
 // pass for an effect.
 func (s *Study) compare(metric *compiled, moments Arms) ([]Arm, []Comparison, error) {
+	return s.compareAt(metric, moments, 0)
+}
+
+// compareAt does so with intervals of another error rate than the plan's; 0 is that.
+func (s *Study) compareAt(metric *compiled, moments Arms, rate float64) ([]Arm, []Comparison, error) {
 	alternative, margin := metric.question()
 	test, err := test(&s.definition.Plan, s.pairShare(), alternative)
 	if err != nil {
 		return nil, nil, err
 	}
-	test.Schedule = s.looks.schedules[metric.Metric.Key]
+	test.Schedule, test.IntervalRate = s.looks.schedules[metric.Metric.Key], rate
 	c := contest{
 		expression: metric.expression, control: s.control, test: test, margin: margin,
 		arms: metric.arms(moments), names: make([]string, len(metric.sources)),
@@ -225,51 +232,4 @@ func named(indices []int, variants []string) string {
 		names = append(names, variants[i])
 	}
 	return strings.Join(names, ", ")
-}
-
-// correct corrects p-values within families, and decides significance. A
-// family is what one decision rests on:
-//
-//   - the variants of the primary metric, any of which could be shipped;
-//   - the secondary metrics with all their variants;
-//   - the segments of one metric with all their variants.
-//
-// Guardrails stand alone: a variant ships only if every one of them holds, and
-// a rule that asks for all of several tests keeps the error rate of each
-// (Berger 1982, Multiparameter hypothesis testing and acceptance sampling).
-// Exploratory metrics stand alone too, as nothing follows from them.
-func (s *Study) correct(a *Analysis) error {
-	var primary, secondary []*Comparison
-	secondaries := 0
-	for m := range a.Metrics {
-		result := &a.Metrics[m]
-		var segments []*Comparison
-		for i := range result.Segments {
-			segments = appendPointers(segments, result.Segments[i].Comparisons)
-		}
-		if err := correct(&s.definition.Plan, segments, 0); err != nil {
-			return err
-		}
-		switch result.Role {
-		case experiment.RolePrimary:
-			primary = appendPointers(primary, result.Comparisons)
-		case experiment.RoleSecondary:
-			secondary = appendPointers(secondary, result.Comparisons)
-			secondaries++
-		}
-	}
-	treatments := len(s.sealed) - 1 // And those that were added.
-	for _, v := range s.definition.Variants {
-		if !slices.ContainsFunc(s.sealed, func(sealed experiment.Variant) bool { return sealed.Key == v.Key }) {
-			treatments++
-		}
-	}
-	return errors.Join(correct(&s.definition.Plan, primary, treatments), correct(&s.definition.Plan, secondary, treatments*secondaries))
-}
-
-func appendPointers(to []*Comparison, comparisons []Comparison) []*Comparison {
-	for i := range comparisons {
-		to = append(to, &comparisons[i])
-	}
-	return to
 }

@@ -156,53 +156,6 @@ func test(plan *experiment.Plan, part float64, alternative stats.Alternative) (s
 	return t, nil
 }
 
-// correct adjusts the p-values of a family by the plan, and judges its
-// comparisons by the adjusted ones. Bayesian plans have none. Of a family whose size
-// was planned a comparison counts as one of 1 if it has no p-value yet, or is gone:
-// else the family would grow or shrink in the course of an experiment.
-func correct(plan *experiment.Plan, family []*Comparison, planned int) error {
-	if plan.Method == experiment.MethodBayesian {
-		for _, c := range family {
-			if n := len(family); n > 1 {
-				c.Notes = append(c.Notes, fmt.Sprintf("One of %d comparisons, and not corrected for their number: a Bayesian plan has no p-values to correct.", n))
-			}
-		}
-		return nil
-	}
-	var correction stats.Correction
-	switch plan.Correction {
-	case experiment.CorrectionHolm:
-		correction = stats.Holm
-	case experiment.CorrectionBonferroni:
-		correction = stats.Bonferroni
-	case experiment.CorrectionBenjaminiHochberg:
-		correction = stats.BenjaminiHochberg
-	default:
-		return fmt.Errorf("correction %q is not known", plan.Correction)
-	}
-	p, none := make([]*float64, max(len(family), planned)), 1.0
-	for i := range p {
-		if i < len(family) {
-			p[i] = family[i].PValue
-		}
-		if planned > 0 {
-			p[i] = cmp.Or(p[i], &none)
-		}
-	}
-	adjusted, err := correction.Adjust(p)
-	if err != nil {
-		return err
-	}
-	for i, c := range family {
-		if c.PValue == nil {
-			adjusted[i] = nil
-		}
-		c.AdjustedPValue = adjusted[i]
-		c.Significant = adjusted[i] != nil && *adjusted[i] <= 1-plan.ConfidenceLevel
-	}
-	return nil
-}
-
 // holm corrects the p-values of one family of tests by Holm, whatever the plan's
 // correction is. fields returns a test's p-value, and where the corrected one
 // goes.

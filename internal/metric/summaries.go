@@ -76,7 +76,11 @@ func (s *Summaries) Compare() (*SummaryResult, error) {
 	if err := correct(&s.Plan, appendPointers(nil, result.Comparisons), len(result.Comparisons)); err != nil {
 		return nil, experiment.Invalid("plan.correction", "%s", err)
 	}
-	return &result, nil
+	return &result, widen(result.Comparisons, func(rate float64) ([]Comparison, error) {
+		c.test.IntervalRate = rate
+		_, comparisons, err := c.compare()
+		return comparisons, err
+	})
 }
 
 // guard tests what the comparison rests on: the split, the balance of the

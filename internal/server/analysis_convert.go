@@ -136,6 +136,12 @@ func toComparison(c *metric.Comparison) *assayv1.Comparison {
 		VarianceReduction: c.VarianceReduction, ChanceToWin: c.ChanceToWin, ExpectedLoss: c.ExpectedLoss,
 		Guardrail: guardrailVerdicts.to(c.Guardrail), Notes: c.Notes,
 	}
+	if c.AdjustedDifference != (metric.Interval{}) {
+		p.AdjustedDifference = toInterval(c.AdjustedDifference)
+	}
+	if c.AdjustedLift != (metric.Interval{}) {
+		p.AdjustedLift = toInterval(c.AdjustedLift)
+	}
 	if c.Smallest != nil {
 		p.SmallestPValue, p.SmallestPValueDay = &c.Smallest.PValue, c.Smallest.Day.Format(time.DateOnly)
 	}

@@ -1175,8 +1175,18 @@ type Comparison struct {
 	// The UTC day at whose end it was reached, such as 2026-01-31: that on which the
 	// last subjects entered, if it is that of the moment. Empty without one.
 	SmallestPValueDay string `protobuf:"bytes,19,opt,name=smallest_p_value_day,json=smallestPValueDay,proto3" json:"smallest_p_value_day,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The interval of the difference corrected within its family, as `p_value` is in
+	// `adjusted_p_value`. Beside HOLM and BONFERRONI it is Bonferroni's, so that all
+	// intervals of the family cover together; beside BENJAMINI_HOCHBERG that of
+	// Benjamini and Yekutieli (2005), by which of the significant ones a share of at
+	// most 1 − confidence level fails to cover. If it excludes what is tested against
+	// the comparison is `significant`; the reverse need not hold. Absent where no
+	// correction applies or a family has one test, and where there is no interval.
+	AdjustedDifference *Interval `protobuf:"bytes,20,opt,name=adjusted_difference,json=adjustedDifference,proto3" json:"adjusted_difference,omitempty"`
+	// The same of the lift.
+	AdjustedLift  *Interval `protobuf:"bytes,21,opt,name=adjusted_lift,json=adjustedLift,proto3" json:"adjusted_lift,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Comparison) Reset() {
@@ -1340,6 +1350,20 @@ func (x *Comparison) GetSmallestPValueDay() string {
 		return x.SmallestPValueDay
 	}
 	return ""
+}
+
+func (x *Comparison) GetAdjustedDifference() *Interval {
+	if x != nil {
+		return x.AdjustedDifference
+	}
+	return nil
+}
+
+func (x *Comparison) GetAdjustedLift() *Interval {
+	if x != nil {
+		return x.AdjustedLift
+	}
+	return nil
 }
 
 // SegmentResult is a metric among the subjects with one value of an attribute.
@@ -1956,7 +1980,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x05upper\x18\x03 \x01(\x01H\x02R\x05upper\x88\x01\x01B\v\n" +
 	"\t_estimateB\b\n" +
 	"\x06_lowerB\b\n" +
-	"\x06_upper\"\xd3\a\n" +
+	"\x06_upper\"\xd1\b\n" +
 	"\n" +
 	"Comparison\x12\x18\n" +
 	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
@@ -1982,7 +2006,9 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\rexpected_loss\x18\x10 \x01(\x01H\aR\fexpectedLoss\x88\x01\x01\x12\x1f\n" +
 	"\bboundary\x18\x11 \x01(\x01H\bR\bboundary\x88\x01\x01\x12-\n" +
 	"\x10smallest_p_value\x18\x12 \x01(\x01H\tR\x0esmallestPValue\x88\x01\x01\x12/\n" +
-	"\x14smallest_p_value_day\x18\x13 \x01(\tR\x11smallestPValueDayB\x11\n" +
+	"\x14smallest_p_value_day\x18\x13 \x01(\tR\x11smallestPValueDay\x12C\n" +
+	"\x13adjusted_difference\x18\x14 \x01(\v2\x12.assay.v1.IntervalR\x12adjustedDifference\x127\n" +
+	"\radjusted_lift\x18\x15 \x01(\v2\x12.assay.v1.IntervalR\fadjustedLiftB\x11\n" +
 	"\x0f_standard_errorB\f\n" +
 	"\n" +
 	"_statisticB\x15\n" +
@@ -2124,15 +2150,17 @@ var file_assay_v1_analysis_proto_depIdxs = []int32{
 	11, // 18: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
 	12, // 19: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
 	1,  // 20: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
-	10, // 21: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
-	12, // 22: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
-	28, // 23: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 24: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	11, // 21: assay.v1.Comparison.adjusted_difference:type_name -> assay.v1.Interval
+	11, // 22: assay.v1.Comparison.adjusted_lift:type_name -> assay.v1.Interval
+	10, // 23: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
+	12, // 24: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
+	28, // 25: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 26: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_proto_init() }

@@ -1,0 +1,123 @@
+package metric
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
+)
+
+// fourArms are summaries of a control and three treatments around effects.
+func fourArms(r *rand.Rand, effects ...float64) Summaries {
+	s := Summaries{Components: []string{"x"}, Plan: definition("control", "short").Plan}
+	for i, effect := range append([]float64{0}, effects...) {
+		s.Arms = append(s.Arms, SummaryArm{
+			Variant: string(rune('a' + i)), Control: i == 0,
+			Strata: []SummaryStratum{{Subjects: int64(200 + r.IntN(300)), Means: []float64{5 + effect + 0.1*r.NormFloat64()}, Covariances: []float64{2 + r.Float64()}}},
+		})
+	}
+	return s
+}
+
+// TestAdjustedIntervals: by Bonferroni the level of each of three, and by Benjamini and
+// Yekutieli twice its error rate where two are significant, from R:
+//
+//	n <- c(400, 300, 350, 500); m <- c(5, 5.3, 5.35, 5.05); v <- c(2, 2.5, 1.8, 2.2)
+//	for (k in 2:4) for (a in c(0.05/3, 2*0.05/3)) { s <- v[c(1,k)]/n[c(1,k)]; se <- sqrt(sum(s))
+//	  df <- sum(s)^2/sum(s^2/(n[c(1,k)]-1)); print(m[k]-m[1] + c(-1,1)*qt(1-a/2, df)*se, 17) }
+func TestAdjustedIntervals(t *testing.T) {
+	s := Summaries{Components: []string{"x"}, Plan: definition("control", "short").Plan}
+	for i, n := range []int64{400, 300, 350, 500} {
+		s.Arms = append(s.Arms, SummaryArm{
+			Variant: string(rune('a' + i)), Control: i == 0,
+			Strata: []SummaryStratum{{Subjects: n, Means: []float64{[]float64{5, 5.3, 5.35, 5.05}[i]}, Covariances: []float64{[]float64{2, 2.5, 1.8, 2.2}[i]}}},
+		})
+	}
+	for correction, bounds := range map[experiment.Correction][3][2]float64{
+		experiment.CorrectionHolm:              bonferroni,
+		experiment.CorrectionBonferroni:        bonferroni,
+		experiment.CorrectionBenjaminiHochberg: yekutieli,
+	} {
+		s.Plan.Correction = correction
+		got, err := s.Compare()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, c := range got.Comparisons {
+			if c.AdjustedDifference.Lower == nil || c.AdjustedLift.Lower == nil {
+				t.Fatalf("%s: %+v", correction, c)
+			}
+			want(t, fmt.Sprint(correction, " lower of ", c.Variant), c.AdjustedDifference.Lower, bounds[k][0], 1e-9)
+			want(t, fmt.Sprint(correction, " upper of ", c.Variant), c.AdjustedDifference.Upper, bounds[k][1], 1e-9)
+			if *c.AdjustedDifference.Estimate != *c.Difference.Estimate || *c.AdjustedLift.Lower >= *c.Lift.Lower {
+				t.Errorf("%s of %s: %+v beside %+v", correction, c.Variant, c.AdjustedLift, c.Lift)
+			}
+		}
+	}
+	// A family of one has no other interval.
+	s.Arms = s.Arms[:2]
+	got, err := s.Compare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := got.Comparisons[0]; c.AdjustedDifference != (Interval{}) || c.AdjustedLift != (Interval{}) {
+		t.Errorf("one comparison, and %+v", c.AdjustedDifference)
+	}
+}
+
+var (
+	bonferroni = [3][2]float64{
+		{0.022793293686546312, 0.57720670631345339}, {0.10835094032770409, 0.5916490596722952}, {-0.18255424346015503, 0.28255424346015467},
+	}
+	yekutieli = [3][2]float64{
+		{0.053709843541885571, 0.54629015645811407}, {0.13528149253497049, 0.56471850746502883}, {-0.15664957084736758, 0.25664957084736723},
+	}
+)
+
+// TestAdjustedIntervalsImplySignificance: where a corrected interval excludes what is
+// tested against the comparison is significant, for every objective, method and
+// correction.
+func TestAdjustedIntervalsImplySignificance(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 1))
+	excluding := 0
+	for range 300 {
+		for _, alternative := range []stats.Alternative{stats.TwoSided, stats.Greater, stats.Less, stats.Equivalent} {
+			for _, scale := range []stats.Scale{stats.Absolute, stats.Relative} {
+				method := []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid, experiment.MethodGroupSequential}[r.IntN(3)]
+				s := fourArms(r, 0.3*r.NormFloat64(), 0.3*r.NormFloat64(), 0.3*r.NormFloat64())
+				s.Plan.Method, s.Plan.PlannedSubjects = method, 1500
+				s.Plan.Correction = []experiment.Correction{experiment.CorrectionHolm, experiment.CorrectionBonferroni, experiment.CorrectionBenjaminiHochberg}[r.IntN(3)]
+				s.Alternative, s.Margin = alternative, stats.Margin{Scale: scale}
+				if method == experiment.MethodGroupSequential {
+					s.Looks, s.Plan.Spending = []float64{0.5, 1}, experiment.SpendingPocock
+				}
+				if s.Margin.Value = 0.05 * r.Float64(); alternative == stats.Equivalent {
+					s.Margin.Value = 0.05 + 0.1*r.Float64()
+				}
+				if scale == stats.Absolute {
+					s.Margin.Value *= 5
+				}
+				got, err := s.Compare()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, c := range got.Comparisons {
+					wide := Comparison{Difference: c.AdjustedDifference, Lift: c.AdjustedLift}
+					judge := contest{test: stats.Test{Alternative: alternative}, margin: s.Margin}
+					if !judge.excludesMargin(&wide) {
+						continue
+					}
+					excluding++
+					if !c.Significant {
+						t.Errorf("%s by %s, alternative %d, margin %+v: not significant at an adjusted p of %v, but %+v", method, s.Plan.Correction, alternative, s.Margin, *c.AdjustedPValue, c.AdjustedDifference)
+					}
+				}
+			}
+		}
+	}
+	if excluding < 500 {
+		t.Errorf("%d corrected intervals exclude the margin: the data are not what this test needs", excluding)
+	}
+}
