@@ -79,6 +79,7 @@ type Result struct {
 	Heterogeneity    []Heterogeneity
 	Drift            []Heterogeneity // Between the weeks of entry, by variant; none where days are not told apart.
 	Caps             []Cap
+	LeftOut          []LeftOut
 }
 
 // Segment is a metric among the subjects with one value of an attribute.

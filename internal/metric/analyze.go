@@ -98,6 +98,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 		return Result{}, err
 	}
 	result.Caps = metric.describeCaps(tally)
+	result.LeftOut = tally.describeLeftOut(t.Variants)
 	return result, s.bySegment(m, t, &result)
 }
 

@@ -84,7 +84,7 @@ func numbersOf(m *compiled) int {
 func (c *calendar) add(in stratum, variant int, first time.Time, closed []bool, vectors [][]float64) {
 	for i := range c.pages {
 		p := &c.pages[i]
-		if !closed[p.metrics[0]] {
+		if !slices.ContainsFunc(p.metrics, func(m int) bool { return closed[m] }) {
 			continue
 		}
 		day := p.entry.day(first)
@@ -96,7 +96,9 @@ func (c *calendar) add(in stratum, variant int, first time.Time, closed []bool, 
 			cell = p.cell(c.study, at)
 		}
 		for k, m := range p.metrics {
-			cell[k].Add(vectors[m])
+			if closed[m] {
+				cell[k].Add(vectors[m])
+			}
 		}
 	}
 }
@@ -198,6 +200,9 @@ func (c *calendar) days(m int, at map[stratum]int) []Day {
 			continue
 		}
 		for _, place := range inPlaces(p.cells) {
+			if p.cells[place][k].N == 0 {
+				continue // Its subjects count for other metrics alone.
+			}
 			last := c.last(place.period)
 			if len(days) == 0 || days[len(days)-1].Last != last {
 				days = append(days, Day{Last: last, Days: 1 << c.shift})

@@ -54,11 +54,12 @@ type Fold struct {
 	before   time.Duration // How far back covariates look.
 
 	crossovers, unknownVariants int64
-	cut                         int64      // Subjects of whose outcomes some may have been dropped.
-	openWindows                 []int64    // By metric.
-	followed                    []FollowUp // By metric; nil without pauses.
+	cut                         int64                       // Subjects of whose outcomes some may have been dropped.
+	openWindows                 []int64                     // By metric.
+	leftOut                     []map[LeftOutReason][]int64 // By metric; each by variant.
+	followed                    []FollowUp                  // By metric; nil without pauses.
 
-	origins []float64 // By attribute: the first number that came; NaN before.
+	origins [2][]float64 // By attribute and by column: the first number that came; NaN before.
 
 	caps [][]CapTally // By metric, in the order of its caps.
 	kept keptRows     // Of the deferred metrics.
@@ -106,6 +107,7 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		segments:    make([]segment, len(s.segments)),
 		limit:       s.segmentLimit(),
 		openWindows: make([]int64, len(s.metrics)),
+		leftOut:     make([]map[LeftOutReason][]int64, len(s.metrics)),
 		closed:      make([]bool, len(s.metrics)),
 	}
 	if s.Stratum() != "" {
@@ -127,12 +129,13 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 	if len(f.pauses) > 0 {
 		f.followed = make([]FollowUp, len(s.metrics))
 	}
-	for range s.attributes {
-		f.origins = append(f.origins, math.NaN())
-	}
+	f.origins = [2][]float64{unknownNumbers(len(s.attributes)), unknownNumbers(len(s.columns))}
 	f.at.groups = make([]int32, len(s.segments))
 	return f
 }
+
+// unknownNumbers are n numbers that have not come yet.
+func unknownNumbers(n int) []float64 { return slices.Repeat([]float64{math.NaN()}, n) }
 
 // segmentLimit is how many values a segment may have in this study. It depends
 // on nothing that rows bring.
@@ -227,10 +230,10 @@ func (f *Fold) take() {
 	}
 }
 
-// read gathers the row's components by metric. An attribute's numbers are counted
-// from the first that came, which changes nothing that is told of a covariate:
-// where it is missing a 0 stands, and far from all others, as beside the seconds
-// since 1970, that would cost the others their digits.
+// read gathers the row's components by metric. The numbers of a covariate that may
+// be missing are counted from the first that came, which changes nothing that is
+// told of a covariate: where it is missing a 0 stands, and far from all others, as
+// beside the seconds since 1970, that would cost the others their digits.
 func (f *Fold) read(row *Row) {
 	for m := range f.study.metrics {
 		metric := &f.study.metrics[m]
@@ -238,27 +241,12 @@ func (f *Fold) read(row *Row) {
 			f.openWindows[m]++
 			continue
 		}
-		f.follow(m, row)
-		vector := f.vectors[m]
-		for i, source := range metric.sources {
-			if source.kind == fromValue {
-				vector[i] = row.Values[source.index]
-				continue
-			}
-			x := row.AttributeNumbers[source.index]
-			missing := !(math.Abs(x) <= maxAttribute)
-			switch {
-			case source.kind == fromAttribute && !missing:
-				if math.IsNaN(f.origins[source.index]) {
-					f.origins[source.index] = x
-				}
-				vector[i] = x - f.origins[source.index]
-			case source.kind == fromMissing && missing:
-				vector[i] = 1
-			default:
-				vector[i] = 0
-			}
+		if !f.fill(f.vectors[m], metric.sources, row) {
+			f.closed[m] = false
+			f.leaveOut(m, NoOutcome)
+			continue
 		}
+		f.follow(m, row)
 	}
 }
 
@@ -287,6 +275,50 @@ func (f *Fold) follow(m int, row *Row) {
 	for _, p := range f.pauses {
 		f.followed[m].Paused += p.overlap(row.FirstExposure, end).Milliseconds()
 	}
+}
+
+// fill reads a metric's components from the row. It is false if the subject lacks
+// a number that the metric is made of.
+func (f *Fold) fill(vector []float64, sources []source, row *Row) (complete bool) {
+	complete = true
+	for i, source := range sources {
+		var x float64
+		var origin *float64
+		switch source.kind {
+		case fromValue:
+			vector[i] = row.Values[source.index]
+			complete = complete && !math.IsNaN(vector[i])
+			continue
+		case fromAttribute, fromMissing:
+			x, origin = row.AttributeNumbers[source.index], &f.origins[0][source.index]
+		case fromPast, fromNoPast:
+			x, origin = row.Values[source.index], &f.origins[1][source.index]
+		}
+		missing := !(math.Abs(x) <= maxAttribute)
+		switch indicator := source.kind == fromMissing || source.kind == fromNoPast; {
+		case !indicator && !missing:
+			if math.IsNaN(*origin) {
+				*origin = x
+			}
+			vector[i] = x - *origin
+		case indicator && missing:
+			vector[i] = 1
+		default:
+			vector[i] = 0
+		}
+	}
+	return complete
+}
+
+// leaveOut counts the present row among those that do not count for a metric.
+func (f *Fold) leaveOut(m int, reason LeftOutReason) {
+	if f.leftOut[m] == nil {
+		f.leftOut[m] = map[LeftOutReason][]int64{}
+	}
+	if f.leftOut[m][reason] == nil {
+		f.leftOut[m][reason] = make([]int64, len(f.variants))
+	}
+	f.leftOut[m][reason][f.at.variant]++
 }
 
 // stratify finds the row's stratum, unless strata are withheld.
@@ -459,7 +491,7 @@ func (f *Fold) metricTally(m int, t *Tally, days []Day) MetricTally {
 	metric := &f.study.metrics[m]
 	tally := MetricTally{
 		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
-		OpenWindows: f.openWindows[m], Caps: f.caps[m],
+		OpenWindows: f.openWindows[m], Caps: f.caps[m], LeftOut: f.leftOut[m],
 		Whole: metric.noArms(len(t.Variants), len(t.Strata)),
 	}
 	for i := range days {

@@ -31,9 +31,21 @@ type Column struct {
 	// Start moves the start of the window, and not its end: from first exposure +
 	// Start (inclusive).
 	Start time.Duration
+	// Valued says that outcomes without a value do not count.
+	Valued bool
 	// Before, if positive, moves the window ahead of the exposure: from first
 	// exposure − Before (inclusive) to the first exposure (exclusive).
 	Before time.Duration
+}
+
+// Optional says that a subject may have no such number: one without a matching
+// outcome has no smallest, largest or last value. All other aggregates are then 0.
+func (c *Column) Optional() bool {
+	switch c.Component.Aggregate {
+	case experiment.AggregateMin, experiment.AggregateMax, experiment.AggregateLast:
+		return true
+	}
+	return false
 }
 
 // Study is an experiment with the metrics and segments of one analysis,
@@ -73,9 +85,11 @@ type source struct {
 type sourceKind uint8
 
 const (
-	fromValue     sourceKind = iota // A column.
+	fromValue     sourceKind = iota // A column. Whoever lacks it does not count for the metric.
 	fromAttribute                   // An attribute, 0 where it is missing.
 	fromMissing                     // 1 where the attribute is missing, else 0.
+	fromPast                        // An optional column, 0 where it is missing.
+	fromNoPast                      // 1 where that column is missing, else 0.
 )
 
 // covariate is a covariate of a metric, as components of its moments.
@@ -179,7 +193,7 @@ func (c *compiler) add(use Use, counted span, entry entry) error {
 	use.Objective = cmp.Or(use.Objective, use.Role.DefaultObjective())
 	m := compiled{Use: use, expression: expression, entry: entry}
 	for i, component := range d.Components {
-		column := c.column(Column{Component: component, Start: counted.start, Window: counted.end})
+		column := c.column(Column{Component: component, Start: counted.start, Window: counted.end, Valued: d.needsValue(&component)})
 		m.sources = append(m.sources, source{fromValue, column})
 		if component.Cap != nil && counted == (span{end: d.Window}) {
 			m.caps = append(m.caps, componentCap{i, component.Cap})
@@ -200,8 +214,8 @@ func (c *compiler) add(use Use, counted span, entry entry) error {
 	return nil
 }
 
-// covariate adds a covariate to a metric. An attribute becomes two components:
-// its number, 0 where it is missing, and an indicator of being missing. A
+// covariate adds a covariate to a metric. One that may be missing, as an attribute
+// may and the last of no outcomes, becomes two components: its number, 0 where it is missing, and an indicator of being missing. A
 // regression on both fits what a regression on the number with the mean in
 // place of what is missing, and the indicator, fits: the two pairs span the
 // same space. So the mean need not be known while rows are read.
@@ -209,8 +223,13 @@ func (c *compiler) covariate(m *compiled, v *experiment.Covariate) {
 	at := len(m.sources)
 	if v.Past != nil {
 		column := c.column(Column{Component: v.Past.Component, Before: v.Past.Window})
-		m.sources = append(m.sources, source{fromValue, column})
-		m.covariates = append(m.covariates, covariate{v.Name, at, -1})
+		if !c.columns[column].Optional() {
+			m.sources = append(m.sources, source{fromValue, column})
+			m.covariates = append(m.covariates, covariate{v.Name, at, -1})
+			return
+		}
+		m.sources = append(m.sources, source{fromPast, column}, source{fromNoPast, column})
+		m.covariates = append(m.covariates, covariate{v.Name, at, at + 1})
 		return
 	}
 	attribute := slices.Index(c.attributes, v.Attribute)

@@ -28,7 +28,8 @@ type Row struct {
 	// AttributeNumbers holds each of the study's attributes at first exposure;
 	// NaN if it is missing or no number.
 	AttributeNumbers []float64
-	// Values holds the number of each of the study's columns, all finite.
+	// Values holds the number of each of the study's columns, all finite but for NaN
+	// where the subject lacks one that is optional.
 	Values []float64
 }
 
@@ -75,10 +76,13 @@ type MetricTally struct {
 	// FollowUp is how long the subjects that count were followed; nothing if the
 	// experiment was never paused.
 	FollowUp FollowUp `json:"follow_up,omitzero"`
+	// LeftOut counts, by variant, the other subjects that were analysed and do not
+	// count for the metric.
+	LeftOut map[LeftOutReason][]int64 `json:"left_out,omitempty"`
 	// Caps is what was capped, in the order of the components.
 	Caps []CapTally `json:"caps,omitempty"`
 	// Whole holds the moments of all subjects, by variant and stratum. Covariates
-	// that are attributes are counted from the first number that came.
+	// that may be missing are counted from the first number that came.
 	Whole Arms `json:"whole"`
 	// Days holds the same by the day on which the subjects entered, rising, for
 	// metrics of which that is asked. It is not stored: it is many times the

@@ -69,6 +69,11 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 			}
 		}
 	}
+	for i := range t.Metrics {
+		if note := t.unequalReports(i); note != "" {
+			warn("%s", note)
+		}
+	}
 	for _, b := range a.Balance {
 		switch {
 		case b.AdjustedPValue == nil || *b.AdjustedPValue >= imbalance:

@@ -138,7 +138,7 @@ func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric
 		o := w.corrected(w.outcomes[i], asOf, func(adjusted time.Time) bool { return c.Before == 0 || adjusted.Before(earliest) })
 		endless := c.Window == 0 && c.Before == 0
 		if o.Corrects != nil || o.Subject != subject || o.Name != c.Component.Outcome || o.Recorded.After(asOf) ||
-			o.Time.Before(from) || !endless && !o.Time.Before(to) || w.leftOut(o, c) || !meetsAll(o, c.Component.Conditions) {
+			o.Time.Before(from) || c.Valued && o.Value == nil || !endless && !o.Time.Before(to) || w.leftOut(o, c) || !meetsAll(o, c.Component.Conditions) {
 			continue
 		}
 		count++
@@ -147,7 +147,7 @@ func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric
 			values = append(values, *o.Value)
 			sum += *o.Value
 		}
-		if latest == nil || slices.Compare(o.Row[:], latest.Row[:]) > 0 {
+		if o.Value != nil && (latest == nil || slices.Compare(o.Row[:], latest.Row[:]) > 0) {
 			latest = o
 		}
 	}
@@ -162,12 +162,12 @@ func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric
 		return slices.Min(values)
 	case a == experiment.AggregateMax && len(values) > 0:
 		return slices.Max(values)
-	case a == experiment.AggregateLast && latest != nil && latest.Value != nil:
+	case a == experiment.AggregateLast && latest != nil:
 		return *latest.Value
 	case a == experiment.AggregateDistinctDays:
 		return float64(len(days))
 	}
-	return 0
+	return math.NaN()
 }
 
 // leftOut says whether an outcome came once counting had ended, or in a pause.

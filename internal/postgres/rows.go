@@ -196,7 +196,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	attributes := q.attributes() + q.knownTime()
 	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover"
 	if len(q.names) == 0 {
-		return head + kept + strings.Repeat(", 0::float8", len(q.study.Columns())) + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e", nil
+		return head + kept + q.nothing() + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e", nil
 	}
 	outcomes, err := q.outcomes(ctx, tx, first, last)
 	if err != nil {
@@ -209,7 +209,11 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	}
 	var all, named strings.Builder
 	for i, total := range totals {
-		fmt.Fprintf(&all, ", coalesce(t.c%d, 0)", i)
+		if q.study.Columns()[i].Optional() {
+			fmt.Fprintf(&all, ", t.c%d", i)
+		} else {
+			fmt.Fprintf(&all, ", coalesce(t.c%d, 0)", i)
+		}
 		fmt.Fprintf(&named, ", %s AS c%d", total, i)
 	}
 	return head + kept + all.String() + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e LEFT JOIN (SELECT e.subject_id" + named.String() +
@@ -246,16 +250,20 @@ func (q *subjectQuery) kept() string {
 	return b.String()
 }
 
-// totals are the aggregates of the study's columns, none of them null.
+// totals are the aggregates of the study's columns, null only where a column is
+// optional.
 func (q *subjectQuery) totals() []string {
 	var totals []string
 	for _, c := range q.study.Columns() {
 		id, known := q.names[c.Component.Outcome]
-		if !known {
-			totals = append(totals, "0::float8")
-			continue
+		switch {
+		case !known:
+			totals = append(totals, none(c))
+		case c.Optional():
+			totals = append(totals, q.aggregate(c.Component.Aggregate, q.value(c), q.filter(id, c)))
+		default:
+			totals = append(totals, fmt.Sprintf("coalesce(%s, 0)::float8", q.aggregate(c.Component.Aggregate, q.value(c), q.filter(id, c))))
 		}
-		totals = append(totals, fmt.Sprintf("coalesce(%s, 0)::float8", q.aggregate(c.Component.Aggregate, q.value(c), q.filter(id, c))))
 	}
 	return totals
 }
@@ -271,6 +279,23 @@ func multirange(stretches []metric.Stretch) string {
 		ranges = append(ranges, "["+s.From.UTC().Format(time.RFC3339Nano)+","+to+")")
 	}
 	return "{" + strings.Join(ranges, ",") + "}"
+}
+
+// nothing is the columns if no outcome that they count was ever recorded.
+func (q *subjectQuery) nothing() string {
+	var b strings.Builder
+	for _, c := range q.study.Columns() {
+		b.WriteString(", " + none(c))
+	}
+	return b.String()
+}
+
+// none is a column without outcomes.
+func none(c metric.Column) string {
+	if c.Optional() {
+		return "NULL::float8"
+	}
+	return "0::float8"
 }
 
 // reach is how far before and after first exposure the columns look; endless if
@@ -368,6 +393,9 @@ func (q *subjectQuery) filter(name int32, c metric.Column) string {
 	if pauses := q.study.ExcludedPauses(q.asOf); len(pauses) > 0 && c.Before == 0 {
 		parts = append(parts, "NOT o.occurred_time <@ "+q.arg(multirange(pauses))+"::text::tstzmultirange")
 	}
+	if c.Valued || c.Component.Aggregate == experiment.AggregateLast {
+		parts = append(parts, q.value(c)+" IS NOT NULL")
+	}
 	for _, condition := range c.Component.Conditions {
 		parts = append(parts, q.condition(condition, q.value(c)))
 	}
@@ -445,7 +473,7 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 		AttributeNumbers: make([]float64, len(study.Attributes())),
 		Values:           make([]float64, len(study.Columns())),
 	}
-	numbers := make([]*float64, len(study.Attributes()))
+	numbers, values := make([]*float64, len(study.Attributes())), make([]pgtype.Float8, len(study.Columns()))
 	targets := []any{(*pgtype.DriverBytes)(&row.Variant), &row.Phase, &row.FirstExposure, &row.Crossover}
 	for i := range row.Segments {
 		targets = append(targets, (*pgtype.DriverBytes)(&row.Segments[i]))
@@ -461,7 +489,11 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 		targets = append(targets, &known)
 	}
 	for i := range row.Values {
-		targets = append(targets, &row.Values[i])
+		if study.Columns()[i].Optional() {
+			targets = append(targets, &values[i])
+		} else {
+			targets = append(targets, &row.Values[i])
+		}
 	}
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
@@ -471,6 +503,14 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 			row.AttributeNumbers[i] = math.NaN()
 			if n != nil {
 				row.AttributeNumbers[i] = *n
+			}
+		}
+		for i := range values {
+			switch {
+			case values[i].Valid:
+				row.Values[i] = values[i].Float64
+			case study.Columns()[i].Optional():
+				row.Values[i] = math.NaN()
 			}
 		}
 		row.KnownExposure = time.Time{}

@@ -176,16 +176,16 @@ func TestSubjectsAggregates(t *testing.T) {
 	if x, y := experiment.NewRowID(day(5), lower), experiment.NewRowID(day(5), higher); string(x[:]) > string(y[:]) {
 		lower, higher = higher, lower
 	}
-	d := newDatabase(t)
+	d, nan := newDatabase(t), math.NaN()
 	for n, c := range []struct {
 		name     string
 		outcomes []experiment.Outcome
 		want     []float64 // count, sum, any, min, max, last, distinct days
 	}{
-		{"none", nil, []float64{0, 0, 0, 0, 0, 0, 0}},
-		{"one without value", []experiment.Outcome{outcome("a", 1, day(5), nil, "")}, []float64{1, 0, 1, 0, 0, 0, 1}},
+		{"none", nil, []float64{0, 0, 0, nan, nan, nan, 0}},
+		{"one without value", []experiment.Outcome{outcome("a", 1, day(5), nil, "")}, []float64{1, 0, 1, nan, nan, nan, 1}},
 		{"negative", []experiment.Outcome{outcome("a", 1, day(5, 1), -3.0, ""), outcome("b", 1, day(5), -1.0, "")}, []float64{2, -4, 1, -3, -1, -3, 1}},
-		{"the last has no value", []experiment.Outcome{outcome("a", 1, day(5), 2.0, ""), outcome("b", 1, day(5, 1), nil, "")}, []float64{2, 2, 1, 2, 2, 0, 1}},
+		{"the last has no value", []experiment.Outcome{outcome("a", 1, day(5), 2.0, ""), outcome("b", 1, day(5, 1), nil, "")}, []float64{2, 2, 1, 2, 2, 2, 1}},
 		{"tie", []experiment.Outcome{outcome(lower, 1, day(5), 9.0, ""), outcome(higher, 1, day(5), 8.0, "")}, []float64{2, 17, 1, 8, 9, 8, 1}},
 		{"around midnight", []experiment.Outcome{
 			outcome("a", 1, day(6).Add(-time.Millisecond), 1.0, ""), outcome("b", 1, day(6), 2.0, ""), outcome("c", 1, day(6, 23.9), 3.0, ""),
@@ -198,8 +198,49 @@ func TestSubjectsAggregates(t *testing.T) {
 		}
 		recordOutcomes(t, d.DB, outcomes...)
 		recordExposures(t, d.DB, of(int32(n), exposure(n, "a", day(2))))
-		if diff := cmp.Diff(c.want, d.totals(t, int32(n), forever, columns...)); diff != "" {
+		if diff := cmp.Diff(c.want, d.totals(t, int32(n), forever, columns...), cmpopts.EquateNaNs()); diff != "" {
 			t.Errorf("%s: %s", c.name, diff)
+		}
+	}
+}
+
+// Of columns that need a value, an outcome without one is no outcome: not the
+// last, and in no count. Attributes are read beside them in another way.
+func TestSubjectsWithoutValue(t *testing.T) {
+	d, nan := newDatabase(t), math.NaN()
+	for n := range 4 {
+		e := exposure(n, "a", day(2+n))
+		e.Attributes = json.RawMessage(`{"country":"PL"}`)
+		recordExposures(t, d.DB, e)
+	}
+	recordOutcomes(t, d.DB, outcome("a", 1, day(10), nil, ""), outcome("b", 1, day(11), nil, ""),
+		outcome("a", 2, day(10), 7.0, ""), outcome("b", 2, day(11), nil, ""), outcome("c", 3, day(10), nil, ""), outcome("d", 3, day(10), 3.0, ""),
+		correction("e", outcome("c", 3, day(10), nil, ""), day(12), -2))
+	valued := metric.Mean("purchase", nil)
+	last := metric.Formula("m", []experiment.Component{{Name: "m", Outcome: "purchase", Aggregate: experiment.AggregateLast}})
+	largest := metric.Formula("m", []experiment.Component{{Name: "m", Outcome: "purchase", Aggregate: experiment.AggregateMax}})
+	def := definition()
+	def.Segments = []string{"country"}
+	var uses []metric.Use
+	for i, m := range []metric.Definition{valued, last, largest} {
+		uses = append(uses, metric.Use{Metric: metric.Metric{Key: fmt.Sprint("m", i), Revision: 1, Definition: m}, Role: experiment.RoleSecondary})
+	}
+	for _, segments := range [][]string{nil, {"country"}} {
+		study, err := metric.NewStudy(&def, def.Variants, uses, segments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, _ := d.subjects(t, 7, forever, study)
+		slices.SortFunc(rows, func(a, b metric.Row) int { return a.FirstExposure.Compare(b.FirstExposure) })
+		var got [][]float64
+		for _, r := range rows {
+			got = append(got, r.Values)
+		}
+		// The last of the fourth subject's is of the greater row id.
+		latest := got[3][2]
+		want := [][]float64{{0, 0, nan, nan}, {0, 0, nan, nan}, {7, 1, 7, 7}, {1, 2, latest, 3}}
+		if diff := cmp.Diff(want, got, cmpopts.EquateNaNs()); diff != "" || latest != 3 && latest != -2 {
+			t.Errorf("segments %v: the last is %v (-want +got):\n%s", segments, latest, diff)
 		}
 	}
 }
@@ -272,7 +313,7 @@ func TestSubjectsOfNothing(t *testing.T) {
 		t.Errorf("no exposures: %v, %d", rows, overridden)
 	}
 	recordExposures(t, d.DB, exposure(1, "a", day(2)))
-	if diff := cmp.Diff([]float64{0, 0}, d.totals(t, 7, forever, columns...)); diff != "" {
+	if diff := cmp.Diff([]float64{math.NaN(), 0}, d.totals(t, 7, forever, columns...), cmpopts.EquateNaNs()); diff != "" {
 		t.Errorf("a name that was never recorded: %s", diff)
 	}
 	if rows, _ := d.subjects(t, 7, forever, studyOf(t, nil, nil, nil)); len(rows) != 1 || string(rows[0].Variant) != "a" {
@@ -378,7 +419,7 @@ func TestSubjectsKnownBeforeExposure(t *testing.T) {
 		metric.Column{Component: component(experiment.AggregateCount, more), Before: 9 * 24 * hour},
 		metric.Column{Component: component(experiment.AggregateSum)})
 	got := d.totals(t, 7, forever, columns...)
-	if diff := cmp.Diff([]float64{80, 10, 70, 0, 3, 80, 2, 600}, got); diff != "" {
+	if diff := cmp.Diff([]float64{80, 10, 70, 10, 3, 80, 2, 600}, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }

@@ -76,6 +76,9 @@ func toAnalysis(a *metric.Analysis) *assayv1.AnalyzeExperimentResponse {
 
 func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 	return &assayv1.MetricAnalysis{
+		LeftOut: convert(r.LeftOut, func(l *metric.LeftOut) *assayv1.LeftOut {
+			return &assayv1.LeftOut{Reason: leftOutReasons.to(l.Reason), Subjects: l.Subjects, Share: l.Share}
+		}),
 		Metric: r.Metric, MetricRevision: r.Revision, Role: roles.to(r.Role), Objective: objectives.to(r.Objective), Margin: toMagnitude(r.Margin),
 		Confirmatory: r.Confirmatory, PeekingProtected: r.PeekingProtected, OpenWindowSubjects: r.OpenWindows, PausedShare: r.PausedShare,
 		Arms:        convert(r.Arms, toArm),

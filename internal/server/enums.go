@@ -145,6 +145,11 @@ var guardrailVerdicts = enum[assayv1.GuardrailVerdict, metric.GuardrailVerdict]{
 	{assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_UNDECIDED, metric.GuardrailUndecided},
 }
 
+var leftOutReasons = enum[assayv1.LeftOutReason, metric.LeftOutReason]{
+	{assayv1.LeftOutReason_LEFT_OUT_REASON_NO_OUTCOME, metric.NoOutcome},
+	{assayv1.LeftOutReason_LEFT_OUT_REASON_MOVED, metric.Moved},
+}
+
 var actions = enum[assayv1.VerdictAction, metric.Action]{
 	{assayv1.VerdictAction_VERDICT_ACTION_SHIP, metric.ActionShip},
 	{assayv1.VerdictAction_VERDICT_ACTION_KEEP_RUNNING, metric.ActionKeepRunning},

@@ -77,8 +77,10 @@ func (Direction) EnumDescriptor() ([]byte, []int) {
 	return file_assay_v1_metric_proto_rawDescGZIP(), []int{0}
 }
 
-// Aggregate says how a subject's outcomes become one number. A subject without
-// a matching outcome has 0, whatever the aggregate.
+// Aggregate says how a subject's outcomes become one number. A subject without a
+// matching outcome has 0 of those that count and add. It has no smallest, largest
+// or last value, and does not count for the metric: see MetricAnalysis.left_out. In
+// a covariate such a number is missing, as an attribute may be.
 type Aggregate int32
 
 const (
@@ -90,11 +92,11 @@ const (
 	Aggregate_AGGREGATE_SUM Aggregate = 2
 	// 1 if there is one.
 	Aggregate_AGGREGATE_ANY Aggregate = 3
-	// The smallest value.
+	// The smallest value. Absent if there is none.
 	Aggregate_AGGREGATE_MIN Aggregate = 4
-	// The largest value.
+	// The largest value. Absent if there is none.
 	Aggregate_AGGREGATE_MAX Aggregate = 5
-	// The value of the latest outcome.
+	// The value of the latest outcome that has one. Absent if none has.
 	Aggregate_AGGREGATE_LAST Aggregate = 6
 	// On how many different UTC days there was one.
 	Aggregate_AGGREGATE_DISTINCT_DAYS Aggregate = 7
@@ -419,8 +421,8 @@ type Metric_Proportion struct {
 }
 
 type Metric_Mean struct {
-	// The mean value of an outcome: all values over all outcomes. A ratio, as
-	// a subject may have several outcomes.
+	// The mean value of an outcome: the sum of all values over their number. A
+	// ratio, as a subject may have several outcomes.
 	Mean *Mean `protobuf:"bytes,5,opt,name=mean,proto3,oneof"`
 }
 
@@ -504,7 +506,8 @@ func (x *Proportion) GetConditions() []*Condition {
 	return nil
 }
 
-// Mean is the mean value of the matching outcomes.
+// Mean is the mean value of the matching outcomes. One without a value does not
+// count.
 type Mean struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The outcome's name.
