@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/assayhq/assay/internal/calibration"
@@ -80,19 +81,37 @@ func printCells(w io.Writer, cells []calibration.Cell, results []calibration.Res
 		if i == 0 || c.Group != cells[i-1].Group {
 			t.print(w, "  ")
 			t = table{}
-			fmt.Fprintf(w, "\n%s (%s)\n", c.Group, c.Promise.Reason)
+			fmt.Fprintf(w, "\n%s\n", c.Group)
+			for _, promise := range promised(cells[i:]) {
+				fmt.Fprintf(w, "  promised: %s\n", promise)
+			}
 			t.row("", "", "false positives", "found", "wrong sign", "shown", "covered", "below", "above", "lift shown", "covered", "below", "above", "unbounded")
 		}
 		for k := range results[i].Counts {
-			counts := &results[i].Counts[k]
+			counts, promise := &results[i].Counts[k], c.Methods[k].Promise
 			e := &counts.Effect
 			of := func(count int) string { return shareOf(calibration.Rate{Count: count, Of: e.Runs}, true) }
-			t.row(c.Design, counts.Method, shareOf(c.FalsePositives(counts), c.Promise.FalsePositives > 0),
-				of(e.Found), shareOf(calibration.Rate{Count: e.Wrong, Of: e.Runs}, c.Promise.Wrong > 0), of(e.Shown), shareOf(e.Covered(), c.Promise.Coverage > 0), of(e.Below), of(e.Above),
-				of(e.LiftShown), shareOf(e.LiftCovered(), c.Promise.Lift > 0), of(e.LiftBelow), of(e.LiftAbove), of(e.Unbounded))
+			t.row(c.Design, counts.Method, shareOf(c.FalsePositives(counts), promise.FalsePositives > 0),
+				of(e.Found), shareOf(calibration.Rate{Count: e.Wrong, Of: e.Runs}, promise.Wrong > 0), of(e.Shown), shareOf(e.Covered(), promise.Coverage > 0), of(e.Below), of(e.Above),
+				of(e.LiftShown), shareOf(e.LiftCovered(), promise.Lift > 0), of(e.LiftBelow), of(e.LiftAbove), of(e.Unbounded))
 		}
 	}
 	t.print(w, "  ")
+}
+
+// promised lists what is promised in the group of the first cell.
+func promised(cells []calibration.Cell) (list []string) {
+	for i := range cells {
+		if cells[i].Group != cells[0].Group {
+			break
+		}
+		for _, m := range cells[i].Methods {
+			if text := m.Promise.String(); !slices.Contains(list, text) {
+				list = append(list, text)
+			}
+		}
+	}
+	return list
 }
 
 // shareOf is a share in per cent, marked if it is not held to anything.

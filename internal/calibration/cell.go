@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 )
@@ -16,9 +17,8 @@ type Cell struct {
 	// Group is what the cell is told together with, and Design what sets it apart
 	// in the group.
 	Group, Design string
-	Promise       Promise
-	// methods are named in the order of the sights of a simulation.
-	methods []string
+	// Methods are in the order of the sights of a simulation.
+	Methods []Method
 	// parts says whether experiments without an effect, and such with one, are
 	// tried.
 	parts [2]bool
@@ -33,8 +33,21 @@ type Cell struct {
 // Name names the cell, and decides with the seed what is simulated.
 func (c *Cell) Name() string { return c.Group + "/" + c.Design }
 
-// A Promise is what every method of a cell is held to. What it leaves 0 is
-// printed and not held.
+// A Method is what is tried in a cell, with what it is held to there.
+type Method struct {
+	Name string
+	Promise
+}
+
+// methods are several of the same promise.
+func methods(promise Promise, names ...string) (list []Method) {
+	for _, name := range names {
+		list = append(list, Method{name, promise})
+	}
+	return list
+}
+
+// A Promise is what a method is held to. What it leaves 0 is printed and not held.
 type Promise struct {
 	// FalsePositives is the largest share of the experiments without an effect, or
 	// with one at the margin, that are significant at some look.
@@ -43,11 +56,32 @@ type Promise struct {
 	// intervals of the difference hold it at every look, and Lift the same of the
 	// lift. Where no interval is shown, nothing false is said.
 	Coverage, Lift float64
+	// FromEvents is how many subjects must be expected to inform the metric at the
+	// first look, for the coverage of the difference to be held.
+	FromEvents int
 	// Wrong is the largest share of the experiments with an effect that are
 	// significant with the wrong sign, or against their own interval.
 	Wrong float64
 	// Reason says why it is not more.
 	Reason string
+}
+
+// String is the promise as a sentence.
+func (p Promise) String() string {
+	var parts []string
+	say := func(share float64, format string) {
+		if share > 0 {
+			parts = append(parts, fmt.Sprintf(format, 100*share))
+		}
+	}
+	say(p.FalsePositives, "at most %.0f %% false positives")
+	say(p.Coverage, "coverage of at least %.0f %%")
+	say(p.Lift, "of the lift at least %.0f %%")
+	say(p.Wrong, "at most %.0f %% significant with the wrong sign or against the interval")
+	if parts == nil {
+		parts = []string{"nothing"}
+	}
+	return strings.Join(parts, ", ") + ": " + p.Reason
 }
 
 // simulation simulates one experiment and writes down what each method saw.
@@ -143,10 +177,10 @@ func (c *Cell) Try(ctx context.Context, runs int, seed uint64) (Result, error) {
 	for w := range workers {
 		worker := &workers[w]
 		for part := range worker.parts {
-			worker.parts[part] = make([]Sights, len(c.methods))
+			worker.parts[part] = make([]Sights, len(c.Methods))
 		}
 		running.Go(func() {
-			try, seen := c.start(), make([]sight, len(c.methods))
+			try, seen := c.start(), make([]sight, len(c.Methods))
 			for i := w; i < 2*runs && worker.err == nil && ctx.Err() == nil; i += len(workers) {
 				part := i % 2
 				if !c.parts[part] {
@@ -164,8 +198,8 @@ func (c *Cell) Try(ctx context.Context, runs int, seed uint64) (Result, error) {
 	running.Wait()
 	r := Result{Cell: c.Name(), Seed: seed, Runs: runs}
 	err := ctx.Err()
-	for m, method := range c.methods {
-		counts := Counts{Method: method}
+	for m := range c.Methods {
+		counts := Counts{Method: c.Methods[m].Name}
 		for w := range workers {
 			counts.Null.merge(&workers[w].parts[0][m])
 			counts.Effect.merge(&workers[w].parts[1][m])
@@ -201,18 +235,18 @@ func (c *Cell) Broken(r *Result) []string {
 		}
 	}
 	for i := range r.Counts {
-		k := &r.Counts[i]
-		if c.Promise.FalsePositives > 0 {
-			held(k.Method, "false positives", c.FalsePositives(k), c.Promise.FalsePositives)
+		k, promise := &r.Counts[i], &c.Methods[i].Promise
+		if promise.FalsePositives > 0 {
+			held(k.Method, "false positives", c.FalsePositives(k), promise.FalsePositives)
 		}
-		if c.Promise.Coverage > 0 {
-			held(k.Method, "the difference is missed", k.Effect.Covered().missed(), 1-c.Promise.Coverage)
+		if promise.Coverage > 0 {
+			held(k.Method, "the difference is missed", k.Effect.Covered().missed(), 1-promise.Coverage)
 		}
-		if c.Promise.Wrong > 0 {
-			held(k.Method, "the sign is wrong, or the interval contradicts it,", Rate{k.Effect.Wrong, k.Effect.Runs}, c.Promise.Wrong)
+		if promise.Wrong > 0 {
+			held(k.Method, "the sign is wrong, or the interval contradicts it,", Rate{k.Effect.Wrong, k.Effect.Runs}, promise.Wrong)
 		}
-		if c.Promise.Lift > 0 {
-			held(k.Method, "the lift is missed", k.Effect.LiftCovered().missed(), 1-c.Promise.Lift)
+		if promise.Lift > 0 {
+			held(k.Method, "the lift is missed", k.Effect.LiftCovered().missed(), 1-promise.Lift)
 		}
 	}
 	return broken

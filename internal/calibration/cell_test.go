@@ -110,8 +110,10 @@ func TestNames(t *testing.T) {
 			t.Errorf("two cells are called %q", c.Name())
 		}
 		seen[c.Name()] = true
-		if c.Promise.Reason == "" {
-			t.Errorf("%s gives no reason for its promise", c.Name())
+		for _, m := range c.Methods {
+			if m.Reason == "" {
+				t.Errorf("%s, %s gives no reason for its promise", c.Name(), m.Name)
+			}
 		}
 	}
 }

@@ -62,8 +62,8 @@ func conducts() []Cell {
 			always = fmt.Sprintf("always valid, %d looks", c.looks)
 		}
 		cells = append(cells, Cell{
-			Group: "moves, conclusions and pauses under a trend", Design: c.name, Promise: promise,
-			methods: []string{"fixed horizon", always}, parts: [2]bool{true, true}, start: c.start,
+			Group: "moves, conclusions and pauses under a trend", Design: c.name,
+			Methods: methods(promise, "fixed horizon", always), parts: [2]bool{true, true}, start: c.start,
 		})
 	}
 	return cells
@@ -83,7 +83,10 @@ func (c *conduct) until() float64 {
 // start prepares a simulation.
 func (c *conduct) start() simulation {
 	difference := c.truth()
-	studies := [2]*metric.Study{studyOf(experiment.MethodFixedHorizon, c.window), studyOf(experiment.MethodAlwaysValid, c.window)}
+	var studies [2]*metric.Study
+	for m, method := range []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid} {
+		studies[m] = studyOf(method, c.window).Conducted(c.conducted())
+	}
 	rows := make([]metric.Row, conductSubjects)
 	values := make([]float64, conductSubjects)
 	return func(rng *rand.Rand, effect bool, seen []sight) error {
@@ -108,6 +111,18 @@ func (c *conduct) start() simulation {
 		}
 		return nil
 	}
+}
+
+// conducted is what the analysis is told.
+func (c *conduct) conducted() metric.Conduct {
+	conducted := metric.Conduct{ExcludePauses: c.excluded}
+	if c.concluded > 0 {
+		conducted.End = at(c.concluded)
+	}
+	if c.pause[1] > 0 {
+		conducted.Pauses = []metric.Stretch{{From: at(c.pause[0]), To: at(c.pause[1])}}
+	}
+	return conducted
 }
 
 // analyze takes in an analysis of the rows known at a moment.

@@ -45,8 +45,7 @@ func drifts() []Cell {
 	for _, course := range courses {
 		c := Cell{
 			Group: "drifting effect", Design: fmt.Sprintf("%s, %d a day", course.name, course.perDay),
-			Promise: decided,
-			methods: []string{"always valid, 40 days"}, parts: [2]bool{true, true},
+			Methods: methods(decided, "always valid, 40 days"), parts: [2]bool{true, true},
 		}
 		c.start = func() simulation {
 			request := stats.Request{
@@ -89,8 +88,8 @@ func decisions() []Cell {
 	var cells []Cell
 	for _, course := range courses {
 		c := Cell{
-			Group: "drifting effect, decided", Design: fmt.Sprintf("%s, %d a day", course.name, perDay), Promise: decided,
-			methods: []string{"always valid, at the end"}, parts: [2]bool{true, true},
+			Group: "drifting effect, decided", Design: fmt.Sprintf("%s, %d a day", course.name, perDay),
+			Methods: methods(decided, "always valid, at the end"), parts: [2]bool{true, true},
 		}
 		c.start = func() simulation {
 			study := studyOf(experiment.MethodAlwaysValid, 1)
@@ -132,8 +131,8 @@ func heterogeneities() []Cell {
 			}
 			c := Cell{
 				Group: "heterogeneity", Design: fmt.Sprintf("%d groups, %d subjects a cell, %s", d.groups, d.subjects, name),
-				Promise: Promise{FalsePositives: mostFalse, Reason: reasonLight},
-				methods: []string{"Cochran, fixed horizon", "Cochran, always valid"}, parts: [2]bool{true, false},
+				Methods: methods(Promise{FalsePositives: mostFalse, Reason: reasonLight}, "Cochran, fixed horizon", "Cochran, always valid"),
+				parts:   [2]bool{true, false},
 			}
 			c.start = func() simulation {
 				x := make([]float64, 1)

@@ -17,12 +17,15 @@ const (
 	heavyCovered  = 0.92
 	reasonLight   = "numbers that are bounded or have light tails"
 	reasonHeavy   = "log-normal numbers"
+	reasonWild    = "log-normal numbers with σ 2, of which fewer than 200 seldom have the large ones that most of the mean rests on"
 	reasonPrinted = "the means are equal and the variances are not, which few events cannot tell from an effect"
 )
 
 var (
 	light = Promise{FalsePositives: mostFalse, Coverage: leastCovered, Lift: leastCovered, Reason: reasonLight}
 	heavy = Promise{FalsePositives: mostFalse, Coverage: heavyCovered, Lift: heavyCovered, Reason: reasonHeavy}
+	// wild is of the heaviest tails.
+	wild = Promise{FalsePositives: mostFalse, Coverage: heavyCovered, Lift: heavyCovered, FromEvents: 200, Reason: reasonWild}
 	// decided is of designs whose effect does not stay what it is, or that are not
 	// left alone.
 	decided = Promise{FalsePositives: mostFalse, Coverage: leastCovered, Wrong: mostFalse, Reason: reasonLight}
@@ -74,14 +77,19 @@ func split(total, uneven int) []int {
 	return []int{treated * uneven, treated}
 }
 
+// A size is a split, and how many subjects are expected to inform the metric.
+type size struct{ uneven, events int }
+
+func (n size) String() string { return fmt.Sprintf("1:%d, %d events", n.uneven, n.events) }
+
 // sizes are the splits and the expected events of both arms together that sparse
 // designs are tried at.
-func sizes(chance float64, events, splits []int, each func(name string, subjects []int)) {
+func sizes(chance float64, events, splits []int, each func(size, []int)) {
 	for _, uneven := range splits {
 		for _, n := range events {
 			subjects := split(int(math.Round(float64(n)/chance)), uneven)
 			if subjects[1] >= 3 {
-				each(fmt.Sprintf("1:%d, %d events", uneven, n), subjects)
+				each(size{uneven, n}, subjects)
 			}
 		}
 	}
@@ -99,7 +107,7 @@ const sparseLift = 0.5
 func rates() []Cell {
 	var cells []Cell
 	for _, chance := range []float64{0.001, 0.01, 0.05, 0.5} {
-		sizes(chance, allEvents, allSplits, func(name string, subjects []int) {
+		sizes(chance, allEvents, allSplits, func(name size, subjects []int) {
 			s := converting(chance, subjects)
 			cells = append(cells, s.cell("rate", fmt.Sprintf("%g %%, %s", 100*chance, name), light))
 		})
@@ -140,6 +148,14 @@ func (b spending) String() string {
 		return fmt.Sprintf("ratio, %g %% buy, σ %g", 100*b.share, b.sigma)
 	}
 	return fmt.Sprintf("mean, %g %% buy, σ %g", 100*b.share, b.sigma)
+}
+
+// promise is what methods are held to.
+func (b spending) promise() Promise {
+	if b.sigma < 2 {
+		return heavy
+	}
+	return wild
 }
 
 // draw fills in one buyer.
@@ -187,9 +203,10 @@ func sparse() []Cell {
 		for _, share := range []float64{0.01, 0.02} {
 			for _, sigma := range []float64{1, 2} {
 				b := spending{ratio, sigma, share, 1}
-				sizes(share, allEvents, allSplits, func(name string, subjects []int) {
+				sizes(share, allEvents, allSplits, func(name size, subjects []int) {
 					s := b.sample(b.crowd(), subjects)
-					cells = append(cells, s.cell("sparse", fmt.Sprintf("%s, %s", b, name), heavy))
+					s.events = name.events
+					cells = append(cells, s.cell("sparse", fmt.Sprintf("%s, %s", b, name), b.promise()))
 				})
 			}
 		}
@@ -207,7 +224,7 @@ func unequal() []Cell {
 			wide := b
 			wide.sigma += 0.4 - 0.1*sigma
 			wide.scale = math.Exp((b.sigma*b.sigma - wide.sigma*wide.sigma) / 2)
-			sizes(b.share, []int{100, 500, 2000}, []int{1, 9}, func(name string, subjects []int) {
+			sizes(b.share, []int{100, 500, 2000}, []int{1, 9}, func(name size, subjects []int) {
 				s := b.sample(b.crowd(), subjects)
 				control, treatment := b.crowd(), wide.crowd()
 				s.draw = func(rng *rand.Rand, arm, n int, effect bool, strata []stats.Moments) {
@@ -241,7 +258,7 @@ func numerators() []Cell {
 		return 3
 	}
 	for _, sigma := range []float64{0, 1, 2} {
-		chance, value, promise, name := [2]float64{share, share}, math.Exp(sigma*sigma/2), heavy, fmt.Sprintf("σ %g", sigma)
+		chance, value, promise, name := [2]float64{share, share}, math.Exp(sigma*sigma/2), spending{sigma: sigma}.promise(), fmt.Sprintf("σ %g", sigma)
 		if sigma == 0 {
 			chance[1], promise, name = share*(1+sparseLift), light, "one each"
 		}
@@ -255,10 +272,10 @@ func numerators() []Cell {
 			}}},
 			common: []kind{{chance: [2]float64{0.5, 0.5}, x: []float64{0, 1}}, {chance: [2]float64{0.3, 0.3}, x: []float64{0, 2}}, {x: []float64{0, 3}}},
 		}
-		sizes(share, allEvents, allSplits, func(size string, subjects []int) {
+		sizes(share, allEvents, allSplits, func(size size, subjects []int) {
 			s := c.sample(subjects)
 			s.request.Formula = stats.ComponentRatio(0, 1)
-			s.difference, s.lift = share*value*sparseLift/1.7, sparseLift
+			s.difference, s.lift, s.events = share*value*sparseLift/1.7, sparseLift, size.events
 			cells = append(cells, s.cell("rare numerator", fmt.Sprintf("%s, %s", name, size), promise))
 		})
 	}
@@ -288,10 +305,11 @@ func adjustedSparse() []Cell {
 				x[past] = math.Exp(b.sigma * rng.NormFloat64())
 			}},
 		}
-		sizes(share, []int{100, 500, 2000}, allSplits, func(size string, subjects []int) {
+		sizes(share, []int{100, 500, 2000}, allSplits, func(size size, subjects []int) {
 			s := b.sample(c, subjects)
 			s.request.Covariates = []int{past}
-			cells = append(cells, s.cell("sparse with a covariate", fmt.Sprintf("%s, %s", b, size), heavy))
+			s.events = size.events
+			cells = append(cells, s.cell("sparse with a covariate", fmt.Sprintf("%s, %s", b, size), b.promise()))
 		})
 	}
 	converted := crowd{dim: 2, rare: []kind{
@@ -299,11 +317,11 @@ func adjustedSparse() []Cell {
 		{chance: [2]float64{share / 2, share / 2 * (1 + sparseLift)}, x: []float64{1, 0}},
 		{chance: [2]float64{share / 2, share / 2 * (1 - sparseLift)}, x: []float64{0, 1}},
 	}, common: []kind{{x: []float64{0, 0}}}}
-	sizes(share, []int{100, 500, 2000}, allSplits, func(size string, subjects []int) {
+	sizes(share, []int{100, 500, 2000}, allSplits, func(size size, subjects []int) {
 		s := converted.sample(subjects)
 		s.request.Formula, s.request.Proportion, s.request.Covariates = stats.ComponentMean(0), true, []int{1}
 		s.difference, s.lift = share*sparseLift, sparseLift
-		cells = append(cells, s.cell("sparse with a covariate", "rate, 2 %, "+size, light))
+		cells = append(cells, s.cell("sparse with a covariate", fmt.Sprintf("rate, 2 %%, %s", size), light))
 	})
 	return cells
 }
@@ -316,8 +334,8 @@ func stratified() []Cell {
 		s.strata = strata
 		cells = append(cells, s.cell("20 sparse strata", name, promise))
 	}
-	sizes(share, []int{100, 500, 2000}, allSplits, func(size string, subjects []int) {
-		add("rate, 2 %, "+size, converting(share, subjects), light)
+	sizes(share, []int{100, 500, 2000}, allSplits, func(size size, subjects []int) {
+		add(fmt.Sprintf("rate, 2 %%, %s", size), converting(share, subjects), light)
 		for _, ratio := range []bool{false, true} {
 			b := spending{ratio, 1, share, 1}
 			add(fmt.Sprintf("%s, %s", b, size), b.sample(b.crowd(), subjects), heavy)
@@ -336,7 +354,7 @@ func guardrails() []Cell {
 			if relative {
 				name = fmt.Sprintf("rate %g %% against a lift of %+g %%", 100*chance, 100*sparseLift)
 			}
-			sizes(chance, allEvents, allSplits, func(size string, subjects []int) {
+			sizes(chance, allEvents, allSplits, func(size size, subjects []int) {
 				s := converting(chance, subjects)
 				s.request.Test.Alternative = stats.Less
 				s.request.Margin = stats.Margin{Value: s.difference}

@@ -23,6 +23,7 @@ type sample struct {
 	// difference and lift are the true effect where there is one, of the first
 	// treatment.
 	difference, lift float64
+	events           int // How many subjects are expected to inform the metric; 0 for all.
 	judges           []watch
 }
 
@@ -72,12 +73,17 @@ func (s sample) cell(group, design string, promise Promise) Cell {
 		s.judges = promising
 	}
 	s.strata = max(s.strata, 1)
-	c := Cell{Group: group, Design: design, Promise: promise, parts: [2]bool{true, true}, start: s.start, sample: &s}
+	c := Cell{Group: group, Design: design, parts: [2]bool{true, true}, start: s.start, sample: &s}
 	for _, j := range s.judges {
-		c.methods = append(c.methods, j.method)
+		names := []string{j.method}
 		if len(s.request.Covariates) > 0 {
-			c.methods = append(c.methods, j.method+", with covariates")
+			names = append(names, j.method+", with covariates")
 		}
+		held := promise
+		if first := s.events / looks; !j.once && s.events > 0 && first < held.FromEvents || j.once && s.events < held.FromEvents {
+			held.Coverage = 0
+		}
+		c.Methods = append(c.Methods, methods(held, names...)...)
 	}
 	return c
 }
