@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/assayhq/assay/internal/calibration"
 )
@@ -126,42 +127,51 @@ func shareOf(r calibration.Rate, held bool) string {
 	return text
 }
 
-// printGroups writes the lowest and the highest figure of each group and method.
+// printGroups writes a row for each group with the lowest and the highest figure:
+// false positives by method, the others of all methods.
 func printGroups(w io.Writer, cells []calibration.Cell, results []calibration.Result) {
-	const columns = 5
-	type row struct {
-		cells  int
-		ranges [columns]extremes
+	type group struct {
+		name                        string
+		cells                       int
+		false                       map[string]*extremes // By the method's first words.
+		covered, lift, below, above extremes
 	}
-	var names []string
-	rows := map[string]*row{}
+	var groups []*group
+	var families []string
 	for i := range cells {
+		if i == 0 || cells[i].Group != cells[i-1].Group {
+			groups = append(groups, &group{name: cells[i].Group, false: map[string]*extremes{}})
+		}
+		g := groups[len(groups)-1]
+		g.cells++
 		for k := range results[i].Counts {
 			counts := &results[i].Counts[k]
-			name := cells[i].Group + " | " + counts.Method
-			if rows[name] == nil {
-				rows[name] = new(row)
-				names = append(names, name)
+			family, _, _ := strings.Cut(counts.Method, ",")
+			if !slices.Contains(families, family) {
+				families = append(families, family)
 			}
-			r, e := rows[name], &counts.Effect
-			r.cells++
+			if g.false[family] == nil {
+				g.false[family] = new(extremes)
+			}
+			e := &counts.Effect
 			lift := e.LiftCovered()
-			for column, rate := range [columns]calibration.Rate{
-				cells[i].FalsePositives(counts), e.Covered(), lift, {Count: e.LiftBelow, Of: lift.Of}, {Count: e.LiftAbove, Of: lift.Of},
-			} {
-				r.ranges[column].take(rate)
-			}
+			g.false[family].take(cells[i].FalsePositives(counts))
+			g.covered.take(e.Covered())
+			g.lift.take(lift)
+			g.below.take(calibration.Rate{Count: e.LiftBelow, Of: lift.Of})
+			g.above.take(calibration.Rate{Count: e.LiftAbove, Of: lift.Of})
 		}
 	}
-	fmt.Fprintf(w, "\nThe lowest and the highest figure of each group:\n\n")
-	fmt.Fprintln(w, "| group | method | cells | false positives | covered | lift covered | lift below | lift above |")
-	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|")
-	for _, name := range names {
-		fmt.Fprintf(w, "| %s | %d |", name, rows[name].cells)
-		for _, x := range rows[name].ranges {
-			fmt.Fprintf(w, " %s |", x)
+	fmt.Fprintf(w, "\nThe lowest and the highest of each group, false positives by method:\n\n")
+	fmt.Fprintf(w, "| | cells | %s | covered | lift covered | lift below | lift above |\n", strings.Join(families, " | "))
+	fmt.Fprintln(w, "|---|"+strings.Repeat("---|", len(families)+5))
+	for _, g := range groups {
+		columns := []string{g.name, strconv.Itoa(g.cells)}
+		for _, family := range families {
+			columns = append(columns, g.false[family].String())
 		}
-		fmt.Fprintln(w)
+		columns = append(columns, g.covered.String(), g.lift.String(), g.below.String(), g.above.String())
+		fmt.Fprintf(w, "| %s |\n", strings.Join(columns, " | "))
 	}
 }
 
@@ -182,8 +192,8 @@ func (x *extremes) take(r calibration.Rate) {
 	x.low, x.high = min(x.low, share), max(x.high, share)
 }
 
-func (x extremes) String() string {
-	if !x.some {
+func (x *extremes) String() string {
+	if x == nil || !x.some {
 		return ""
 	}
 	return fmt.Sprintf("%.1f to %.1f", 100*x.low, 100*x.high)

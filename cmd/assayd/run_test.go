@@ -21,7 +21,7 @@ func TestRunCommands(t *testing.T) {
 		{"a calibration", []string{"calibrate", "--experiments", "20", "--subjects", "100"}, "heavy-tailed mean with covariates\n", ""},
 		{"too small a calibration", []string{"calibrate", "--experiments", "1"}, "", "calibrate: it takes 2 experiments and 100 subjects or more"},
 		{"a lopsided calibration", []string{"calibrate", "--share", "1"}, "", "calibrate: the treatment's share lies between 0.01 and 0.99"},
-		{"cells of a calibration", []string{"calibrate", "--runs", "20", "--cells", "rate/5 %, 1:1, 500"}, "| rate | fixed horizon | 1 | ", ""},
+		{"cells of a calibration", []string{"calibrate", "--runs", "20", "--cells", "rate/5 %, 1:1, 500"}, "| rate | 1 | ", ""},
 		{"cells without runs", []string{"calibrate", "--cells", "rate"}, "", "calibrate: the long form takes --runs, of 1 or more"},
 		{"cells that there are not", []string{"calibrate", "--runs", "20", "--cells", "none such"}, "", `calibrate: --cells: no cell is called like "none such"`},
 		{"version", []string{"version"}, "assayd ", ""},

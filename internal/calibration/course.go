@@ -131,7 +131,7 @@ func heterogeneities() []Cell {
 			}
 			c := Cell{
 				Group: "heterogeneity", Design: fmt.Sprintf("%d groups, %d subjects a cell, %s", d.groups, d.subjects, name),
-				Methods: methods(Promise{FalsePositives: mostFalse, Reason: reasonLight}, "Cochran, fixed horizon", "Cochran, always valid"),
+				Methods: methods(Promise{FalsePositives: mostFalse, Reason: reasonLight}, "fixed horizon, Cochran", "always valid, Cochran"),
 				parts:   [2]bool{true, false},
 			}
 			c.start = func() simulation {

@@ -28,7 +28,7 @@ const linearBase = 10
 
 // lifts is lifts of dense means with covariates, where arms have different slopes.
 func lifts() []Cell {
-	var cells []Cell
+	var cells, margins []Cell
 	for _, d := range []linear{
 		{"slopes 4 and 9, lift +100 %", 1, []linearArm{{2000, []float64{4}, 1}, {2000, []float64{9}, 1}}, 2, 1, 1},
 		{"slopes 1 and 6, 1:6, lift +100 %", 1, []linearArm{{500, []float64{1}, 1}, {3000, []float64{6}, 1}}, 2, 1, 1},
@@ -45,9 +45,9 @@ func lifts() []Cell {
 		s.request.Margin = stats.Margin{Scale: stats.Relative, Value: d.lift}
 		c := s.cell("lift against a margin", d.name, Promise{FalsePositives: mostFalse, Reason: reasonLight})
 		c.parts, c.atMargin = [2]bool{false, true}, true
-		cells = append(cells, c)
+		margins = append(margins, c)
 	}
-	return cells
+	return append(cells, margins...)
 }
 
 func (d *linear) sample() sample {
