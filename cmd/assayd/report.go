@@ -75,8 +75,14 @@ func (r *report) sampleRatio(a *assayv1.AnalyzeExperimentResponse) {
 		}
 		r.printf("  broken in %s (corrected p %s)", where, pValue(c.AdjustedPValue))
 	}
-	if e := a.GetExclusions(); e.GetCrossovers() > 0 || e.GetOverridden() > 0 {
-		r.printf("  left out: %s seen in two variants, %s overridden", thousands(e.GetCrossovers()), thousands(e.GetOverridden()))
+	for _, e := range a.GetExclusions().GetByReason() {
+		var by []string
+		for _, variant := range sortedKeys(e.GetByVariant()) {
+			by = append(by, variant+" "+thousands(e.GetByVariant()[variant]))
+		}
+		what := enumWords(e.GetReason().String(), "EXCLUSION_REASON_")
+		r.printf("  %s: %s, %s of the exposed (first in %s; against the split p %s)", what, thousands(e.GetSubjects()), percent(e.GetShare()), strings.Join(by, ", "), pValue(e.PValue))
+		r.notes(what, e.GetNotes(), "  ")
 	}
 }
 
@@ -211,9 +217,13 @@ func subjectsOf(s *assayv1.SegmentResult, variant string) int64 {
 
 func (r *report) arms(arms []*assayv1.ArmResult, indent string) {
 	var t table
-	t.row("", "subjects", "mean", "std. error", "total")
+	head := []string{"", "subjects", "mean", "std. error", "total"}
+	if slices.ContainsFunc(arms, func(a *assayv1.ArmResult) bool { return a.LargestShare != nil }) {
+		head = append(head, "largest")
+	}
+	t.row(head...)
 	for _, a := range arms {
-		t.row(a.GetVariant(), thousands(a.GetSubjects()), figure(a.Mean), figure(a.StandardError), figure(a.Total))
+		t.row(a.GetVariant(), thousands(a.GetSubjects()), figure(a.Mean), figure(a.StandardError), figure(a.Total), largest(a.LargestShare))
 	}
 	t.print(r.w, indent)
 	for _, a := range arms {
@@ -392,6 +402,14 @@ func share(x *float64) string {
 		return absent
 	}
 	return strconv.FormatFloat(*x*100, 'f', 2, 64) + " %"
+}
+
+// largest writes the part that one subject has in the total.
+func largest(share *float64) string {
+	if share == nil {
+		return ""
+	}
+	return percent(*share)
 }
 
 func percent(x float64) string {

@@ -133,7 +133,7 @@ func (o *sight) analyze(study *metric.Study, rows []metric.Row, asOf time.Time, 
 			fold.Add(&rows[i])
 		}
 	}
-	analysis, err := study.Analyze(fold.Tally(), map[int32][]float64{1: {0.9, 0.1}, 2: {0.5, 0.5}}, 0)
+	analysis, err := study.Analyze(fold.Tally(), map[int32][]float64{1: {0.9, 0.1}, 2: {0.5, 0.5}})
 	if err != nil {
 		return err
 	}

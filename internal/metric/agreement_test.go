@@ -104,7 +104,7 @@ func everyDay(t *testing.T, s *Study, rows []Row) (all []Comparison) {
 		for _, phase := range tally.Phases {
 			shares[phase] = []float64{1, 1}
 		}
-		a, err := at.Analyze(tally, shares, 0)
+		a, err := at.Analyze(tally, shares)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,6 +60,7 @@ const (
 type Exclusions struct {
 	Crossovers int64
 	Overridden int64
+	ByReason   []Exclusion
 }
 
 // Result is one metric's part of an analysis.
@@ -127,6 +128,7 @@ type Arm struct {
 	Mean          *float64
 	StandardError *float64
 	Total         *float64 // Mean × subjects; nil for metrics that are not means.
+	LargestShare  *float64 // That one subject has in the sum; only of all subjects of a variant.
 	Notes         []string
 }
 

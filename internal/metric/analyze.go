@@ -11,11 +11,10 @@ import (
 
 // Analyze compares the variants of a tally of this study by the experiment's
 // plan. shares holds, for every phase of the tally, each variant's share of the
-// split in the definition's order; overridden counts the subjects that the
-// query left out because they were pinned.
+// split in the definition's order.
 //
 // An error is a fault of the caller: whatever the subjects did is answered.
-func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) (*Analysis, error) {
+func (s *Study) Analyze(t *Tally, shares map[int32][]float64) (*Analysis, error) {
 	if err := s.check(t); err != nil {
 		return nil, err
 	}
@@ -23,9 +22,12 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64, overridden int64) 
 	if err != nil {
 		return nil, err
 	}
-	a := &Analysis{Look: look, CountingEnd: t.CountingEnd, Pauses: t.Pauses, Exclusions: Exclusions{Crossovers: t.Crossovers, Overridden: overridden}}
+	a := &Analysis{Look: look, CountingEnd: t.CountingEnd, Pauses: t.Pauses}
 	if a.SampleRatio, err = sampleRatio(t, shares); err != nil {
 		return nil, fmt.Errorf("sample ratio: %w", err)
+	}
+	if a.Exclusions, err = t.exclusions(shares); err != nil {
+		return nil, fmt.Errorf("exclusions: %w", err)
 	}
 	for m := range s.metrics {
 		result, err := s.result(m, t)
@@ -84,6 +86,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 	if result.Arms, result.Comparisons, err = s.now(metric, tally); err != nil {
 		return Result{}, err
 	}
+	metric.setLargestShares(tally, result.Arms)
 	if !result.Confirmatory {
 		for i := range result.Comparisons {
 			c := &result.Comparisons[i]

@@ -3,6 +3,7 @@ package metric
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,7 +21,12 @@ func mustAnalyze(t *testing.T, s *Study, tally *Tally, overridden int64) *Analys
 			shares[phase] = append(shares[phase], 1/float64(len(tally.Variants)))
 		}
 	}
-	a, err := s.Analyze(tally, shares, overridden)
+	if overridden > 0 {
+		pinned := *tally
+		pinned.Excluded = append(slices.Clone(tally.Excluded), Excluded{Reason: ExclusionOverridden, Beforehand: true, Variant: tally.Variants[0], Subjects: overridden})
+		tally = &pinned
+	}
+	a, err := s.Analyze(tally, shares)
 	if err != nil {
 		t.Fatalf("Analyze: %v", err)
 	}
@@ -167,7 +173,7 @@ func TestAnalyzePhases(t *testing.T) {
 	add(1, "short", 100, 20)
 	add(2, "control", 100, 80)
 	add(2, "short", 300, 210)
-	a, err := s.Analyze(fold(s, rows...), map[int32][]float64{1: {0.75, 0.25}, 2: {0.25, 0.75}}, 0)
+	a, err := s.Analyze(fold(s, rows...), map[int32][]float64{1: {0.75, 0.25}, 2: {0.25, 0.75}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +188,7 @@ func TestAnalyzePhases(t *testing.T) {
 		t.Errorf("expected (-want +got):\n%s", diff)
 	}
 	// The split of the first phase was among variants that are gone.
-	a, err = s.Analyze(fold(s, rows...), map[int32][]float64{1: {0, 0}, 2: {0.25, 0.75}}, 0)
+	a, err = s.Analyze(fold(s, rows...), map[int32][]float64{1: {0, 0}, 2: {0.25, 0.75}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +431,7 @@ func TestAnalyzeRoles(t *testing.T) {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
 	want(t, "total", a.Metrics[0].Arms[1].Total, 400, 1e-15) // 1 + 3 + … + 39
-	if diff := cmp.Diff(Exclusions{Overridden: 3}, a.Exclusions); diff != "" {
+	if diff := cmp.Diff(Exclusions{Overridden: 3}, a.Exclusions, cmpopts.IgnoreFields(Exclusions{}, "ByReason")); diff != "" {
 		t.Errorf("exclusions (-want +got):\n%s", diff)
 	}
 
@@ -507,7 +513,7 @@ func TestAnalyzeRefusesAnotherTally(t *testing.T) {
 	for name, change := range tests {
 		tally := fold(s)
 		change(tally)
-		if _, err := s.Analyze(tally, nil, 0); err == nil {
+		if _, err := s.Analyze(tally, nil); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

@@ -54,10 +54,12 @@ type Fold struct {
 	before   time.Duration // How far back covariates look.
 
 	crossovers, unknownVariants int64
+	excluded                    map[Excluded]int64
 	cut                         int64                       // Subjects of whose outcomes some may have been dropped.
 	openWindows                 []int64                     // By metric.
 	leftOut                     []map[LeftOutReason][]int64 // By metric; each by variant.
 	followed                    []FollowUp                  // By metric; nil without pauses.
+	sizes                       [][][]Size                  // By metric, variant and component of the formula.
 
 	origins [2][]float64 // By attribute and by column: the first number that came; NaN before.
 
@@ -104,6 +106,7 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		whole:       s.newCalendar(),
 		values:      map[string]int32{},
 		exposed:     map[phaseDay][]int64{},
+		excluded:    map[Excluded]int64{},
 		segments:    make([]segment, len(s.segments)),
 		limit:       s.segmentLimit(),
 		openWindows: make([]int64, len(s.metrics)),
@@ -125,6 +128,7 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 	for i := range s.metrics {
 		f.vectors = append(f.vectors, make([]float64, len(s.metrics[i].sources)))
 		f.caps = append(f.caps, s.metrics[i].newCaps())
+		f.sizes = append(f.sizes, s.metrics[i].newSizes(len(s.definition.Variants)))
 	}
 	if len(f.pauses) > 0 {
 		f.followed = make([]FollowUp, len(s.metrics))
@@ -165,11 +169,13 @@ func (f *Fold) Add(row *Row) {
 	}
 	if row.Crossover {
 		f.crossovers++
+		f.exclude(ExclusionCrossover, row)
 		return
 	}
 	variant, ok := f.variants[string(row.Variant)]
 	if !ok {
 		f.unknownVariants++
+		f.exclude(ExclusionUnknownVariant, row)
 		return
 	}
 	phase, ok := f.phases[row.Phase]
@@ -181,6 +187,7 @@ func (f *Fold) Add(row *Row) {
 	f.subjects[phase][variant]++
 	if row.FirstExposure.Add(-f.before).Before(f.KeptFrom) {
 		f.cut++
+		f.exclude(ExclusionOutcomesDropped, row)
 	}
 	f.locate(row, phase, variant)
 	f.read(row)
@@ -213,6 +220,7 @@ func (f *Fold) cellOf(p *position) int { return p.phase*len(f.variants) + p.vari
 // metrics whose window is closed.
 func (f *Fold) take() {
 	at := &f.at
+	f.measure()
 	f.whole.add(stratum{phase: int32(at.phase)}, at.variant, at.first, f.closed, f.vectors)
 	if f.strata != nil {
 		f.strata.add(stratum{int32(at.phase), at.value}, at.variant, at.first, f.closed, f.vectors)
@@ -387,6 +395,7 @@ func (f *Fold) Tally() *Tally {
 		Crossovers:      f.crossovers,
 		UnknownVariants: f.unknownVariants,
 		Cut:             f.cut,
+		Excluded:        f.excludedSubjects(),
 		KeptFrom:        f.KeptFrom,
 		CountingEnd:     f.study.CountingEnd(f.asOf),
 		Pauses:          len(f.pauses),
@@ -491,7 +500,7 @@ func (f *Fold) metricTally(m int, t *Tally, days []Day) MetricTally {
 	metric := &f.study.metrics[m]
 	tally := MetricTally{
 		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
-		OpenWindows: f.openWindows[m], Caps: f.caps[m], LeftOut: f.leftOut[m],
+		OpenWindows: f.openWindows[m], Caps: f.caps[m], LeftOut: f.leftOut[m], Sizes: f.sizes[m],
 		Whole: metric.noArms(len(t.Variants), len(t.Strata)),
 	}
 	for i := range days {

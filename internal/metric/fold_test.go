@@ -58,12 +58,16 @@ func TestFoldCounts(t *testing.T) {
 		Exposed:    []ExposedDay{{Day: 20108, Phase: 1, Subjects: []int64{2, 1}}, {Day: 20108, Phase: 3, Subjects: []int64{0, 2}}},
 		Strata:     []Stratum{{Phase: 1}, {Phase: 3}},
 		Crossovers: 1, UnknownVariants: 1,
+		Excluded: []Excluded{
+			{Reason: ExclusionCrossover, Phase: 1, Variant: "short", Subjects: 1}, {Reason: ExclusionUnknownVariant, Phase: 1, Variant: "gone", Subjects: 1},
+		},
 		Segments: []SegmentValues{{
 			Attribute: "country", Values: []string{"", "DE", "PL"},
 			Subjects: [][][]int64{{{0, 1}, {0, 0}}, {{1, 0}, {0, 0}}, {{1, 0}, {0, 2}}},
 		}},
 		Metrics: []MetricTally{{
 			Metric: "revenue", Revision: 1,
+			Sizes: [][]Size{{{Largest: 4, Total: 5}}, {{Largest: 9, Total: 21}}},
 			Whole: Arms{{moments(1, 4), moments()}, {moments(9), moments(5, 7)}},
 			Segments: [][]Arms{{
 				{{moments(), moments()}, {moments(9), moments()}},
@@ -245,7 +249,7 @@ func TestFoldOrder(t *testing.T) {
 	shares := map[int32][]float64{1: {1, 1, 1}, 2: {1, 1, 1}}
 	analysis := func() (*Tally, *Analysis) {
 		tally := fold(s, rows...)
-		a, err := s.Analyze(tally, shares, 0)
+		a, err := s.Analyze(tally, shares)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +284,10 @@ func TestFoldOrder(t *testing.T) {
 // momentsWithin compares moments by means and by covariances, the latter
 // relative to the deviations, as a covariance can be near zero.
 func momentsWithin(tolerance float64) cmp.Option {
-	return cmp.Comparer(func(a, b stats.Moments) bool {
+	sizes := cmp.Comparer(func(a, b Size) bool {
+		return a.Largest == b.Largest && math.Abs(a.Total-b.Total) <= tolerance*a.Total
+	})
+	return cmp.Options{sizes, cmp.Comparer(func(a, b stats.Moments) bool {
 		if a.N != b.N || a.Dim() != b.Dim() {
 			return false
 		}
@@ -299,7 +306,7 @@ func momentsWithin(tolerance float64) cmp.Option {
 			}
 		}
 		return true
-	})
+	})}
 }
 
 func TestAddDoesNotAllocate(t *testing.T) {

@@ -40,7 +40,7 @@ func TestFoldLeavesOutWhoHasNoNumber(t *testing.T) {
 	if n := got.Metrics[2].Whole[1][0].N; n != 4 || got.Metrics[2].LeftOut != nil {
 		t.Errorf("a count has %d subjects of short, and leaves out %v; none is absent from it", n, got.Metrics[2].LeftOut)
 	}
-	a, err := s.Analyze(got, map[int32][]float64{1: {0.5, 0.5}}, 0)
+	a, err := s.Analyze(got, map[int32][]float64{1: {0.5, 0.5}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestMissingPastIsNotZero(t *testing.T) {
 	if diff := cmp.Diff(tally.Metrics[0].Whole, tally.Metrics[1].Whole); diff != "" {
 		t.Errorf("a past that is missing enters otherwise than an attribute (-attribute +past):\n%s", diff)
 	}
-	a, err := s.Analyze(tally, map[int32][]float64{1: {0.5, 0.5}}, 0)
+	a, err := s.Analyze(tally, map[int32][]float64{1: {0.5, 0.5}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestLackIsNeverNaN(t *testing.T) {
 		if _, err := json.Marshal(tally); err != nil {
 			t.Fatalf("seed %d: the tally: %v", seed, err)
 		}
-		a, err := s.Analyze(tally, map[int32][]float64{1: {0.4, 0.3, 0.3}, 2: {0.4, 0.3, 0.3}}, 0)
+		a, err := s.Analyze(tally, map[int32][]float64{1: {0.4, 0.3, 0.3}, 2: {0.4, 0.3, 0.3}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +219,7 @@ func TestUnequalReports(t *testing.T) {
 			}
 			rows = append(rows, control, short)
 		}
-		a, err := s.Analyze(fold(s, rows...), map[int32][]float64{1: {0.5, 0.5}}, 0)
+		a, err := s.Analyze(fold(s, rows...), map[int32][]float64{1: {0.5, 0.5}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -157,10 +157,10 @@ func TestLooksRefused(t *testing.T) {
 	_, err = s.AtLook(full, true)
 	refused("too many", "TOO_MANY_LOOKS", err)
 	for before, subjects := range map[int64]int{200: 200, 201: 200} {
-		_, err = mustLook(t, s, []Look{at(before)}, true).Analyze(shoppers(s, subjects, 0, 0), map[int32][]float64{1: {0.5, 0.5}}, 0)
+		_, err = mustLook(t, s, []Look{at(before)}, true).Analyze(shoppers(s, subjects, 0, 0), map[int32][]float64{1: {0.5, 0.5}})
 		refused("without growth", "LOOK_WITHOUT_SUBJECTS", err)
 	}
-	_, err = mustLook(t, s, nil, true).Analyze(shoppers(s, 0, 0, 0), nil, 0)
+	_, err = mustLook(t, s, nil, true).Analyze(shoppers(s, 0, 0, 0), nil)
 	refused("without subjects", "LOOK_WITHOUT_SUBJECTS", err)
 	fixed := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
 	_, err = fixed.AtLook(nil, true)

@@ -83,7 +83,7 @@ func TestBrokenCells(t *testing.T) {
 func TestBrokenCellsByPhase(t *testing.T) {
 	rows := slices.Concat(exposed(1, 0, "PL", 900, 100), exposed(2, 0, "PL", 500, 500), exposed(2, 1, "DE", 500, 500))
 	shares := map[int32][]float64{1: {0.9, 0.1}, 2: {0.5, 0.5}}
-	a, err := ratioStudy(t).Analyze(fold(ratioStudy(t), rows...), shares, 0)
+	a, err := ratioStudy(t).Analyze(fold(ratioStudy(t), rows...), shares)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestBrokenCellsByPhase(t *testing.T) {
 		t.Errorf("sample ratio %+v", a.SampleRatio)
 	}
 	shares[1] = []float64{1, 0} // Subjects without a share: impossible, however few.
-	if a, err = ratioStudy(t).Analyze(fold(ratioStudy(t), rows...), shares, 0); err != nil {
+	if a, err = ratioStudy(t).Analyze(fold(ratioStudy(t), rows...), shares); err != nil {
 		t.Fatal(err)
 	}
 	if cells := a.SampleRatio.BrokenCells; len(cells) != 2 || *cells[0].PValue != 0 || *a.SampleRatio.SequentialPValue != 0 {

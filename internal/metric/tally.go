@@ -54,6 +54,9 @@ type Tally struct {
 	// UnknownVariants counts the subjects that were left out because the
 	// definition has no such variant.
 	UnknownVariants int64 `json:"unknown_variants,omitempty"`
+	// Excluded counts the same, with those below, by first variant; and, which a fold
+	// does not know, the subjects that were ever pinned.
+	Excluded []Excluded `json:"excluded,omitempty"`
 	// Cut counts the analysed subjects that were exposed, or whose covariates
 	// begin, before KeptFrom: outcomes before it have been dropped.
 	Cut      int64     `json:"cut,omitempty"`
@@ -81,6 +84,9 @@ type MetricTally struct {
 	LeftOut map[LeftOutReason][]int64 `json:"left_out,omitempty"`
 	// Caps is what was capped, in the order of the components.
 	Caps []CapTally `json:"caps,omitempty"`
+	// Sizes is how the numbers of each formula component add up, by variant and
+	// component; empty before it was counted.
+	Sizes [][]Size `json:"sizes,omitempty"`
 	// Whole holds the moments of all subjects, by variant and stratum. Covariates
 	// that may be missing are counted from the first number that came.
 	Whole Arms `json:"whole"`

@@ -65,6 +65,8 @@ func (s *Study) verdict(a *Analysis, latest []float64) Verdict {
 	switch {
 	case a.SampleRatio.Verdict == SampleRatioMismatch:
 		return decide(ActionInconclusive, "The sample ratio is broken (p = %.3g), so the figures cannot be trusted.", *a.SampleRatio.PValue)
+	case a.Exclusions.withheld() != "":
+		return decide(ActionInconclusive, "%s", a.Exclusions.withheld())
 	case a.SampleRatio.Verdict == SampleRatioTooFew:
 		return decide(ActionKeepRunning, "There are too few subjects to tell whether the sample ratio holds.")
 	case plan.Method == experiment.MethodFixedHorizon && plan.PlannedSubjects > 0 && !complete:

@@ -21,11 +21,10 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	if s.definition.External {
 		warn("The variants were assigned elsewhere: exposures were not checked against the split.")
 	}
-	if n := a.Exclusions.Crossovers; n > 0 {
-		warn("%s seen in more than one variant of a phase, and left out.", subjects(n))
-	}
-	if t.UnknownVariants > 0 {
-		warn("%s seen in a variant that the experiment does not have, and left out.", subjects(t.UnknownVariants))
+	for i := range a.Exclusions.ByReason {
+		if e := &a.Exclusions.ByReason[i]; e.Reason != ExclusionOutcomesDropped {
+			warn("%s", e.warning())
+		}
 	}
 	if t.Cut > 0 {
 		warn("%s", cut(t))
@@ -57,6 +56,11 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		}
 		if result.Role == experiment.RolePrimary && s.definition.Plan.Method == experiment.MethodGroupSequential && s.metrics[i].Metric.Definition.Window == 0 {
 			warn("The primary metric has no window, so the looks do not add up as the group-sequential method relies on: a subject's number still changes after it was counted.")
+		}
+	}
+	for i := range a.Metrics {
+		for _, warning := range s.metrics[i].overbearingSubjects(&t.Metrics[i], a.Metrics[i].Arms) {
+			warn("%s", warning)
 		}
 	}
 	for _, v := range uneven(a) {

@@ -74,8 +74,9 @@ func rowsOf[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) []T {
 }
 
 // subjects is what DB.Subjects promises, said as plainly as Go can: the rows
-// as text, in no order, and the number of subjects left out for a pin.
-func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, overridden int64) {
+// as text, in no order, and the subjects left out for a pin by phase, variant and
+// whether they were pinned before they were exposed.
+func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, pinned []metric.Excluded) {
 	bySubject := map[[16]byte][]storedExposure{}
 	for _, e := range w.exposures {
 		if !e.Recorded.After(asOf) {
@@ -83,16 +84,30 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, ove
 		}
 	}
 	for subject, exposures := range bySubject {
-		if slices.ContainsFunc(w.pins, func(p storedPin) bool { return p.Subject == subject && !p.Created.After(asOf) }) {
-			overridden++
-			continue
-		}
 		first := slices.MinFunc(exposures, func(a, b storedExposure) int {
 			return cmp.Or(cmp.Compare(a.Phase, b.Phase), a.Time.Compare(b.Time), cmp.Compare(a.Variant, b.Variant))
 		})
 		earliest := slices.MinFunc(exposures, func(a, b storedExposure) int {
 			return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Variant, b.Variant))
 		})
+		var pin time.Time
+		for _, p := range w.pins {
+			if p.Subject == subject && !p.Created.After(asOf) && (pin.IsZero() || p.Created.Before(pin)) {
+				pin = p.Created
+			}
+		}
+		if !pin.IsZero() {
+			left := metric.Excluded{Reason: metric.ExclusionOverridden, Phase: first.Phase, Variant: first.Variant, Beforehand: !pin.After(first.Time), Subjects: 1}
+			i := slices.IndexFunc(pinned, func(e metric.Excluded) bool {
+				return e.Phase == left.Phase && e.Variant == left.Variant && e.Beforehand == left.Beforehand
+			})
+			if i < 0 {
+				pinned = append(pinned, left)
+			} else {
+				pinned[i].Subjects++
+			}
+			continue
+		}
 		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time}
 		for _, e := range exposures {
 			row.Crossover = row.Crossover || e.Phase == first.Phase && e.Variant != first.Variant
@@ -117,7 +132,10 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, ove
 		}
 		rows = append(rows, textOfRow(&row))
 	}
-	return rows, overridden
+	slices.SortFunc(pinned, func(a, b metric.Excluded) int {
+		return cmp.Or(cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Variant, b.Variant), map[bool]int{true: 1}[a.Beforehand]-map[bool]int{true: 1}[b.Beforehand])
+	})
+	return rows, pinned
 }
 
 func textOfRow(r *metric.Row) string {

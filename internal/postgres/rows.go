@@ -63,10 +63,9 @@ func (db *DB) Settle(ctx context.Context, t time.Time) error {
 // known at asOf, to visit: the numbers that the study asks for, at and after
 // the subject's first exposure. Subjects that were ever pinned are left out,
 // and counted. The row is valid until visit returns.
-func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *metric.Study, visit func(*metric.Row) error) (overridden int64, err error) {
+func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *metric.Study, visit func(*metric.Row) error) (pinned []metric.Excluded, err error) {
 	err = pgx.BeginTxFunc(ctx, db.analysis, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, `SELECT count(DISTINCT e.subject_id) FROM exposures e JOIN overrides o USING (experiment_id, subject_id)
-			WHERE e.experiment_id = $1 AND e.recorded_time <= $2 AND o.create_time <= $2`, id, asOf).Scan(&overridden); err != nil {
+		if pinned, err = pinnedSubjects(ctx, tx, id, asOf); err != nil {
 			return err
 		}
 		names, err := columnNames(ctx, tx, study)
@@ -80,7 +79,26 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 		}
 		return stream(ctx, tx, sql, q.args, study, visit)
 	})
-	return overridden, interpret(err)
+	return pinned, interpret(err)
+}
+
+// pinnedSubjects counts the exposed subjects that were ever pinned by their first
+// phase and variant, and by whether they were pinned before they were exposed.
+func pinnedSubjects(ctx context.Context, tx pgx.Tx, id int32, asOf time.Time) ([]metric.Excluded, error) {
+	rows, err := tx.Query(ctx, `SELECT phase, variant, pinned <= exposed_time, count(*) FROM (
+			SELECT DISTINCT ON (subject_id) subject_id, phase, variant, exposed_time, pinned FROM exposures x JOIN (
+				SELECT subject_id, min(create_time) AS pinned FROM overrides WHERE experiment_id = $1 AND create_time <= $2 GROUP BY subject_id) o USING (subject_id)
+			WHERE x.experiment_id = $1 AND x.recorded_time <= $2
+			ORDER BY subject_id, phase, exposed_time, variant) e
+		GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`, id, asOf)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (metric.Excluded, error) {
+		e := metric.Excluded{Reason: metric.ExclusionOverridden}
+		err := row.Scan(&e.Phase, &e.Variant, &e.Beforehand, &e.Subjects)
+		return e, err
+	})
 }
 
 // columnNames returns the ids of the outcome names that the study's columns

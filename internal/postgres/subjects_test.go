@@ -64,10 +64,10 @@ func studyOf(t *testing.T, columns []metric.Column, attributes, segments []strin
 	return study
 }
 
-// subjects returns the rows that Subjects streams.
-func (d *database) subjects(t *testing.T, id int32, asOf time.Time, study *metric.Study) (rows []metric.Row, overridden int64) {
+// subjects returns the rows that Subjects streams, and those that were pinned.
+func (d *database) subjects(t *testing.T, id int32, asOf time.Time, study *metric.Study) (rows []metric.Row, pinned []metric.Excluded) {
 	t.Helper()
-	overridden, err := d.Subjects(t.Context(), id, asOf, study, func(r *metric.Row) error {
+	pinned, err := d.Subjects(t.Context(), id, asOf, study, func(r *metric.Row) error {
 		row := *r
 		row.Variant, row.Stratum = slices.Clone(r.Variant), slices.Clone(r.Stratum)
 		row.AttributeNumbers, row.Values, row.Segments = slices.Clone(r.AttributeNumbers), slices.Clone(r.Values), nil
@@ -80,7 +80,7 @@ func (d *database) subjects(t *testing.T, id int32, asOf time.Time, study *metri
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rows, overridden
+	return rows, pinned
 }
 
 // totals returns the columns' values of the only subject, in the order of the
@@ -309,8 +309,8 @@ func TestSubjectsConditions(t *testing.T) {
 func TestSubjectsOfNothing(t *testing.T) {
 	d := newDatabase(t)
 	columns := []metric.Column{{Component: component(experiment.AggregateMin)}, {Component: component(experiment.AggregateSum), Before: hour}}
-	if rows, overridden := d.subjects(t, 7, forever, studyOf(t, columns, nil, nil)); len(rows) != 0 || overridden != 0 {
-		t.Errorf("no exposures: %v, %d", rows, overridden)
+	if rows, pinned := d.subjects(t, 7, forever, studyOf(t, columns, nil, nil)); len(rows) != 0 || len(pinned) != 0 {
+		t.Errorf("no exposures: %v, %v", rows, pinned)
 	}
 	recordExposures(t, d.DB, exposure(1, "a", day(2)))
 	if diff := cmp.Diff([]float64{math.NaN(), 0}, d.totals(t, 7, forever, columns...), cmpopts.EquateNaNs()); diff != "" {
@@ -454,8 +454,12 @@ func TestSubjectsOverridden(t *testing.T) {
 	setOverrides(t, d.DB, pin("short", 4)...)
 	check := func(name string, asOf time.Time, wantOverridden int64, want ...string) {
 		t.Helper()
-		rows, overridden := d.subjects(t, e.ID, asOf, studyOf(t, []metric.Column{{Component: component(experiment.AggregateSum)}}, nil, nil))
+		rows, pinned := d.subjects(t, e.ID, asOf, studyOf(t, []metric.Column{{Component: component(experiment.AggregateSum)}}, nil, nil))
 		var got []string
+		overridden := int64(0)
+		for _, p := range pinned {
+			overridden += p.Subjects
+		}
 		for _, r := range rows {
 			got = append(got, string(r.Variant))
 		}
@@ -586,16 +590,19 @@ func TestSubjectsAgainstReference(t *testing.T) {
 				asOf, w.conduct = forever, randomConduct(r.IntN, w.outcomes)
 				study = study.Conducted(w.conduct)
 			}
-			want, wantOverridden := w.subjects(asOf, study)
-			rows, overridden := d.subjects(t, e.ID, asOf, study)
+			want, wantPinned := w.subjects(asOf, study)
+			rows, pinned := d.subjects(t, e.ID, asOf, study)
 			var got []string
 			for i := range rows {
 				got = append(got, textOfRow(&rows[i]))
 			}
 			slices.Sort(want)
 			slices.Sort(got)
-			if diff := cmp.Diff(want, got); diff != "" || overridden != wantOverridden {
-				t.Errorf("seed %d: %+v: %d overridden, want %d; %s", seed, study.Columns(), overridden, wantOverridden, diff)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("seed %d: %+v: %s", seed, study.Columns(), diff)
+			}
+			if diff := cmp.Diff(wantPinned, pinned, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("seed %d: pinned subjects (-want +got):\n%s", seed, diff)
 			}
 		}
 	}

@@ -214,11 +214,11 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 	if err != nil {
 		return nil, nil, err
 	}
-	tally, overridden, err := s.tally(ctx, id, study, asOf)
+	tally, err := s.tally(ctx, id, study, asOf)
 	if err != nil {
 		return nil, nil, err
 	}
-	analysis, err := study.Analyze(tally, shares, overridden)
+	analysis, err := study.Analyze(tally, shares)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -226,22 +226,24 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 	return analysis, s.newAnalysis(id, asOf, moments, erased), err
 }
 
-// tally folds what was recorded of an experiment or a holdout, and counts the
-// subjects that were ever pinned.
-func (s *analysisService) tally(ctx context.Context, id int32, study *metric.Study, asOf time.Time) (*metric.Tally, int64, error) {
+// tally folds what was recorded of an experiment or a holdout.
+func (s *analysisService) tally(ctx context.Context, id int32, study *metric.Study, asOf time.Time) (*metric.Tally, error) {
 	fold := study.NewFold(asOf)
-	overridden, err := s.fold(ctx, id, study, asOf, fold)
+	pinned, err := s.fold(ctx, id, study, asOf, fold)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	return fold.Tally(), overridden, nil
+	tally := fold.Tally()
+	tally.Excluded = append(tally.Excluded, pinned...)
+	return tally, nil
 }
 
-// fold adds what was recorded to folds of one study, in one pass.
-func (s *analysisService) fold(ctx context.Context, id int32, study *metric.Study, asOf time.Time, folds ...*metric.Fold) (overridden int64, err error) {
+// fold adds what was recorded to folds of one study, in one pass, and returns the
+// subjects that were ever pinned.
+func (s *analysisService) fold(ctx context.Context, id int32, study *metric.Study, asOf time.Time, folds ...*metric.Fold) (pinned []metric.Excluded, err error) {
 	keptFrom, err := s.DB.KeptFrom(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, f := range folds {
 		f.KeptFrom = keptFrom

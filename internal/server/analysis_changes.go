@@ -217,7 +217,7 @@ func (s *analysisService) analyzeAgain(ctx context.Context, r *remade, asOf time
 func (r *remade) analyze(fold *metric.Fold, again *metric.Again) (*metric.Analysis, error) {
 	tally := fold.Tally()
 	again.Cut = again.Cut || tally.Cut > 0
-	return r.study.Analyze(tally, r.shares, 0)
+	return r.study.Analyze(tally, r.shares)
 }
 
 // sameDefinition tells whether two analyses define alike all that both have.

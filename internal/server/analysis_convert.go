@@ -63,7 +63,7 @@ func fromShift(shift *assayv1.Shift) stats.Margin {
 func toAnalysis(a *metric.Analysis) *assayv1.AnalyzeExperimentResponse {
 	return &assayv1.AnalyzeExperimentResponse{
 		SampleRatio: toSampleRatio(&a.SampleRatio),
-		Exclusions:  &assayv1.Exclusions{Crossovers: a.Exclusions.Crossovers, Overridden: a.Exclusions.Overridden},
+		Exclusions:  toExclusions(&a.Exclusions),
 		Metrics:     convert(a.Metrics, toMetricAnalysis),
 		Balance:     convert(a.Balance, toBalance),
 		Verdict:     &assayv1.Verdict{Action: actions.to(a.Verdict.Action), Variant: a.Verdict.Variant, Reasons: a.Verdict.Reasons},
@@ -110,6 +110,17 @@ func toSampleRatio(r *metric.SampleRatio) *assayv1.SampleRatio {
 	}
 }
 
+func toExclusions(e *metric.Exclusions) *assayv1.Exclusions {
+	return &assayv1.Exclusions{
+		Crossovers: e.Crossovers, Overridden: e.Overridden,
+		ByReason: convert(e.ByReason, func(e *metric.Exclusion) *assayv1.Exclusion {
+			return &assayv1.Exclusion{
+				Reason: exclusionReasons.to(e.Reason), Subjects: e.Subjects, Share: e.Share, ByVariant: e.ByVariant, PValue: e.PValue, Notes: e.Notes,
+			}
+		}),
+	}
+}
+
 func toBalance(b *metric.Balance) *assayv1.CovariateBalance {
 	return &assayv1.CovariateBalance{
 		Covariate: b.Covariate, Variant: b.Variant, Missing: b.Missing,
@@ -126,7 +137,7 @@ func toHeterogeneity(h *metric.Heterogeneity) *assayv1.Heterogeneity {
 
 func toArm(a *metric.Arm) *assayv1.ArmResult {
 	return &assayv1.ArmResult{
-		Variant: a.Variant, Subjects: a.Subjects, Mean: a.Mean, StandardError: a.StandardError, Total: a.Total, Notes: a.Notes,
+		Variant: a.Variant, Subjects: a.Subjects, Mean: a.Mean, StandardError: a.StandardError, Total: a.Total, LargestShare: a.LargestShare, Notes: a.Notes,
 	}
 }
 

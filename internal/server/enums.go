@@ -133,6 +133,13 @@ var corrections = enum[assayv1.Correction, experiment.Correction]{
 	{assayv1.Correction_CORRECTION_BENJAMINI_HOCHBERG, experiment.CorrectionBenjaminiHochberg},
 }
 
+var exclusionReasons = enum[assayv1.ExclusionReason, metric.ExclusionReason]{
+	{assayv1.ExclusionReason_EXCLUSION_REASON_CROSSOVER, metric.ExclusionCrossover},
+	{assayv1.ExclusionReason_EXCLUSION_REASON_OVERRIDDEN, metric.ExclusionOverridden},
+	{assayv1.ExclusionReason_EXCLUSION_REASON_UNKNOWN_VARIANT, metric.ExclusionUnknownVariant},
+	{assayv1.ExclusionReason_EXCLUSION_REASON_OUTCOMES_DROPPED, metric.ExclusionOutcomesDropped},
+}
+
 var sampleRatioVerdicts = enum[assayv1.SampleRatioVerdict, metric.SampleRatioVerdict]{
 	{assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_OK, metric.SampleRatioOK},
 	{assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_MISMATCH, metric.SampleRatioMismatch},

@@ -36,7 +36,7 @@ func (s *analysisService) GetTimeline(ctx context.Context, req *assayv1.GetTimel
 	if err != nil {
 		return nil, err
 	}
-	tally, _, err := s.tally(ctx, e.ID, study.Conducted(conduct), asOf)
+	tally, err := s.tally(ctx, e.ID, study.Conducted(conduct), asOf)
 	if err != nil {
 		return nil, err
 	}

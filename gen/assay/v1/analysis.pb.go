@@ -82,6 +82,69 @@ func (SampleRatioVerdict) EnumDescriptor() ([]byte, []int) {
 	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{0}
 }
 
+// ExclusionReason is why exposed subjects are not, or not wholly, what an analysis
+// tells of.
+type ExclusionReason int32
+
+const (
+	// Never sent.
+	ExclusionReason_EXCLUSION_REASON_UNSPECIFIED ExclusionReason = 0
+	// Seen in two variants of one phase, and left out.
+	ExclusionReason_EXCLUSION_REASON_CROSSOVER ExclusionReason = 1
+	// Pinned to a variant at some time, and left out.
+	ExclusionReason_EXCLUSION_REASON_OVERRIDDEN ExclusionReason = 2
+	// Seen in a variant that the experiment does not have, and left out.
+	ExclusionReason_EXCLUSION_REASON_UNKNOWN_VARIANT ExclusionReason = 3
+	// Analysed, although outcomes of theirs may have been dropped by retention: what is
+	// missing is taken for none.
+	ExclusionReason_EXCLUSION_REASON_OUTCOMES_DROPPED ExclusionReason = 4
+)
+
+// Enum value maps for ExclusionReason.
+var (
+	ExclusionReason_name = map[int32]string{
+		0: "EXCLUSION_REASON_UNSPECIFIED",
+		1: "EXCLUSION_REASON_CROSSOVER",
+		2: "EXCLUSION_REASON_OVERRIDDEN",
+		3: "EXCLUSION_REASON_UNKNOWN_VARIANT",
+		4: "EXCLUSION_REASON_OUTCOMES_DROPPED",
+	}
+	ExclusionReason_value = map[string]int32{
+		"EXCLUSION_REASON_UNSPECIFIED":      0,
+		"EXCLUSION_REASON_CROSSOVER":        1,
+		"EXCLUSION_REASON_OVERRIDDEN":       2,
+		"EXCLUSION_REASON_UNKNOWN_VARIANT":  3,
+		"EXCLUSION_REASON_OUTCOMES_DROPPED": 4,
+	}
+)
+
+func (x ExclusionReason) Enum() *ExclusionReason {
+	p := new(ExclusionReason)
+	*p = x
+	return p
+}
+
+func (x ExclusionReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExclusionReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_assay_v1_analysis_proto_enumTypes[1].Descriptor()
+}
+
+func (ExclusionReason) Type() protoreflect.EnumType {
+	return &file_assay_v1_analysis_proto_enumTypes[1]
+}
+
+func (x ExclusionReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExclusionReason.Descriptor instead.
+func (ExclusionReason) EnumDescriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{1}
+}
+
 // GuardrailVerdict says whether a variant keeps within a guardrail's margin.
 type GuardrailVerdict int32
 
@@ -123,11 +186,11 @@ func (x GuardrailVerdict) String() string {
 }
 
 func (GuardrailVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_analysis_proto_enumTypes[1].Descriptor()
+	return file_assay_v1_analysis_proto_enumTypes[2].Descriptor()
 }
 
 func (GuardrailVerdict) Type() protoreflect.EnumType {
-	return &file_assay_v1_analysis_proto_enumTypes[1]
+	return &file_assay_v1_analysis_proto_enumTypes[2]
 }
 
 func (x GuardrailVerdict) Number() protoreflect.EnumNumber {
@@ -136,7 +199,7 @@ func (x GuardrailVerdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use GuardrailVerdict.Descriptor instead.
 func (GuardrailVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{1}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{2}
 }
 
 // VerdictAction is what to do.
@@ -158,8 +221,9 @@ const (
 	// level, for each variant by itself. A variant that could not ship, as it has
 	// ended, does not count.
 	VerdictAction_VERDICT_ACTION_ROLL_BACK VerdictAction = 3
-	// The data cannot decide: the sample ratio is broken, the planned size is
-	// reached without a winner, or there is no primary metric.
+	// The data cannot decide: the sample ratio is broken, too many subjects were left
+	// out or unevenly (see Exclusions.by_reason), the planned size is reached without a
+	// winner, or there is no primary metric.
 	VerdictAction_VERDICT_ACTION_INCONCLUSIVE VerdictAction = 4
 )
 
@@ -192,11 +256,11 @@ func (x VerdictAction) String() string {
 }
 
 func (VerdictAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_analysis_proto_enumTypes[2].Descriptor()
+	return file_assay_v1_analysis_proto_enumTypes[3].Descriptor()
 }
 
 func (VerdictAction) Type() protoreflect.EnumType {
-	return &file_assay_v1_analysis_proto_enumTypes[2]
+	return &file_assay_v1_analysis_proto_enumTypes[3]
 }
 
 func (x VerdictAction) Number() protoreflect.EnumNumber {
@@ -205,7 +269,7 @@ func (x VerdictAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VerdictAction.Descriptor instead.
 func (VerdictAction) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{2}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{3}
 }
 
 // Alternative is the side on which an effect is looked for.
@@ -254,11 +318,11 @@ func (x Alternative) String() string {
 }
 
 func (Alternative) Descriptor() protoreflect.EnumDescriptor {
-	return file_assay_v1_analysis_proto_enumTypes[3].Descriptor()
+	return file_assay_v1_analysis_proto_enumTypes[4].Descriptor()
 }
 
 func (Alternative) Type() protoreflect.EnumType {
-	return &file_assay_v1_analysis_proto_enumTypes[3]
+	return &file_assay_v1_analysis_proto_enumTypes[4]
 }
 
 func (x Alternative) Number() protoreflect.EnumNumber {
@@ -267,7 +331,7 @@ func (x Alternative) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Alternative.Descriptor instead.
 func (Alternative) EnumDescriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{3}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{4}
 }
 
 // SampleRatio tests for a sample-ratio mismatch: the number of subjects per
@@ -468,7 +532,11 @@ type Exclusions struct {
 	// Seen in two variants of one phase.
 	Crossovers int64 `protobuf:"varint,1,opt,name=crossovers,proto3" json:"crossovers,omitempty"`
 	// Pinned to a variant at some time.
-	Overridden    int64 `protobuf:"varint,2,opt,name=overridden,proto3" json:"overridden,omitempty"`
+	Overridden int64 `protobuf:"varint,2,opt,name=overridden,proto3" json:"overridden,omitempty"`
+	// The same and more by reason, as far as there are subjects. The verdict is
+	// INCONCLUSIVE if the share of one of them is above 2 %, or if first variants are
+	// not as the split expects (p < 0.001). Empty in analyses from before it was told.
+	ByReason      []*Exclusion `protobuf:"bytes,3,rep,name=by_reason,json=byReason,proto3" json:"by_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,6 +583,108 @@ func (x *Exclusions) GetOverridden() int64 {
 		return x.Overridden
 	}
 	return 0
+}
+
+func (x *Exclusions) GetByReason() []*Exclusion {
+	if x != nil {
+		return x.ByReason
+	}
+	return nil
+}
+
+// Exclusion is the subjects of one reason.
+type Exclusion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason.
+	Reason ExclusionReason `protobuf:"varint,1,opt,name=reason,proto3,enum=assay.v1.ExclusionReason" json:"reason,omitempty"`
+	// How many subjects.
+	Subjects int64 `protobuf:"varint,2,opt,name=subjects,proto3" json:"subjects,omitempty"`
+	// Their share of all that were exposed, analysed or not.
+	Share float64 `protobuf:"fixed64,3,opt,name=share,proto3" json:"share,omitempty"`
+	// Subjects by the first variant that each was seen in, which the experiment need
+	// not have.
+	ByVariant map[string]int64 `protobuf:"bytes,4,rep,name=by_variant,json=byVariant,proto3" json:"by_variant,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The p-value of the chi-square test of the first variants against the split, as
+	// in SampleRatio: who is left out must not depend on the variant. Subjects that
+	// were pinned before their first exposure do not count in it. Absent if the split
+	// gave them no variant, or for too few subjects.
+	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
+	// Why the p-value is absent, and whom it leaves out.
+	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exclusion) Reset() {
+	*x = Exclusion{}
+	mi := &file_assay_v1_analysis_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exclusion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exclusion) ProtoMessage() {}
+
+func (x *Exclusion) ProtoReflect() protoreflect.Message {
+	mi := &file_assay_v1_analysis_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exclusion.ProtoReflect.Descriptor instead.
+func (*Exclusion) Descriptor() ([]byte, []int) {
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Exclusion) GetReason() ExclusionReason {
+	if x != nil {
+		return x.Reason
+	}
+	return ExclusionReason_EXCLUSION_REASON_UNSPECIFIED
+}
+
+func (x *Exclusion) GetSubjects() int64 {
+	if x != nil {
+		return x.Subjects
+	}
+	return 0
+}
+
+func (x *Exclusion) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *Exclusion) GetByVariant() map[string]int64 {
+	if x != nil {
+		return x.ByVariant
+	}
+	return nil
+}
+
+func (x *Exclusion) GetPValue() float64 {
+	if x != nil && x.PValue != nil {
+		return *x.PValue
+	}
+	return 0
+}
+
+func (x *Exclusion) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // MetricAnalysis is one metric's part of an analysis.
@@ -571,7 +741,7 @@ type MetricAnalysis struct {
 
 func (x *MetricAnalysis) Reset() {
 	*x = MetricAnalysis{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[3]
+	mi := &file_assay_v1_analysis_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +753,7 @@ func (x *MetricAnalysis) String() string {
 func (*MetricAnalysis) ProtoMessage() {}
 
 func (x *MetricAnalysis) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[3]
+	mi := &file_assay_v1_analysis_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +766,7 @@ func (x *MetricAnalysis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricAnalysis.ProtoReflect.Descriptor instead.
 func (*MetricAnalysis) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{3}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *MetricAnalysis) GetMetric() string {
@@ -753,7 +923,7 @@ type Heterogeneity struct {
 
 func (x *Heterogeneity) Reset() {
 	*x = Heterogeneity{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[4]
+	mi := &file_assay_v1_analysis_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +935,7 @@ func (x *Heterogeneity) String() string {
 func (*Heterogeneity) ProtoMessage() {}
 
 func (x *Heterogeneity) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[4]
+	mi := &file_assay_v1_analysis_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +948,7 @@ func (x *Heterogeneity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heterogeneity.ProtoReflect.Descriptor instead.
 func (*Heterogeneity) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{4}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Heterogeneity) GetAttribute() string {
@@ -865,7 +1035,7 @@ type AppliedCap struct {
 
 func (x *AppliedCap) Reset() {
 	*x = AppliedCap{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[5]
+	mi := &file_assay_v1_analysis_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1047,7 @@ func (x *AppliedCap) String() string {
 func (*AppliedCap) ProtoMessage() {}
 
 func (x *AppliedCap) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[5]
+	mi := &file_assay_v1_analysis_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1060,7 @@ func (x *AppliedCap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedCap.ProtoReflect.Descriptor instead.
 func (*AppliedCap) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{5}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AppliedCap) GetComponent() string {
@@ -949,14 +1119,20 @@ type ArmResult struct {
 	// Mean × subjects. Absent for metrics that are not means.
 	Total *float64 `protobuf:"fixed64,5,opt,name=total,proto3,oneof" json:"total,omitempty"`
 	// Why a number is absent.
-	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	Notes []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	// The largest part that one subject has in the sum of the subjects' numbers,
+	// regardless of sign and after caps; of a formula in that of its components of
+	// which it is largest. A warning tells of more than a half. Only in `arms` of
+	// MetricAnalysis. Absent in other places, for components that are "any" or distinct
+	// days, where all numbers are 0, and in analyses from before it was told.
+	LargestShare  *float64 `protobuf:"fixed64,8,opt,name=largest_share,json=largestShare,proto3,oneof" json:"largest_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ArmResult) Reset() {
 	*x = ArmResult{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[6]
+	mi := &file_assay_v1_analysis_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1144,7 @@ func (x *ArmResult) String() string {
 func (*ArmResult) ProtoMessage() {}
 
 func (x *ArmResult) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[6]
+	mi := &file_assay_v1_analysis_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1157,7 @@ func (x *ArmResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArmResult.ProtoReflect.Descriptor instead.
 func (*ArmResult) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{6}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ArmResult) GetVariant() string {
@@ -1026,6 +1202,13 @@ func (x *ArmResult) GetNotes() []string {
 	return nil
 }
 
+func (x *ArmResult) GetLargestShare() float64 {
+	if x != nil && x.LargestShare != nil {
+		return *x.LargestShare
+	}
+	return 0
+}
+
 // Interval is an estimate with its bounds.
 type Interval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1044,7 +1227,7 @@ type Interval struct {
 
 func (x *Interval) Reset() {
 	*x = Interval{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[7]
+	mi := &file_assay_v1_analysis_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1239,7 @@ func (x *Interval) String() string {
 func (*Interval) ProtoMessage() {}
 
 func (x *Interval) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[7]
+	mi := &file_assay_v1_analysis_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1252,7 @@ func (x *Interval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interval.ProtoReflect.Descriptor instead.
 func (*Interval) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{7}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Interval) GetEstimate() float64 {
@@ -1191,7 +1374,7 @@ type Comparison struct {
 
 func (x *Comparison) Reset() {
 	*x = Comparison{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[8]
+	mi := &file_assay_v1_analysis_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1386,7 @@ func (x *Comparison) String() string {
 func (*Comparison) ProtoMessage() {}
 
 func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[8]
+	mi := &file_assay_v1_analysis_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1399,7 @@ func (x *Comparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
 func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{8}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Comparison) GetVariant() string {
@@ -1390,7 +1573,7 @@ type SegmentResult struct {
 
 func (x *SegmentResult) Reset() {
 	*x = SegmentResult{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[9]
+	mi := &file_assay_v1_analysis_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1585,7 @@ func (x *SegmentResult) String() string {
 func (*SegmentResult) ProtoMessage() {}
 
 func (x *SegmentResult) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[9]
+	mi := &file_assay_v1_analysis_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1598,7 @@ func (x *SegmentResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentResult.ProtoReflect.Descriptor instead.
 func (*SegmentResult) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{9}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SegmentResult) GetAttribute() string {
@@ -1485,7 +1668,7 @@ type CovariateBalance struct {
 
 func (x *CovariateBalance) Reset() {
 	*x = CovariateBalance{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[10]
+	mi := &file_assay_v1_analysis_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1680,7 @@ func (x *CovariateBalance) String() string {
 func (*CovariateBalance) ProtoMessage() {}
 
 func (x *CovariateBalance) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[10]
+	mi := &file_assay_v1_analysis_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1693,7 @@ func (x *CovariateBalance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CovariateBalance.ProtoReflect.Descriptor instead.
 func (*CovariateBalance) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{10}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CovariateBalance) GetCovariate() string {
@@ -1581,7 +1764,7 @@ type Look struct {
 
 func (x *Look) Reset() {
 	*x = Look{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[11]
+	mi := &file_assay_v1_analysis_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1776,7 @@ func (x *Look) String() string {
 func (*Look) ProtoMessage() {}
 
 func (x *Look) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[11]
+	mi := &file_assay_v1_analysis_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1789,7 @@ func (x *Look) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Look.ProtoReflect.Descriptor instead.
 func (*Look) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{11}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Look) GetNumber() int32 {
@@ -1680,7 +1863,7 @@ type Deviation struct {
 
 func (x *Deviation) Reset() {
 	*x = Deviation{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[12]
+	mi := &file_assay_v1_analysis_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1875,7 @@ func (x *Deviation) String() string {
 func (*Deviation) ProtoMessage() {}
 
 func (x *Deviation) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[12]
+	mi := &file_assay_v1_analysis_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1888,7 @@ func (x *Deviation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deviation.ProtoReflect.Descriptor instead.
 func (*Deviation) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{12}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Deviation) GetReason() string {
@@ -1737,7 +1920,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[13]
+	mi := &file_assay_v1_analysis_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1932,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[13]
+	mi := &file_assay_v1_analysis_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1945,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{13}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Verdict) GetAction() VerdictAction {
@@ -1802,7 +1985,7 @@ type Shift struct {
 
 func (x *Shift) Reset() {
 	*x = Shift{}
-	mi := &file_assay_v1_analysis_proto_msgTypes[14]
+	mi := &file_assay_v1_analysis_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1997,7 @@ func (x *Shift) String() string {
 func (*Shift) ProtoMessage() {}
 
 func (x *Shift) ProtoReflect() protoreflect.Message {
-	mi := &file_assay_v1_analysis_proto_msgTypes[14]
+	mi := &file_assay_v1_analysis_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +2010,7 @@ func (x *Shift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shift.ProtoReflect.Descriptor instead.
 func (*Shift) Descriptor() ([]byte, []int) {
-	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{14}
+	return file_assay_v1_analysis_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Shift) GetScale() isShift_Scale {
@@ -1909,7 +2092,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\n" +
 	"\n" +
 	"\b_p_valueB\x13\n" +
-	"\x11_adjusted_p_value\"L\n" +
+	"\x11_adjusted_p_value\"~\n" +
 	"\n" +
 	"Exclusions\x12\x1e\n" +
 	"\n" +
@@ -1917,7 +2100,21 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"crossovers\x12\x1e\n" +
 	"\n" +
 	"overridden\x18\x02 \x01(\x03R\n" +
-	"overridden\"\x8f\x06\n" +
+	"overridden\x120\n" +
+	"\tby_reason\x18\x03 \x03(\v2\x13.assay.v1.ExclusionR\bbyReason\"\xb1\x02\n" +
+	"\tExclusion\x121\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x19.assay.v1.ExclusionReasonR\x06reason\x12\x1a\n" +
+	"\bsubjects\x18\x02 \x01(\x03R\bsubjects\x12\x14\n" +
+	"\x05share\x18\x03 \x01(\x01R\x05share\x12A\n" +
+	"\n" +
+	"by_variant\x18\x04 \x03(\v2\".assay.v1.Exclusion.ByVariantEntryR\tbyVariant\x12\x1c\n" +
+	"\ap_value\x18\x05 \x01(\x01H\x00R\x06pValue\x88\x01\x01\x12\x14\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes\x1a<\n" +
+	"\x0eByVariantEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\n" +
+	"\n" +
+	"\b_p_value\"\x8f\x06\n" +
 	"\x0eMetricAnalysis\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12'\n" +
 	"\x0fmetric_revision\x18\x02 \x01(\x05R\x0emetricRevision\x12(\n" +
@@ -1963,17 +2160,19 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\alowered\x18\x05 \x01(\x03R\alowered\x12\x14\n" +
 	"\x05notes\x18\x06 \x03(\tR\x05notesB\b\n" +
 	"\x06_lowerB\b\n" +
-	"\x06_upper\"\xdd\x01\n" +
+	"\x06_upper\"\x99\x02\n" +
 	"\tArmResult\x12\x18\n" +
 	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
 	"\bsubjects\x18\x02 \x01(\x03R\bsubjects\x12\x17\n" +
 	"\x04mean\x18\x03 \x01(\x01H\x00R\x04mean\x88\x01\x01\x12*\n" +
 	"\x0estandard_error\x18\x04 \x01(\x01H\x01R\rstandardError\x88\x01\x01\x12\x19\n" +
 	"\x05total\x18\x05 \x01(\x01H\x02R\x05total\x88\x01\x01\x12\x14\n" +
-	"\x05notes\x18\x06 \x03(\tR\x05notesB\a\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes\x12(\n" +
+	"\rlargest_share\x18\b \x01(\x01H\x03R\flargestShare\x88\x01\x01B\a\n" +
 	"\x05_meanB\x11\n" +
 	"\x0f_standard_errorB\b\n" +
-	"\x06_total\"\x82\x01\n" +
+	"\x06_totalB\x10\n" +
+	"\x0e_largest_share\"\x82\x01\n" +
 	"\bInterval\x12\x1f\n" +
 	"\bestimate\x18\x01 \x01(\x01H\x00R\bestimate\x88\x01\x01\x12\x19\n" +
 	"\x05lower\x18\x02 \x01(\x01H\x01R\x05lower\x88\x01\x01\x12\x19\n" +
@@ -2064,7 +2263,13 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	" SAMPLE_RATIO_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17SAMPLE_RATIO_VERDICT_OK\x10\x01\x12!\n" +
 	"\x1dSAMPLE_RATIO_VERDICT_MISMATCH\x10\x02\x12 \n" +
-	"\x1cSAMPLE_RATIO_VERDICT_TOO_FEW\x10\x03*\x92\x01\n" +
+	"\x1cSAMPLE_RATIO_VERDICT_TOO_FEW\x10\x03*\xc1\x01\n" +
+	"\x0fExclusionReason\x12 \n" +
+	"\x1cEXCLUSION_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aEXCLUSION_REASON_CROSSOVER\x10\x01\x12\x1f\n" +
+	"\x1bEXCLUSION_REASON_OVERRIDDEN\x10\x02\x12$\n" +
+	" EXCLUSION_REASON_UNKNOWN_VARIANT\x10\x03\x12%\n" +
+	"!EXCLUSION_REASON_OUTCOMES_DROPPED\x10\x04*\x92\x01\n" +
 	"\x10GuardrailVerdict\x12!\n" +
 	"\x1dGUARDRAIL_VERDICT_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18GUARDRAIL_VERDICT_PASSED\x10\x01\x12\x1c\n" +
@@ -2095,72 +2300,78 @@ func file_assay_v1_analysis_proto_rawDescGZIP() []byte {
 	return file_assay_v1_analysis_proto_rawDescData
 }
 
-var file_assay_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_assay_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_assay_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_assay_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_assay_v1_analysis_proto_goTypes = []any{
 	(SampleRatioVerdict)(0),       // 0: assay.v1.SampleRatioVerdict
-	(GuardrailVerdict)(0),         // 1: assay.v1.GuardrailVerdict
-	(VerdictAction)(0),            // 2: assay.v1.VerdictAction
-	(Alternative)(0),              // 3: assay.v1.Alternative
-	(*SampleRatio)(nil),           // 4: assay.v1.SampleRatio
-	(*SampleRatioCell)(nil),       // 5: assay.v1.SampleRatioCell
-	(*Exclusions)(nil),            // 6: assay.v1.Exclusions
-	(*MetricAnalysis)(nil),        // 7: assay.v1.MetricAnalysis
-	(*Heterogeneity)(nil),         // 8: assay.v1.Heterogeneity
-	(*AppliedCap)(nil),            // 9: assay.v1.AppliedCap
-	(*ArmResult)(nil),             // 10: assay.v1.ArmResult
-	(*Interval)(nil),              // 11: assay.v1.Interval
-	(*Comparison)(nil),            // 12: assay.v1.Comparison
-	(*SegmentResult)(nil),         // 13: assay.v1.SegmentResult
-	(*CovariateBalance)(nil),      // 14: assay.v1.CovariateBalance
-	(*Look)(nil),                  // 15: assay.v1.Look
-	(*Deviation)(nil),             // 16: assay.v1.Deviation
-	(*Verdict)(nil),               // 17: assay.v1.Verdict
-	(*Shift)(nil),                 // 18: assay.v1.Shift
-	nil,                           // 19: assay.v1.SampleRatio.ObservedEntry
-	nil,                           // 20: assay.v1.SampleRatio.ExpectedEntry
-	nil,                           // 21: assay.v1.SampleRatioCell.ObservedEntry
-	nil,                           // 22: assay.v1.SampleRatioCell.ExpectedEntry
-	(MetricRole)(0),               // 23: assay.v1.MetricRole
-	(Objective)(0),                // 24: assay.v1.Objective
-	(*Magnitude)(nil),             // 25: assay.v1.Magnitude
-	(*OutcomeUse)(nil),            // 26: assay.v1.OutcomeUse
-	(*LeftOut)(nil),               // 27: assay.v1.LeftOut
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(ExclusionReason)(0),          // 1: assay.v1.ExclusionReason
+	(GuardrailVerdict)(0),         // 2: assay.v1.GuardrailVerdict
+	(VerdictAction)(0),            // 3: assay.v1.VerdictAction
+	(Alternative)(0),              // 4: assay.v1.Alternative
+	(*SampleRatio)(nil),           // 5: assay.v1.SampleRatio
+	(*SampleRatioCell)(nil),       // 6: assay.v1.SampleRatioCell
+	(*Exclusions)(nil),            // 7: assay.v1.Exclusions
+	(*Exclusion)(nil),             // 8: assay.v1.Exclusion
+	(*MetricAnalysis)(nil),        // 9: assay.v1.MetricAnalysis
+	(*Heterogeneity)(nil),         // 10: assay.v1.Heterogeneity
+	(*AppliedCap)(nil),            // 11: assay.v1.AppliedCap
+	(*ArmResult)(nil),             // 12: assay.v1.ArmResult
+	(*Interval)(nil),              // 13: assay.v1.Interval
+	(*Comparison)(nil),            // 14: assay.v1.Comparison
+	(*SegmentResult)(nil),         // 15: assay.v1.SegmentResult
+	(*CovariateBalance)(nil),      // 16: assay.v1.CovariateBalance
+	(*Look)(nil),                  // 17: assay.v1.Look
+	(*Deviation)(nil),             // 18: assay.v1.Deviation
+	(*Verdict)(nil),               // 19: assay.v1.Verdict
+	(*Shift)(nil),                 // 20: assay.v1.Shift
+	nil,                           // 21: assay.v1.SampleRatio.ObservedEntry
+	nil,                           // 22: assay.v1.SampleRatio.ExpectedEntry
+	nil,                           // 23: assay.v1.SampleRatioCell.ObservedEntry
+	nil,                           // 24: assay.v1.SampleRatioCell.ExpectedEntry
+	nil,                           // 25: assay.v1.Exclusion.ByVariantEntry
+	(MetricRole)(0),               // 26: assay.v1.MetricRole
+	(Objective)(0),                // 27: assay.v1.Objective
+	(*Magnitude)(nil),             // 28: assay.v1.Magnitude
+	(*OutcomeUse)(nil),            // 29: assay.v1.OutcomeUse
+	(*LeftOut)(nil),               // 30: assay.v1.LeftOut
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_assay_v1_analysis_proto_depIdxs = []int32{
-	19, // 0: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
-	20, // 1: assay.v1.SampleRatio.expected:type_name -> assay.v1.SampleRatio.ExpectedEntry
+	21, // 0: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
+	22, // 1: assay.v1.SampleRatio.expected:type_name -> assay.v1.SampleRatio.ExpectedEntry
 	0,  // 2: assay.v1.SampleRatio.verdict:type_name -> assay.v1.SampleRatioVerdict
-	5,  // 3: assay.v1.SampleRatio.broken_cells:type_name -> assay.v1.SampleRatioCell
-	21, // 4: assay.v1.SampleRatioCell.observed:type_name -> assay.v1.SampleRatioCell.ObservedEntry
-	22, // 5: assay.v1.SampleRatioCell.expected:type_name -> assay.v1.SampleRatioCell.ExpectedEntry
-	23, // 6: assay.v1.MetricAnalysis.role:type_name -> assay.v1.MetricRole
-	10, // 7: assay.v1.MetricAnalysis.arms:type_name -> assay.v1.ArmResult
-	12, // 8: assay.v1.MetricAnalysis.comparisons:type_name -> assay.v1.Comparison
-	13, // 9: assay.v1.MetricAnalysis.segments:type_name -> assay.v1.SegmentResult
-	24, // 10: assay.v1.MetricAnalysis.objective:type_name -> assay.v1.Objective
-	25, // 11: assay.v1.MetricAnalysis.margin:type_name -> assay.v1.Magnitude
-	8,  // 12: assay.v1.MetricAnalysis.heterogeneity:type_name -> assay.v1.Heterogeneity
-	9,  // 13: assay.v1.MetricAnalysis.caps:type_name -> assay.v1.AppliedCap
-	26, // 14: assay.v1.MetricAnalysis.outcomes:type_name -> assay.v1.OutcomeUse
-	27, // 15: assay.v1.MetricAnalysis.left_out:type_name -> assay.v1.LeftOut
-	8,  // 16: assay.v1.MetricAnalysis.drift:type_name -> assay.v1.Heterogeneity
-	11, // 17: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
-	11, // 18: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
-	12, // 19: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
-	1,  // 20: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
-	11, // 21: assay.v1.Comparison.adjusted_difference:type_name -> assay.v1.Interval
-	11, // 22: assay.v1.Comparison.adjusted_lift:type_name -> assay.v1.Interval
-	10, // 23: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
-	12, // 24: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
-	28, // 25: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 26: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	6,  // 3: assay.v1.SampleRatio.broken_cells:type_name -> assay.v1.SampleRatioCell
+	23, // 4: assay.v1.SampleRatioCell.observed:type_name -> assay.v1.SampleRatioCell.ObservedEntry
+	24, // 5: assay.v1.SampleRatioCell.expected:type_name -> assay.v1.SampleRatioCell.ExpectedEntry
+	8,  // 6: assay.v1.Exclusions.by_reason:type_name -> assay.v1.Exclusion
+	1,  // 7: assay.v1.Exclusion.reason:type_name -> assay.v1.ExclusionReason
+	25, // 8: assay.v1.Exclusion.by_variant:type_name -> assay.v1.Exclusion.ByVariantEntry
+	26, // 9: assay.v1.MetricAnalysis.role:type_name -> assay.v1.MetricRole
+	12, // 10: assay.v1.MetricAnalysis.arms:type_name -> assay.v1.ArmResult
+	14, // 11: assay.v1.MetricAnalysis.comparisons:type_name -> assay.v1.Comparison
+	15, // 12: assay.v1.MetricAnalysis.segments:type_name -> assay.v1.SegmentResult
+	27, // 13: assay.v1.MetricAnalysis.objective:type_name -> assay.v1.Objective
+	28, // 14: assay.v1.MetricAnalysis.margin:type_name -> assay.v1.Magnitude
+	10, // 15: assay.v1.MetricAnalysis.heterogeneity:type_name -> assay.v1.Heterogeneity
+	11, // 16: assay.v1.MetricAnalysis.caps:type_name -> assay.v1.AppliedCap
+	29, // 17: assay.v1.MetricAnalysis.outcomes:type_name -> assay.v1.OutcomeUse
+	30, // 18: assay.v1.MetricAnalysis.left_out:type_name -> assay.v1.LeftOut
+	10, // 19: assay.v1.MetricAnalysis.drift:type_name -> assay.v1.Heterogeneity
+	13, // 20: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
+	13, // 21: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
+	14, // 22: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
+	2,  // 23: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
+	13, // 24: assay.v1.Comparison.adjusted_difference:type_name -> assay.v1.Interval
+	13, // 25: assay.v1.Comparison.adjusted_lift:type_name -> assay.v1.Interval
+	12, // 26: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
+	14, // 27: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
+	31, // 28: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
+	3,  // 29: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_proto_init() }
@@ -2172,14 +2383,15 @@ func file_assay_v1_analysis_proto_init() {
 	file_assay_v1_plan_proto_init()
 	file_assay_v1_analysis_proto_msgTypes[0].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[1].OneofWrappers = []any{}
-	file_assay_v1_analysis_proto_msgTypes[4].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[3].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[5].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[6].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[7].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[8].OneofWrappers = []any{}
-	file_assay_v1_analysis_proto_msgTypes[10].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[9].OneofWrappers = []any{}
 	file_assay_v1_analysis_proto_msgTypes[11].OneofWrappers = []any{}
-	file_assay_v1_analysis_proto_msgTypes[14].OneofWrappers = []any{
+	file_assay_v1_analysis_proto_msgTypes[12].OneofWrappers = []any{}
+	file_assay_v1_analysis_proto_msgTypes[15].OneofWrappers = []any{
 		(*Shift_Absolute)(nil),
 		(*Shift_Relative)(nil),
 	}
@@ -2188,8 +2400,8 @@ func file_assay_v1_analysis_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_assay_v1_analysis_proto_rawDesc), len(file_assay_v1_analysis_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   19,
+			NumEnums:      5,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
