@@ -28,9 +28,6 @@ type conduct struct {
 	concluded float64
 	// looks are how often the always-valid method looks; 1 is at the end.
 	looks int
-	// mixed says that the effect depends on how long a subject is followed, so that
-	// which subjects count decides how large it is: it is not held to anything.
-	mixed bool
 }
 
 const (
@@ -46,24 +43,20 @@ func conducts() []Cell {
 	for _, c := range []conduct{
 		{name: "90:10 becomes 50:50, window of 6 days", window: 6, moved: 10, looks: 10},
 		{name: "90:10 becomes 50:50, window of 2 days", window: 2, moved: 6, looks: 1},
-		{name: "90:10 becomes 50:50, no window", moved: 10, looks: 1, mixed: true},
+		{name: "90:10 becomes 50:50, no window", moved: 10, looks: 1},
 		{name: "concluded in mid flight, window of 6 days", window: 6, concluded: 14, looks: 10},
 		{name: "concluded in mid flight, no window", concluded: 14, looks: 1},
 		{name: "paused, window of 6 days", window: 6, pause: [2]float64{8, 12}, looks: 1},
 		{name: "pause left out, window of 6 days", window: 6, pause: [2]float64{8, 12}, excluded: true, looks: 1},
 		{name: "moved, paused and concluded, window of 4 days", window: 4, moved: 5, pause: [2]float64{8, 10}, concluded: 16, looks: 10},
 	} {
-		promise := decided
-		if c.mixed {
-			promise.Coverage = 0
-		}
 		always := "always valid, at the end"
 		if c.looks > 1 {
 			always = fmt.Sprintf("always valid, %d looks", c.looks)
 		}
 		cells = append(cells, Cell{
 			Group: "moves, conclusions and pauses under a trend", Design: c.name,
-			Methods: methods(promise, "fixed horizon", always), parts: [2]bool{true, true}, start: c.start,
+			Methods: methods(decided, "fixed horizon", always), parts: [2]bool{true, true}, start: c.start,
 		})
 	}
 	return cells
@@ -234,11 +227,11 @@ func (c *conduct) served(bucket, from, to float64) float64 {
 	return sum
 }
 
-// truth is the effect on those who keep their variant, over all whose follow-up
-// counts.
+// truth is the effect on those who keep their variant while they are followed, if
+// that counts.
 func (c *conduct) truth() float64 {
 	const steps = 20_000
-	sum, subjects, unit := 0.0, 0, c.window
+	sum, subjects, unit := 0.0, 0.0, c.window
 	for i := range steps {
 		came := conductDays * (float64(i) + 0.5) / steps
 		to := came + c.window
@@ -248,10 +241,14 @@ func (c *conduct) truth() float64 {
 		if came >= c.pause[0] && came < c.pause[1] || to > c.until() || came >= c.until() {
 			continue
 		}
-		subjects++
-		sum += c.served(1, came, to)
+		weight := 1.0
+		if came < c.moved && to > c.moved {
+			weight = 0.6 // Those between 0.5 and 0.9 of the split are moved.
+		}
+		subjects += weight
+		sum += weight * c.served(1, came, to)
 	}
-	return conductEffect * sum / unit / float64(subjects)
+	return conductEffect * sum / unit / subjects
 }
 
 // at is a moment so many days after the start.
