@@ -49,8 +49,9 @@ type entry struct {
 func (e entry) retold() bool { return e.dated && e.deferred && !e.byExposure }
 
 // stratum is a phase with a value of the attribute that subjects are
-// stratified by, as indices.
-type stratum struct{ phase, value int32 }
+// stratified by, as indices, and how many of the moves that follow the phase its
+// subjects touch.
+type stratum struct{ phase, value, moves int32 }
 
 // place is what the subjects of one set of moments share.
 type place struct {
@@ -80,15 +81,17 @@ func numbersOf(m *compiled) int {
 }
 
 // add takes in a subject with its components, for those metrics that it counts
-// for.
-func (c *calendar) add(in stratum, variant int, first time.Time, closed []bool, vectors [][]float64) {
+// for. How many moves it touches is the metrics' part of its stratum: those of a
+// page have the same window.
+func (c *calendar) add(in stratum, from *position, closed []bool, vectors [][]float64) {
 	for i := range c.pages {
 		p := &c.pages[i]
 		if !slices.ContainsFunc(p.metrics, func(m int) bool { return closed[m] }) {
 			continue
 		}
-		day := p.entry.day(first)
-		at := place{day >> c.shift, int32(variant), in}
+		day := p.entry.day(from.first)
+		in.moves = from.moves[p.metrics[0]]
+		at := place{day >> c.shift, int32(from.variant), in}
 		cell, ok := p.cells[at]
 		if !ok {
 			c.open(p, at)
@@ -185,7 +188,7 @@ func (p *page) cell(s *Study, at place) []stats.Moments {
 func inPlaces(cells map[place][]stats.Moments) []place {
 	return slices.SortedFunc(maps.Keys(cells), func(a, b place) int {
 		return cmp.Or(cmp.Compare(a.period, b.period), cmp.Compare(a.variant, b.variant),
-			cmp.Compare(a.stratum.phase, b.stratum.phase), cmp.Compare(a.stratum.value, b.stratum.value))
+			cmp.Compare(a.stratum.phase, b.stratum.phase), cmp.Compare(a.stratum.value, b.stratum.value), cmp.Compare(a.stratum.moves, b.stratum.moves))
 	})
 }
 

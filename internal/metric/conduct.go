@@ -20,15 +20,17 @@ type Conduct struct {
 	Pauses []Stretch
 	// ExcludePauses leaves out what happened in the pauses, of all variants alike.
 	ExcludePauses bool
+	// Phases are those after the first, by number.
+	Phases []experiment.Phase
 }
 
 // Stretch is a stretch of time, its end exclusive; zero means that it goes on.
 type Stretch struct{ From, To time.Time }
 
-// ConductOf is how an experiment was conducted, by its changes of state in the
-// order of time.
-func ConductOf(e *experiment.Experiment, transitions []experiment.Transition) Conduct {
-	c := Conduct{End: e.ConcludeTime}
+// ConductOf is how an experiment was conducted, by its phases and its changes of
+// state in the order of time.
+func ConductOf(e *experiment.Experiment, phases []experiment.Phase, transitions []experiment.Transition) Conduct {
+	c := Conduct{End: e.ConcludeTime, Phases: phases}
 	for i, t := range transitions {
 		if t.State != experiment.StatePaused {
 			continue
@@ -118,7 +120,7 @@ func (s *Study) conductWarnings(t *Tally, a *Analysis) []string {
 	if a.PausedShare > 0 {
 		warnings = append(warnings, s.pausedWarning(a))
 	}
-	return warnings
+	return append(warnings, t.moveWarnings(len(t.Metrics))...)
 }
 
 // countingEnded says that counting ended.

@@ -57,7 +57,7 @@ func TestFoldDays(t *testing.T) {
 	if diff := cmp.Diff(wantDays, tally.Metrics[0].Days, within); diff != "" {
 		t.Errorf("days (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]Stratum{{1, ""}, {1, "phone"}}, tally.Strata); diff != "" {
+	if diff := cmp.Diff([]Stratum{{Phase: 1}, {Phase: 1, Value: "phone"}}, tally.Strata); diff != "" {
 		t.Errorf("strata (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(Arms{{moments(), moments(5, 1, 2)}, {moments(3), moments(4)}}, tally.Metrics[0].Whole, within); diff != "" {

@@ -44,6 +44,8 @@ type Fold struct {
 	pauses   []Stretch
 	variants map[string]int
 	phases   map[int32]int        // Number → index, in the order of their coming.
+	later    []laterPhases        // By phase.
+	parts    int                  // How many parts of segments there are.
 	subjects [][]int64            // By phase and variant.
 	exposed  map[phaseDay][]int64 // By variant.
 	whole    *calendar            // In strata of a phase.
@@ -60,6 +62,8 @@ type Fold struct {
 	leftOut                     []map[LeftOutReason][]int64 // By metric; each by variant.
 	followed                    []FollowUp                  // By metric; nil without pauses.
 	sizes                       [][][]Size                  // By metric, variant and component of the formula.
+	doubts                      []PhaseDoubts               // By metric.
+	reshuffled                  bool                        // Somebody was left out for a reshuffle.
 
 	origins [2][]float64 // By attribute and by column: the first number that came; NaN before.
 
@@ -75,11 +79,19 @@ type Fold struct {
 type phaseDay struct{ phase, day int32 }
 
 // group is the subjects with one value of a segment. Its cells stand at
-// phase × variants + variant and hold moments by metric, and its subjects
-// whatever their windows; a cell without subjects may be nil or missing.
+// part × variants + variant and hold moments by metric. Its subjects, whatever
+// their windows, stand at phase × variants + variant. A cell without subjects may be
+// nil or missing.
 type group struct {
 	cells    [][]stats.Moments
 	subjects []int64
+}
+
+// part is what segments are compared in: a phase, as an index, and how many of the
+// moves that follow it the subjects touch.
+type part struct {
+	phase int
+	moves int32
 }
 
 type segment struct {
@@ -92,6 +104,8 @@ type segment struct {
 type position struct {
 	phase, variant int
 	first          time.Time
+	stays          int32   // How many of the moves that follow leave it its variant.
+	moves          []int32 // By metric: how many it touches.
 	value          int32   // Of the stratum.
 	groups         []int32 // By segment; −1 where it is withheld.
 }
@@ -112,6 +126,7 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		openWindows: make([]int64, len(s.metrics)),
 		leftOut:     make([]map[LeftOutReason][]int64, len(s.metrics)),
 		closed:      make([]bool, len(s.metrics)),
+		doubts:      make([]PhaseDoubts, len(s.metrics)),
 	}
 	if s.Stratum() != "" {
 		f.strata = s.newCalendar()
@@ -135,6 +150,7 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 	}
 	f.origins = [2][]float64{unknownNumbers(len(s.attributes)), unknownNumbers(len(s.columns))}
 	f.at.groups = make([]int32, len(s.segments))
+	f.at.moves = make([]int32, len(s.metrics))
 	return f
 }
 
@@ -182,6 +198,7 @@ func (f *Fold) Add(row *Row) {
 	if !ok {
 		phase = len(f.subjects)
 		f.phases[row.Phase] = phase
+		f.later = append(f.later, f.laterThan(row.Phase))
 		f.subjects = append(f.subjects, make([]int64, len(f.variants)))
 	}
 	f.subjects[phase][variant]++
@@ -199,6 +216,7 @@ func (f *Fold) Add(row *Row) {
 // windows.
 func (f *Fold) locate(row *Row, phase, variant int) {
 	f.at.phase, f.at.variant, f.at.first = phase, variant, row.FirstExposure
+	f.at.stays = f.stays(phase, f.study.definition.Variants[variant].Key, row.Bucket)
 	f.stratify(row)
 	for i := range f.segments {
 		f.at.groups[i] = f.segments[i].find(row.Segments[i], f.limit)
@@ -213,7 +231,7 @@ func (f *Fold) locate(row *Row, phase, variant int) {
 	f.exposed[day][variant]++
 }
 
-// cellOf is the index of a position's cell in a group.
+// cellOf is the index of a position's phase and variant.
 func (f *Fold) cellOf(p *position) int { return p.phase*len(f.variants) + p.variant }
 
 // take adds the present row's components up where the row belongs, for those
@@ -221,19 +239,25 @@ func (f *Fold) cellOf(p *position) int { return p.phase*len(f.variants) + p.vari
 func (f *Fold) take() {
 	at := &f.at
 	f.measure()
-	f.whole.add(stratum{phase: int32(at.phase)}, at.variant, at.first, f.closed, f.vectors)
+	f.whole.add(stratum{phase: int32(at.phase)}, at, f.closed, f.vectors)
 	if f.strata != nil {
-		f.strata.add(stratum{int32(at.phase), at.value}, at.variant, at.first, f.closed, f.vectors)
+		f.strata.add(stratum{phase: int32(at.phase), value: at.value}, at, f.closed, f.vectors)
 	}
 	for i, group := range at.groups {
 		if group < 0 || f.segments[i].withheld {
 			continue
 		}
-		cell := f.cell(f.segments[i].groups[group], f.cellOf(at))
-		for m := range cell {
-			if f.closed[m] {
-				cell[m].Add(f.vectors[m])
+		var cell []stats.Moments
+		moves := int32(-1)
+		for m := range f.vectors {
+			if !f.closed[m] {
+				continue
 			}
+			if at.moves[m] != moves {
+				moves = at.moves[m]
+				cell = f.cell(f.segments[i].groups[group], part{at.phase, moves}, at.variant)
+			}
+			cell[m].Add(f.vectors[m])
 		}
 	}
 }
@@ -249,12 +273,20 @@ func (f *Fold) read(row *Row) {
 			f.openWindows[m]++
 			continue
 		}
+		f.at.moves[m] = f.touched(f.at.phase, f.at.first, metric.entry.closes)
+		if f.at.moves[m] > f.at.stays {
+			f.closed[m] = false
+			f.leaveOut(m, Moved)
+			f.reshuffled = f.reshuffled || f.later[f.at.phase].moves[f.at.stays].Reshuffled
+			continue
+		}
 		if !f.fill(f.vectors[m], metric.sources, row) {
 			f.closed[m] = false
 			f.leaveOut(m, NoOutcome)
 			continue
 		}
 		f.follow(m, row)
+		f.notePhases(m, row)
 	}
 }
 
@@ -374,7 +406,13 @@ func (g *group) count(cell int) {
 }
 
 // cell returns a cell of a group, which it makes if it is new.
-func (f *Fold) cell(g *group, at int) []stats.Moments {
+func (f *Fold) cell(g *group, in part, variant int) []stats.Moments {
+	p := &f.later[in.phase].parts[in.moves]
+	if *p < 0 {
+		*p = f.parts
+		f.parts++
+	}
+	at := *p*len(f.variants) + variant
 	for at >= len(g.cells) {
 		g.cells = append(g.cells, nil)
 	}
@@ -407,8 +445,18 @@ func (f *Fold) Tally() *Tally {
 		t.Subjects = append(t.Subjects, f.subjects[f.phases[phase]])
 	}
 	t.Exposed = f.exposedDays(t.Phases)
+	t.Reshuffled = f.reshuffled
+	for _, p := range f.study.begun(f.asOf) {
+		if p.Dilutes != "" && !slices.Contains(t.Dilutions, p.Dilutes) {
+			t.Dilutions = append(t.Dilutions, p.Dilutes)
+		}
+	}
 	for i := range f.segments {
 		t.Segments = append(t.Segments, f.segmentValues(i, t.Phases))
+	}
+	var parts []part
+	if parts, t.Parts = f.segmentParts(t.Phases); len(parts) == len(t.Phases) {
+		t.Parts = nil
 	}
 	all, places := f.layOut(t)
 	for m := range f.study.metrics {
@@ -420,7 +468,7 @@ func (f *Fold) Tally() *Tally {
 		if metric.entry.retold() {
 			f.retell(m, all, places, days)
 		}
-		t.Metrics = append(t.Metrics, f.metricTally(m, t, days))
+		t.Metrics = append(t.Metrics, f.metricTally(m, t, parts, days))
 		t.Metrics[m].Weeks = weeks
 	}
 	return t
@@ -439,18 +487,37 @@ func (f *Fold) layOut(t *Tally) (all *calendar, places map[stratum]int) {
 	}
 	places = map[stratum]int{}
 	for _, phase := range t.Phases {
-		for _, value := range values {
-			s := stratum{int32(f.phases[phase]), f.values[value]}
-			if f.strata == nil {
-				s.value = 0
-			}
-			if all.strata[s] {
-				places[s] = len(t.Strata)
-				t.Strata = append(t.Strata, Stratum{Phase: phase, Value: value})
+		for moves := range f.mostMoves(phase) + 1 {
+			for _, value := range values {
+				s := stratum{int32(f.phases[phase]), f.values[value], moves}
+				if f.strata == nil {
+					s.value = 0
+				}
+				if all.strata[s] {
+					places[s] = len(t.Strata)
+					t.Strata = append(t.Strata, Stratum{Phase: phase, Value: value, Moves: moves})
+				}
 			}
 		}
 	}
 	return all, places
+}
+
+// mostMoves is how many moves follow a phase.
+func (f *Fold) mostMoves(phase int32) int32 { return int32(len(f.later[f.phases[phase]].moves)) }
+
+// segmentParts lays out the parts of segments, in the order of the strata: every
+// phase, and what touches moves that follow it.
+func (f *Fold) segmentParts(phases []int32) (parts []part, strata []Stratum) {
+	for _, phase := range phases {
+		for moves := range f.mostMoves(phase) + 1 {
+			p := part{f.phases[phase], moves}
+			if moves == 0 || f.later[p.phase].parts[moves] >= 0 {
+				parts, strata = append(parts, p), append(strata, Stratum{Phase: phase, Moves: moves})
+			}
+		}
+	}
+	return parts, strata
 }
 
 // exposedDays lays out the subjects by the day of their first exposure.
@@ -496,11 +563,11 @@ func (f *Fold) groupOf(segment int, value string) *group {
 	return s.groups[s.values[value]]
 }
 
-func (f *Fold) metricTally(m int, t *Tally, days []Day) MetricTally {
+func (f *Fold) metricTally(m int, t *Tally, parts []part, days []Day) MetricTally {
 	metric := &f.study.metrics[m]
 	tally := MetricTally{
 		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
-		OpenWindows: f.openWindows[m], Caps: f.caps[m], LeftOut: f.leftOut[m], Sizes: f.sizes[m],
+		OpenWindows: f.openWindows[m], Caps: f.caps[m], LeftOut: f.leftOut[m], Sizes: f.sizes[m], Doubts: f.doubts[m],
 		Whole: metric.noArms(len(t.Variants), len(t.Strata)),
 	}
 	for i := range days {
@@ -515,21 +582,21 @@ func (f *Fold) metricTally(m int, t *Tally, days []Day) MetricTally {
 	for i, s := range t.Segments {
 		var arms []Arms
 		for _, value := range s.Values {
-			arms = append(arms, f.arms(f.groupOf(i, value), m, t.Phases))
+			arms = append(arms, f.arms(f.groupOf(i, value), m, parts))
 		}
 		tally.Segments = append(tally.Segments, arms)
 	}
 	return tally
 }
 
-// arms lays out a segment's moments of one metric by variant and phase.
-func (f *Fold) arms(g *group, m int, phases []int32) Arms {
-	arms := f.study.metrics[m].noArms(len(f.variants), len(phases))
+// arms lays out a segment's moments of one metric by variant and part.
+func (f *Fold) arms(g *group, m int, parts []part) Arms {
+	arms := f.study.metrics[m].noArms(len(f.variants), len(parts))
 	for v := range arms {
-		for p, phase := range phases {
-			at := f.phases[phase]*len(f.variants) + v
-			if at < len(g.cells) && g.cells[at] != nil {
-				arms[v][p] = g.cells[at][m]
+		for i, p := range parts {
+			known := f.later[p.phase].parts[p.moves]
+			if at := known*len(f.variants) + v; known >= 0 && at < len(g.cells) && g.cells[at] != nil {
+				arms[v][i] = g.cells[at][m]
 			}
 		}
 	}

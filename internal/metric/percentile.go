@@ -42,6 +42,7 @@ func (f *Fold) replay() {
 		copy(f.at.groups, f.kept.groups[row*len(f.at.groups):])
 		numbers := f.kept.numbers[row*width:]
 		for _, m := range f.study.deferred {
+			f.at.moves[m] = f.touched(f.at.phase, f.at.first, f.study.metrics[m].entry.closes)
 			numbers = numbers[copy(f.vectors[m], numbers):]
 			if f.closed[m] = !math.IsNaN(f.vectors[m][0]); f.closed[m] {
 				f.study.metrics[m].cap(f.vectors[m], f.caps[m])
@@ -150,7 +151,8 @@ func (f *Fold) entered(m int, all *calendar, places map[stratum]int, days []Day)
 			continue
 		}
 		cell := int(f.kept.cells[row])
-		in := stratum{int32(cell / len(f.variants)), f.kept.values[row]}
+		phase := cell / len(f.variants)
+		in := stratum{int32(phase), f.kept.values[row], f.touched(phase, time.UnixMicro(first), f.study.metrics[m].entry.closes)}
 		if all == f.whole {
 			in.value = 0
 		}

@@ -14,6 +14,9 @@ type Row struct {
 	// Phase is the phase of its first exposure.
 	Phase         int32
 	FirstExposure time.Time
+	// Bucket is that of the split in its first phase; nil if it is not known, or the
+	// study does not need it.
+	Bucket *int32
 	// KnownExposure is the first exposure as known at the study's earlier moment;
 	// zero if none was, or the study has no such moment.
 	KnownExposure time.Time
@@ -45,6 +48,8 @@ type Tally struct {
 	Exposed []ExposedDay `json:"exposed,omitempty"`
 	// Strata are what all subjects are cut into.
 	Strata []Stratum `json:"strata"`
+	// Parts are what segments are cut into: the phases alone if there are none.
+	Parts []Stratum `json:"parts,omitempty"`
 	// StratumLimit is positive if the plan's attribute has more values than this
 	// many, so that strata are phases alone.
 	StratumLimit int `json:"stratum_limit,omitempty"`
@@ -65,9 +70,14 @@ type Tally struct {
 	// holdout; zero if it had not.
 	CountingEnd time.Time `json:"counting_end,omitzero"`
 	// Pauses counts those that had begun before the end of what counts.
-	Pauses   int             `json:"pauses,omitempty"`
-	Metrics  []MetricTally   `json:"metrics"`
-	Segments []SegmentValues `json:"segments,omitempty"`
+	Pauses int `json:"pauses,omitempty"`
+	// Reshuffled says that subjects were left out as a later phase splits all anew,
+	// and Dilutions is what later phases did that may leave subjects without their
+	// variant.
+	Reshuffled bool            `json:"reshuffled,omitempty"`
+	Dilutions  []string        `json:"dilutions,omitempty"`
+	Metrics    []MetricTally   `json:"metrics"`
+	Segments   []SegmentValues `json:"segments,omitempty"`
 }
 
 // MetricTally is one metric's part of a tally, in the study's order.
@@ -76,6 +86,8 @@ type MetricTally struct {
 	Revision int32  `json:"revision"`
 	// OpenWindows counts the subjects whose window was still open.
 	OpenWindows int64 `json:"open_windows,omitempty"`
+	// Doubts counts those that count, although a later phase may have moved them.
+	Doubts PhaseDoubts `json:"doubts,omitzero"`
 	// FollowUp is how long the subjects that count were followed; nothing if the
 	// experiment was never paused.
 	FollowUp FollowUp `json:"follow_up,omitzero"`
@@ -98,7 +110,7 @@ type MetricTally struct {
 	// as the caps at the moment leave them.
 	Weeks []Day `json:"-"`
 	// Segments holds the moments of each value of each segment, in the order
-	// of Tally.Segments, by variant and phase.
+	// of Tally.Segments, by variant and part.
 	Segments [][]Arms `json:"segments,omitempty"`
 }
 
@@ -135,10 +147,14 @@ type CapTally struct {
 }
 
 // Stratum is a part of the subjects in which variants are compared like with
-// like: a phase, and a value of the attribute that the plan stratifies by.
+// like: a phase, the moves that they lived through, and a value of the attribute
+// that the plan stratifies by.
 type Stratum struct {
 	Phase int32  `json:"phase"`
 	Value string `json:"value,omitempty"` // Empty text: lacks it, or no attribute.
+	// Moves is how many of the later phases that move subjects the windows of these
+	// reach past, all of which left them their variant.
+	Moves int32 `json:"moves,omitempty"`
 }
 
 // Day is the subjects that entered on one UTC day, or if there are too many

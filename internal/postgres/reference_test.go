@@ -30,6 +30,7 @@ type storedExposure struct {
 	Variant    string
 	Time       time.Time
 	Recorded   time.Time
+	Bucket     *int32
 	Attributes map[string]any
 }
 
@@ -53,7 +54,7 @@ type storedPin struct {
 func readWorld(t *testing.T, conn *pgx.Conn, id int32) world {
 	t.Helper()
 	return world{
-		exposures: rowsOf[storedExposure](t, conn, `SELECT subject_id, phase, variant, exposed_time, recorded_time, attributes FROM exposures WHERE experiment_id = $1`, id),
+		exposures: rowsOf[storedExposure](t, conn, `SELECT subject_id, phase, variant, exposed_time, recorded_time, bucket, attributes FROM exposures WHERE experiment_id = $1`, id),
 		outcomes: rowsOf[storedOutcome](t, conn, `SELECT row_id, subject_id, name, value, occurred_time, recorded_time, properties, corrects, adjusted_time
 			FROM outcomes JOIN outcome_names ON id = name_id`),
 		pins: rowsOf[storedPin](t, conn, `SELECT subject_id, create_time FROM overrides WHERE experiment_id = $1`, id),
@@ -111,6 +112,9 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, pin
 		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time}
 		for _, e := range exposures {
 			row.Crossover = row.Crossover || e.Phase == first.Phase && e.Variant != first.Variant
+			if e.Phase == first.Phase && e.Bucket != nil && study.NeedsBuckets(asOf) {
+				row.Bucket = e.Bucket
+			}
 		}
 		for _, name := range study.Segments() {
 			text, _ := textOf(earliest.Attributes[name])
@@ -139,8 +143,12 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, pin
 }
 
 func textOfRow(r *metric.Row) string {
-	return fmt.Sprintf("%s phase %d at %s crossover %t segments %q stratum %q attributes %v values %v",
-		r.Variant, r.Phase, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Segments, r.Stratum, r.AttributeNumbers, r.Values)
+	bucket := int32(-1)
+	if r.Bucket != nil {
+		bucket = *r.Bucket
+	}
+	return fmt.Sprintf("%s phase %d bucket %d at %s crossover %t segments %q stratum %q attributes %v values %v",
+		r.Variant, r.Phase, bucket, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Segments, r.Stratum, r.AttributeNumbers, r.Values)
 }
 
 func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric.Column) float64 {

@@ -77,7 +77,7 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 		if err != nil {
 			return err
 		}
-		return stream(ctx, tx, sql, q.args, study, visit)
+		return stream(ctx, tx, sql, q.args, study, asOf, visit)
 	})
 	return pinned, interpret(err)
 }
@@ -211,7 +211,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	}
 	q.phased = phased != nil && *phased
 	kept := q.kept()
-	attributes := q.attributes() + q.knownTime()
+	attributes := q.attributes() + q.knownTime() + q.bucket()
 	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover"
 	if len(q.names) == 0 {
 		return head + kept + q.nothing() + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e", nil
@@ -248,6 +248,15 @@ func (q *subjectQuery) knownTime() string {
 	return fmt.Sprintf(", min(exposed_time) FILTER (WHERE recorded_time <= %s) OVER (PARTITION BY subject_id) AS known_time", q.arg(earlier))
 }
 
+// bucket is the column of exposedSQL that knows the bucket of a phase, if the study
+// needs it. Not every row of a phase has one: some were recorded before buckets were.
+func (q *subjectQuery) bucket() string {
+	if !q.study.NeedsBuckets(q.asOf) {
+		return ""
+	}
+	return ", max(bucket) OVER same_phase AS bucket"
+}
+
 // kept is what the study asks of exposures beside the first one's variant and
 // time: of the attributes that are kept with them, and when they were known.
 func (q *subjectQuery) kept() string {
@@ -264,6 +273,9 @@ func (q *subjectQuery) kept() string {
 	}
 	if !q.study.Earlier().IsZero() {
 		b.WriteString(", e.known_time")
+	}
+	if q.study.NeedsBuckets(q.asOf) {
+		b.WriteString(", e.bucket")
 	}
 	return b.String()
 }
@@ -479,7 +491,7 @@ func (q *subjectQuery) aggregate(a experiment.Aggregate, value, filter string) s
 	panic(fmt.Sprintf("postgres: unknown aggregate %q", a)) // The API's schema lists them.
 }
 
-func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metric.Study, visit func(*metric.Row) error) error {
+func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metric.Study, asOf time.Time, visit func(*metric.Row) error) error {
 	// Hardly two analyses share a statement, so none is kept prepared.
 	rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryExecModeDescribeExec}, args...)...)
 	if err != nil {
@@ -505,6 +517,9 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 	var known *time.Time
 	if !study.Earlier().IsZero() {
 		targets = append(targets, &known)
+	}
+	if study.NeedsBuckets(asOf) {
+		targets = append(targets, &row.Bucket)
 	}
 	for i := range row.Values {
 		if study.Columns()[i].Optional() {

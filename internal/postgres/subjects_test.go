@@ -632,6 +632,10 @@ func randomWorld(t *testing.T, d *database, id int32, seed uint64) {
 				item.Variant = pick("control", "short")
 			}
 			item.ExperimentID, item.Phase = id, int32(1+r.IntN(8)/6)
+			if r.IntN(4) > 0 {
+				bucket := int32(n)*1000 + item.Phase // One in each phase.
+				item.Bucket = &bucket
+			}
 			item.Attributes = json.RawMessage(pick(`{"country":"PL","age":31}`, `{"country":"DE"}`, `{"age":"31"}`, `{"age":null,"country":true}`, `{"age":2.5}`, `null`))
 			if string(item.Attributes) == "null" {
 				item.Attributes = nil
@@ -730,6 +734,9 @@ func randomConduct(intN func(int) int, outcomes []storedOutcome) metric.Conduct 
 	}
 	if intN(2) == 0 {
 		c.Pauses[1].To = time.Time{}
+	}
+	if intN(2) == 0 {
+		c.Phases = []experiment.Phase{{Number: 2, Start: day(1), Moves: true}}
 	}
 	return c
 }

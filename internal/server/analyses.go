@@ -150,7 +150,7 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	conduct, err := s.conduct(ctx, e)
+	conduct, err := s.conduct(ctx, e, phases)
 	if err != nil {
 		return nil, err
 	}
@@ -189,10 +189,15 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	return record, err
 }
 
-// conduct is how an experiment was conducted.
-func (s *analysisService) conduct(ctx context.Context, e *experiment.Experiment) (metric.Conduct, error) {
+// conduct is how an experiment was conducted. phases are the last revisions of its
+// phases.
+func (s *analysisService) conduct(ctx context.Context, e *experiment.Experiment, phases []experiment.Revision) (metric.Conduct, error) {
 	transitions, err := s.DB.Transitions(ctx, e.ID)
-	return metric.ConductOf(e, transitions), err
+	if err != nil {
+		return metric.Conduct{}, err
+	}
+	begun, err := s.DB.PhaseStarts(ctx, e.ID)
+	return metric.ConductOf(e, e.Phases(phases, begun), transitions), err
 }
 
 // sharesOf returns the shares that the experiment's variants are due in each

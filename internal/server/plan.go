@@ -95,7 +95,11 @@ func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBasel
 	if err != nil {
 		return b, nil, err
 	}
-	conduct, err := s.conduct(ctx, e)
+	phases, err := s.DB.Phases(ctx, e.ID)
+	if err != nil {
+		return b, nil, err
+	}
+	conduct, err := s.conduct(ctx, e, phases)
 	if err != nil {
 		return b, nil, err
 	}

@@ -32,7 +32,7 @@ func (s *analysisService) GetTimeline(ctx context.Context, req *assayv1.GetTimel
 	if err != nil {
 		return nil, err
 	}
-	conduct, err := s.conduct(ctx, e)
+	conduct, err := s.conduct(ctx, e, phases)
 	if err != nil {
 		return nil, err
 	}

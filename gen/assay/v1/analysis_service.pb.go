@@ -1387,7 +1387,8 @@ type EstimateChange struct {
 	// other variants. All else is sealed.
 	ByDefinition *float64 `protobuf:"fixed64,6,opt,name=by_definition,json=byDefinition,proto3,oneof" json:"by_definition,omitempty"`
 	// By what was recorded later of the subjects that the earlier analysis counted:
-	// outcomes, exposures, and pins, by which they no longer count.
+	// outcomes, exposures, and pins, by which they no longer count; and of a metric
+	// without a window by a later phase that moved them.
 	ByLateEvents *float64 `protobuf:"fixed64,7,opt,name=by_late_events,json=byLateEvents,proto3,oneof" json:"by_late_events,omitempty"`
 	// By subjects that the earlier analysis did not count: they were not exposed
 	// yet, or their window was open.

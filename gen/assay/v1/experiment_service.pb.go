@@ -368,7 +368,9 @@ type UpdateExperimentRequest struct {
 	// those that are set.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Accept that subjects of a started experiment change variant, enter or
-	// leave. PreviewUpdate tells how many.
+	// leave. PreviewUpdate tells how many. Analyses leave out those who were given
+	// another variant while they were followed, and a reshuffle leaves nobody whose
+	// window reaches past it.
 	AllowMovement bool `protobuf:"varint,3,opt,name=allow_movement,json=allowMovement,proto3" json:"allow_movement,omitempty"`
 	// Split all subjects anew, independently of the split so far. Who takes part
 	// does not change. A started experiment only; needs `allow_movement`.
