@@ -22,6 +22,10 @@
 //     what speaks against a decision by it, and [Again] what changed between two.
 //     [Summaries] enters at this step with aggregates that a caller brings.
 //
+// A study's [Conduct] says when counting ended, and when nobody was served or
+// subjects were given other variants. What happened then is not credited to the
+// variant that a subject met first.
+//
 // Before there are subjects, [Planned] answers how many it takes, from figures
 // that a caller brings or from those of another experiment's tally.
 //

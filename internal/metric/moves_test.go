@@ -321,18 +321,16 @@ func (c *conducted) simulate(t *testing.T, start time.Time, conduct Conduct, n i
 // subject comes at some time; what happens after a move or the end is that of the
 // variant that it then has.
 func (c *conducted) subject(r *rand.Rand, start time.Time) Row {
-	const window, move = 0.3, 0.5
+	const window = 0.3
+	move := 0.5 // Of the split.
 	came, u := r.Float64(), r.Float64()
-	phase, short, then := int32(1), u >= 0.9, u >= 0.9
-	changed := math.Inf(1) // When it gets another variant.
+	phase, short := int32(1), u >= 0.9
+	then, changed := u >= 0.5, move // What it gets later, and when.
 	switch {
 	case c.end > 0:
 		then, changed = true, c.end
 	case came >= move:
-		phase, short = 2, u >= 0.5
-		then = short
-	default:
-		then, changed = u >= 0.5, move
+		phase, short = 2, then
 	}
 	after := min(max((came+window-changed)/window, 0), 1)
 	y := c.trend*(came+window/2) + r.NormFloat64()
