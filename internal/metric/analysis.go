@@ -14,7 +14,8 @@ type Analysis struct {
 	Metrics     []Result // Primary, secondary, guardrails, then exploratory ones.
 	Balance     []Balance
 	Verdict     Verdict
-	Look        *Look // The group-sequential look that it takes; nil for none.
+	Doubts      []string // For which there is no verdict, beside a broken sample ratio.
+	Look        *Look    // The group-sequential look that it takes; nil for none.
 	// CountingEnd is when counting had ended; zero if it had not.
 	CountingEnd time.Time
 	// Pauses counts those that had begun before the end of what counts, and

@@ -50,6 +50,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64) (*Analysis, error)
 	if n := len(t.Phases); n > 0 {
 		latest = shares[t.Phases[n-1]]
 	}
+	a.Doubts = s.doubts(t, a)
 	a.Verdict = s.verdict(a, latest)
 	a.Warnings = s.warnings(t, a)
 	return a, nil

@@ -23,7 +23,7 @@ type Course struct {
 const tolerated = 1.1
 
 // Deviations lists how the experiment and this analysis of it departed from the
-// sealed plan.
+// sealed plan. A departure by which a verdict is more often wrong joins its reasons.
 func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
 	list := slices.Clone(course.Changes)
 	add := func(reason, format string, args ...any) {
@@ -36,6 +36,9 @@ func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
 			times(course.EarlyLooks), plan.PlannedSubjects)
 	}
 	if plan.Method == experiment.MethodFixedHorizon && plan.PlannedSubjects == 0 && course.EarlyLooks > 0 {
+		if a.Verdict.Action == ActionShip || a.Verdict.Action == ActionRollBack {
+			a.Verdict.Reasons = append(a.Verdict.Reasons, fmt.Sprintf("But the figures had been looked at %s before, and a fixed horizon keeps its error rate for one look: this verdict is more often wrong than the plan says.", times(course.EarlyLooks)))
+		}
 		add("REPEATED_LOOKS", "The figures had been looked at %s before, and the plan names no size at which they count: p-values and intervals at a fixed horizon hold for one look.",
 			times(course.EarlyLooks))
 	}

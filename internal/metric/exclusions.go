@@ -168,16 +168,6 @@ func (e *Exclusion) withheld() string {
 	return ""
 }
 
-// withheld says why exclusions withhold the verdict; it is empty if they do not.
-func (e *Exclusions) withheld() string {
-	for i := range e.ByReason {
-		if reason := e.ByReason[i].withheld(); reason != "" {
-			return reason
-		}
-	}
-	return ""
-}
-
 // sentence begins a sentence about the subjects.
 func (e *Exclusion) sentence() string {
 	return subjects(e.Subjects) + " " + map[ExclusionReason]string{

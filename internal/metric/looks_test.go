@@ -18,8 +18,10 @@ func sequential(t *testing.T) *Study {
 	d.Plan.Method, d.Plan.PlannedSubjects, d.Plan.Spending = experiment.MethodGroupSequential, 400, experiment.SpendingPocock
 	late := Sum("purchase", nil)
 	late.Window = week
+	revenue := Sum("purchase", nil)
+	revenue.Window = day
 	return mustStudy(t, d, []Use{
-		use("revenue", Sum("purchase", nil), experiment.RolePrimary),
+		use("revenue", revenue, experiment.RolePrimary),
 		use("soon", Sum("order", nil), experiment.RoleSecondary),
 		use("late", late, experiment.RoleSecondary),
 		use("unplanned", Sum("visit", nil), ""),

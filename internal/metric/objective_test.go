@@ -86,6 +86,7 @@ func TestObjectives(t *testing.T) {
 				d.Plan.Method = method
 				u := use("m", Sum("m", nil), experiment.RolePrimary)
 				u.Metric.Definition.Direction, u.Objective, u.Margin = direction, tt.objective, tt.margin
+				u.Metric.Definition.Window = week
 				s := mustStudy(t, d, []Use{u})
 				var rows []Row
 				for i := range 400 {

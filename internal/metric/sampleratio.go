@@ -10,14 +10,13 @@ import (
 )
 
 const (
-	// mismatch is the p-value below which a sample ratio counts as broken. It is
-	// small because the test is looked at with every analysis, and because a split
-	// that is really broken shows up with far smaller ones. The verdict stays with
-	// the chi-square test although the sequential one needs no such reserve: it
-	// finds a mismatch with fewer subjects, and in its first days.
+	// mismatch is the p-value below which a sample ratio counts as broken: as a
+	// whole, by the chi-square test or by the sequential one, or corrected in a cell.
+	// It is small because the tests are looked at with every analysis, and because a
+	// split that is really broken shows up with far smaller ones. The sequential test
+	// would need no such reserve; the chi-square test finds a mismatch with fewer
+	// subjects, and in its first days.
 	mismatch = 0.001
-	// brokenCell is the corrected p-value below which a cell counts as broken.
-	brokenCell = 0.05
 	// maxBrokenCells is how many broken cells are listed.
 	maxBrokenCells = 100
 )
@@ -33,7 +32,21 @@ func sampleRatio(t *Tally, shares map[int32][]float64) (SampleRatio, error) {
 		return ratio, err
 	}
 	ratio.BrokenCells, err = t.brokenCells(shares)
+	if len(ratio.BrokenCells) > 0 || ratio.SequentialPValue != nil && *ratio.SequentialPValue < mismatch {
+		ratio.Verdict = SampleRatioMismatch
+	}
 	return ratio, err
+}
+
+// broken says by what a sample ratio is broken that is.
+func (r *SampleRatio) broken() string {
+	switch {
+	case *r.PValue < mismatch:
+		return fmt.Sprintf("p = %.3g", *r.PValue)
+	case *r.SequentialPValue < mismatch:
+		return fmt.Sprintf("p = %.3g as a whole, but the sequential test once had p = %.3g", *r.PValue, *r.SequentialPValue)
+	}
+	return fmt.Sprintf("p = %.3g as a whole, but %.3g, corrected, in a part", *r.PValue, *r.BrokenCells[0].AdjustedPValue)
 }
 
 // ratioOf tests the number of subjects by phase and variant against the split,
@@ -190,7 +203,7 @@ func (t *Tally) brokenCells(shares map[int32][]float64) ([]SampleRatioCell, erro
 	if err := holm(cells, func(c *SampleRatioCell) (*float64, **float64) { return c.PValue, &c.AdjustedPValue }); err != nil {
 		return nil, err
 	}
-	cells = slices.DeleteFunc(cells, func(c SampleRatioCell) bool { return *c.AdjustedPValue >= brokenCell })
+	cells = slices.DeleteFunc(cells, func(c SampleRatioCell) bool { return *c.AdjustedPValue >= mismatch })
 	slices.SortStableFunc(cells, func(a, b SampleRatioCell) int { return cmp.Compare(*a.PValue, *b.PValue) })
 	return cells[:min(len(cells), maxBrokenCells)], nil
 }

@@ -33,7 +33,7 @@ func ratioStudy(t *testing.T) *Study {
 }
 
 // TestSequentialRatioNeverRises: what one day showed is not undone by later
-// ones that make up for it. The first figure is printed in GrowthBook's tests.
+// ones that make up for it, and neither is the verdict. The first figure is printed in GrowthBook's tests.
 func TestSequentialRatioNeverRises(t *testing.T) {
 	rows := exposed(1, 0, "PL", 800, 200)
 	broken := mustAnalyze(t, ratioStudy(t), fold(ratioStudy(t), rows...), 0).SampleRatio
@@ -41,8 +41,8 @@ func TestSequentialRatioNeverRises(t *testing.T) {
 	rows = slices.Concat(rows, exposed(1, 1, "PL", 200, 800))
 	later := mustAnalyze(t, ratioStudy(t), fold(ratioStudy(t), rows...), 0).SampleRatio
 	want(t, "after two", later.SequentialPValue, 8.126155715401769e-8, 1e-9)
-	if *later.PValue != 1 || later.Verdict != SampleRatioOK {
-		t.Errorf("as a whole the ratio holds: %+v", later)
+	if *later.PValue != 1 || later.Verdict != SampleRatioMismatch || !strings.Contains(later.broken(), "p = 1 as a whole, but the sequential test once had p = 8.13e-08") {
+		t.Errorf("as a whole the ratio holds, and in its parts it does not: %+v, %s", later, later.broken())
 	}
 	// Within one day there is no order.
 	for i := range rows {
@@ -75,6 +75,22 @@ func TestBrokenCells(t *testing.T) {
 	const says = `It is broken most on 2025-01-22, where country is "PL".`
 	if warned := slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.Contains(w, says) }); !warned || a.SampleRatio.Verdict != SampleRatioMismatch {
 		t.Errorf("%s, warnings %q", a.SampleRatio.Verdict, a.Warnings)
+	}
+}
+
+// TestBrokenCellBreaksTheRatio: one threshold for the whole and its cells. Of two
+// countries that make up for each other, with 540 of 1,000 expected to be 500 nothing
+// is said, as p is 0.011 and corrected 0.034; with 560 there is no verdict.
+func TestBrokenCellBreaksTheRatio(t *testing.T) {
+	for more, verdict := range map[int]SampleRatioVerdict{40: SampleRatioOK, 60: SampleRatioMismatch} {
+		rows := slices.Concat(exposed(1, 0, "DE", 500+more, 500-more), exposed(1, 0, "PL", 500-more, 500+more))
+		a := mustAnalyze(t, ratioStudy(t), fold(ratioStudy(t), rows...), 0)
+		if a.SampleRatio.Verdict != verdict || *a.SampleRatio.PValue != 1 || (len(a.SampleRatio.BrokenCells) > 0) != (verdict == SampleRatioMismatch) {
+			t.Errorf("%d more: %+v", more, a.SampleRatio)
+		}
+		if verdict == SampleRatioMismatch && (a.Verdict.Action != ActionInconclusive || !strings.Contains(a.Verdict.Reasons[0], "corrected, in a part") || !strings.Contains(a.Warnings[0], "corrected, in a part")) {
+			t.Errorf("verdict %+v, warnings %q", a.Verdict, a.Warnings)
+		}
 	}
 }
 

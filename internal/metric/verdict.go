@@ -62,15 +62,21 @@ func (s *Study) verdict(a *Analysis, latest []float64) Verdict {
 		reasons := append([]string{fmt.Sprintf(format, args...)}, s.reasons(primary.Metric, words, standings)...)
 		return Verdict{Action: action, Reasons: reasons}
 	}
-	switch {
+	switch once := s.decidesOnce(); {
 	case a.SampleRatio.Verdict == SampleRatioMismatch:
-		return decide(ActionInconclusive, "The sample ratio is broken (p = %.3g), so the figures cannot be trusted.", *a.SampleRatio.PValue)
-	case a.Exclusions.withheld() != "":
-		return decide(ActionInconclusive, "%s", a.Exclusions.withheld())
+		return decide(ActionInconclusive, "The sample ratio is broken (%s), so the figures cannot be trusted.", a.SampleRatio.broken())
+	case len(a.Doubts) > 0:
+		v := decide(ActionInconclusive, "The verdict is withheld: %s", a.Doubts[0])
+		v.Reasons = slices.Insert(v.Reasons, 1, a.Doubts[1:]...)
+		return v
 	case a.SampleRatio.Verdict == SampleRatioTooFew:
 		return decide(ActionKeepRunning, "There are too few subjects to tell whether the sample ratio holds.")
 	case plan.Method == experiment.MethodFixedHorizon && plan.PlannedSubjects > 0 && !complete:
 		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed, and a fixed horizon decides only then.", subjects, plan.PlannedSubjects)
+	case once && !complete && a.CountingEnd.IsZero() && plan.PlannedSubjects > 0:
+		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed. The primary metric has no window, so that more looks are more chances to be wrong: the plan decides once, at that size or when the experiment has been concluded.", subjects, plan.PlannedSubjects)
+	case once && !complete && a.CountingEnd.IsZero():
+		return decide(ActionKeepRunning, "The primary metric has no window, so that more looks are more chances to be wrong, and the plan names no size at which to decide: it decides once the experiment has been concluded.")
 	case plan.Method == experiment.MethodGroupSequential && a.Look == nil:
 		if v := s.looks.latest(); v != nil {
 			return *v
@@ -111,6 +117,15 @@ func (s *Study) verdict(a *Analysis, latest []float64) Verdict {
 		return decide(ActionInconclusive, "%d subjects have been analysed of %d planned, and no treatment that could be shipped has won.", subjects, plan.PlannedSubjects)
 	}
 	return decide(ActionKeepRunning, "Nothing is decided yet, with %d subjects analysed.", subjects)
+}
+
+// decidesOnce says that the plan's method does not protect the primary metric
+// against peeking, as it has no window: numbers of subjects change after they were
+// counted, which neither an always-valid interval nor the looks of a group-sequential
+// plan allow. Then one look decides, which needs no such protection.
+func (s *Study) decidesOnce() bool {
+	method := s.definition.Plan.Method
+	return (method == experiment.MethodAlwaysValid || method == experiment.MethodGroupSequential) && s.metrics[0].Metric.Definition.Window == 0
 }
 
 // standings judges every treatment, in listed order. What is to be shown was

@@ -85,7 +85,7 @@ func TestVerdict(t *testing.T) {
 			d := definition("control", "a", "b")
 			d.Plan.Method, d.Plan.PlannedSubjects, d.Plan.MinimumEffect = tt.method, tt.planned, tt.minimum
 			revenue := Sum("purchase", nil)
-			revenue.Direction = tt.direction
+			revenue.Direction, revenue.Window = tt.direction, week
 			s := mustStudy(t, d, []Use{
 				use("revenue", revenue, experiment.RolePrimary),
 				use("speed", Sum("speed", nil), experiment.RoleSecondary),

@@ -16,7 +16,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		warn("No exposure that can be analysed was recorded up to this moment.")
 	}
 	if a.SampleRatio.Verdict == SampleRatioMismatch {
-		warn("The variants' subjects are not as many as the split expects (p = %.3g): something loses or adds them unevenly, and no figure here can be trusted.%s", *a.SampleRatio.PValue, worst(a.SampleRatio.BrokenCells))
+		warn("The variants' subjects are not as many as the split expects (%s): something loses or adds them unevenly, and no figure here can be trusted.%s", a.SampleRatio.broken(), worst(a.SampleRatio.BrokenCells))
 	}
 	if s.definition.External {
 		warn("The variants were assigned elsewhere: exposures were not checked against the split.")
@@ -51,11 +51,8 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 				}
 			}
 		}
-		if result.Role == experiment.RolePrimary && !result.PeekingProtected && s.definition.Plan.Method == experiment.MethodAlwaysValid {
-			warn("The primary metric has no window, so the always-valid method does not protect it against peeking: a subject's number still changes after it was counted.")
-		}
-		if result.Role == experiment.RolePrimary && s.definition.Plan.Method == experiment.MethodGroupSequential && s.metrics[i].Metric.Definition.Window == 0 {
-			warn("The primary metric has no window, so the looks do not add up as the group-sequential method relies on: a subject's number still changes after it was counted.")
+		if warning := s.unprotected(i); warning != "" {
+			warn("%s", warning)
 		}
 	}
 	for i := range a.Metrics {
@@ -78,13 +75,9 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 			warn("%s", note)
 		}
 	}
-	for _, b := range a.Balance {
-		switch {
-		case b.AdjustedPValue == nil || *b.AdjustedPValue >= imbalance:
-		case b.Missing:
-			warn("Covariate %q is missing more often in one variant: the share of %s differs from the control's by %.3g standard deviations (p = %.3g).", b.Covariate, b.Variant, *b.StandardizedDifference, *b.AdjustedPValue)
-		default:
-			warn("Covariate %q was out of balance before exposure: %s differs from the control by %.3g standard deviations (p = %.3g).", b.Covariate, b.Variant, *b.StandardizedDifference, *b.AdjustedPValue)
+	for i := range a.Balance {
+		if warning := a.Balance[i].imbalance(); warning != "" {
+			warn("%s", warning)
 		}
 	}
 	for _, note := range s.absent(t) {
@@ -99,6 +92,22 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		}
 	}
 	return out
+}
+
+// unprotected warns of a metric that a verdict rests on and that has no window, so
+// that looking at it often is not protected.
+func (s *Study) unprotected(m int) string {
+	metric, method := &s.metrics[m], s.definition.Plan.Method
+	if metric.Metric.Definition.Window > 0 || method != experiment.MethodAlwaysValid && method != experiment.MethodGroupSequential {
+		return ""
+	}
+	switch metric.Role {
+	case experiment.RolePrimary:
+		return "The primary metric has no window: a subject's number still changes after it was counted, so that its p-value and interval hold for one look, and not for looking often. The plan therefore decides once."
+	case experiment.RoleGuardrail:
+		return fmt.Sprintf("The guardrail %s has no window: a subject's number still changes after it was counted, so that what it says holds for one look, and not for looking often.", metric.Metric.Key)
+	}
+	return ""
 }
 
 // cut says that outcomes are missing which have been dropped.

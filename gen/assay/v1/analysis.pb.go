@@ -29,10 +29,10 @@ type SampleRatioVerdict int32
 const (
 	// Never sent.
 	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_UNSPECIFIED SampleRatioVerdict = 0
-	// No sign of a mismatch: p ≥ 0.001.
+	// No sign of a mismatch.
 	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_OK SampleRatioVerdict = 1
-	// A mismatch: p < 0.001. Something loses or adds subjects unevenly, and the
-	// figures cannot be trusted.
+	// A mismatch: p < 0.001 by either test as a whole, or corrected in a cell.
+	// Something loses or adds subjects unevenly, and the figures cannot be trusted.
 	SampleRatioVerdict_SAMPLE_RATIO_VERDICT_MISMATCH SampleRatioVerdict = 2
 	// There are no two groups of variants in which 5 subjects each are expected; the
 	// test says nothing.
@@ -213,7 +213,9 @@ const (
 	// variant has a part in the split of the latest phase (or none has, or the
 	// experiment is sticky).
 	VerdictAction_VERDICT_ACTION_SHIP VerdictAction = 1
-	// Not decided yet.
+	// Not decided yet. A plan that is ALWAYS_VALID or GROUP_SEQUENTIAL and whose primary
+	// metric has no window is not protected against peeking: it decides once, at its
+	// planned size or when the experiment has been concluded.
 	VerdictAction_VERDICT_ACTION_KEEP_RUNNING VerdictAction = 2
 	// Every variant breaks a guardrail, at the plan's level after Holm's correction
 	// for their number, or loses on the primary metric: it is significantly worse, or
@@ -221,9 +223,12 @@ const (
 	// level, for each variant by itself. A variant that could not ship, as it has
 	// ended, does not count.
 	VerdictAction_VERDICT_ACTION_ROLL_BACK VerdictAction = 3
-	// The data cannot decide: the sample ratio is broken, too many subjects were left
-	// out or unevenly (see Exclusions.by_reason), the planned size is reached without a
-	// winner, or there is no primary metric.
+	// The data cannot decide: the sample ratio is broken; too many subjects were left
+	// out, or unevenly (see Exclusions.by_reason); a covariate was out of balance before
+	// exposure, or missing more often in one variant; who has an outcome of the primary
+	// metric or a guardrail depends on the variant; the planned size is reached without
+	// a winner; or there is no primary metric. Each of the tests is at p < 0.001, by
+	// which it is also a warning.
 	VerdictAction_VERDICT_ACTION_INCONCLUSIVE VerdictAction = 4
 )
 
@@ -356,7 +361,7 @@ type SampleRatio struct {
 	SequentialPValue *float64 `protobuf:"fixed64,5,opt,name=sequential_p_value,json=sequentialPValue,proto3,oneof" json:"sequential_p_value,omitempty"`
 	// Where the ratio is broken: the segments that were asked for and the days of
 	// first exposure in which the chi-square test, corrected by Holm over all that
-	// have enough subjects to be tested, has p < 0.05. At most 100, those with the
+	// have enough subjects to be tested, has p < 0.001. At most 100, those with the
 	// smallest p-values.
 	BrokenCells   []*SampleRatioCell `protobuf:"bytes,6,rep,name=broken_cells,json=brokenCells,proto3" json:"broken_cells,omitempty"`
 	unknownFields protoimpl.UnknownFields
