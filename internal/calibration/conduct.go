@@ -81,10 +81,10 @@ func (c *conduct) start() simulation {
 		studies[m] = studyOf(method, c.window).Conducted(c.conducted())
 	}
 	rows := make([]metric.Row, conductSubjects)
-	values := make([]float64, conductSubjects)
+	values, buckets := make([]float64, conductSubjects), make([]int32, conductSubjects)
 	return func(rng *rand.Rand, effect bool, seen []sight) error {
 		for i := range rows {
-			rows[i] = metric.Row{Values: values[i : i+1]}
+			rows[i] = metric.Row{Values: values[i : i+1], Bucket: &buckets[i]}
 			c.subject(rng, effect, &rows[i])
 		}
 		truth := difference
@@ -114,6 +114,12 @@ func (c *conduct) conducted() metric.Conduct {
 	}
 	if c.pause[1] > 0 {
 		conducted.Pauses = []metric.Stretch{{From: at(c.pause[0]), To: at(c.pause[1])}}
+	}
+	if c.moved > 0 {
+		conducted.Phases = []experiment.Phase{{
+			Number: 2, Start: at(c.moved), Moves: true,
+			Allocation: []experiment.Range{{From: 0, To: experiment.Buckets / 2, Variant: "control"}, {From: experiment.Buckets / 2, To: experiment.Buckets, Variant: "treatment"}},
+		}}
 	}
 	return conducted
 }
@@ -169,7 +175,8 @@ func (c *conduct) subject(rng *rand.Rand, effect bool, row *metric.Row) {
 	for came >= c.pause[0] && came < c.pause[1] || c.concluded > 0 && came >= c.concluded {
 		came = conductDays * rng.Float64() // Nobody is exposed then.
 	}
-	bucket := rng.Float64()
+	*row.Bucket = int32(rng.IntN(experiment.Buckets))
+	bucket := float64(*row.Bucket) / experiment.Buckets
 	row.Phase = 1
 	if c.moved > 0 && came >= c.moved {
 		row.Phase = 2
