@@ -106,6 +106,33 @@ func (s Stretch) overlap(from, to time.Time) time.Duration {
 	return max(0, to.Sub(from))
 }
 
+// windowClosed says whether all is known of what a subject did in a window after
+// exposure. Without a window that is so at any time, but nothing is ever known of
+// one who came once counting had ended.
+func (f *Fold) windowClosed(row *Row, closes time.Duration) bool {
+	if closes == 0 {
+		return f.until.Equal(f.asOf) || row.FirstExposure.Before(f.until)
+	}
+	return !row.FirstExposure.Add(closes).After(f.until) &&
+		!(f.OnlyKnown && row.KnownExposure.Add(closes).After(f.known))
+}
+
+// follow adds up how long a subject is followed for a metric, and how much of that
+// lies in pauses.
+func (f *Fold) follow(m int, row *Row) {
+	if f.followed == nil {
+		return
+	}
+	end := f.until
+	if closes := f.study.metrics[m].entry.closes; closes > 0 {
+		end = row.FirstExposure.Add(closes)
+	}
+	f.followed[m].Milliseconds += max(0, end.Sub(row.FirstExposure)).Milliseconds()
+	for _, p := range f.pauses {
+		f.followed[m].Paused += p.overlap(row.FirstExposure, end).Milliseconds()
+	}
+}
+
 // conductWarnings say what an analysis does not count for the way in which the
 // experiment was conducted, and what that does to the figures.
 func (s *Study) conductWarnings(t *Tally, a *Analysis) []string {

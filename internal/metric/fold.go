@@ -290,33 +290,6 @@ func (f *Fold) read(row *Row) {
 	}
 }
 
-// windowClosed says whether all is known of what a subject did in a window after
-// exposure. Without a window that is so at any time, but nothing is ever known of
-// one who came once counting had ended.
-func (f *Fold) windowClosed(row *Row, closes time.Duration) bool {
-	if closes == 0 {
-		return f.until.Equal(f.asOf) || row.FirstExposure.Before(f.until)
-	}
-	return !row.FirstExposure.Add(closes).After(f.until) &&
-		!(f.OnlyKnown && row.KnownExposure.Add(closes).After(f.known))
-}
-
-// follow adds up how long a subject is followed for a metric, and how much of that
-// lies in pauses.
-func (f *Fold) follow(m int, row *Row) {
-	if f.followed == nil {
-		return
-	}
-	end := f.until
-	if closes := f.study.metrics[m].entry.closes; closes > 0 {
-		end = row.FirstExposure.Add(closes)
-	}
-	f.followed[m].Milliseconds += max(0, end.Sub(row.FirstExposure)).Milliseconds()
-	for _, p := range f.pauses {
-		f.followed[m].Paused += p.overlap(row.FirstExposure, end).Milliseconds()
-	}
-}
-
 // fill reads a metric's components from the row. It is false if the subject lacks
 // a number that the metric is made of.
 func (f *Fold) fill(vector []float64, sources []source, row *Row) (complete bool) {

@@ -332,3 +332,33 @@ func TestDilutingPhase(t *testing.T) {
 		t.Errorf("%v, warnings %q", m, got.Warnings)
 	}
 }
+
+// TestUnknownBuckets: exposures from before buckets were kept count, and a warning
+// says how many.
+func TestUnknownBuckets(t *testing.T) {
+	a, address := newAPIAt(t)
+	a.do(t, "MetricService/CreateMetric", endlessRevenue)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"metrics":[{"metric":"revenue","role":"METRIC_ROLE_PRIMARY"}]`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	a.exposed(t, "plain", "old", 0, 40)
+	if _, err := connect(t, address).Exec(t.Context(), `UPDATE exposures SET bucket = NULL`); err != nil {
+		t.Fatal(err)
+	}
+	known := a.exposed(t, "plain", "new", 0, 40)
+	time.Sleep(2 * time.Millisecond)
+	a.do(t, updateExperiment, `{"allow_movement":true,"experiment":{"key":"plain","variants":[{"key":"a","control":true,"weight":0},{"key":"b","weight":1}]}}`)
+	time.Sleep(2 * time.Millisecond)
+	moved := int64(0)
+	for _, variant := range known {
+		if variant == "a" {
+			moved++
+		}
+	}
+	got := a.analyze(t, `{"experiment":"plain"}`)
+	if m := got.Metrics[0]; leftOut(m)["a"] != moved || m.Arms[0].Subjects+m.Arms[1].Subjects != 80-moved {
+		t.Errorf("%v, left out %v, want %d", m.Arms, m.LeftOut, moved)
+	}
+	if !warned(got.Warnings, "40 subjects were followed for revenue past a later phase", "it is not known which bucket") {
+		t.Errorf("warnings %q", got.Warnings)
+	}
+}
