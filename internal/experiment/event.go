@@ -38,6 +38,7 @@ func (s Side) Variant() string {
 type Outcome struct {
 	RowID        RowID
 	SubjectID    SubjectID
+	Unit         string // Of the subject. Empty is the default.
 	Name         string
 	Value        *float64
 	OccurredTime time.Time       // To the millisecond.

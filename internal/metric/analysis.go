@@ -82,6 +82,8 @@ type Result struct {
 	Drift            []Heterogeneity // Between the weeks of entry, by variant; none where days are not told apart.
 	Caps             []Cap
 	LeftOut          []LeftOut
+	Outcomes         []OutcomeUse
+	WithoutData      bool // Nobody has outcomes of one of its names: nothing is decided by it.
 }
 
 // Segment is a metric among the subjects with one value of an attribute.

@@ -3,6 +3,7 @@ package metric
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -43,6 +44,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64) (*Analysis, error)
 	if err := s.widen(t, a); err != nil {
 		return nil, err
 	}
+	withoutData := s.withholdWithoutData(t, a)
 	if a.Balance, err = s.balance(t); err != nil {
 		return nil, fmt.Errorf("balance: %w", err)
 	}
@@ -52,6 +54,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64) (*Analysis, error)
 	}
 	a.Doubts = s.doubts(t, a)
 	a.Verdict = s.verdict(a, latest)
+	a.Verdict.Reasons = slices.Concat(a.Verdict.Reasons, withoutData)
 	a.Warnings = s.warnings(t, a)
 	return a, nil
 }
@@ -102,7 +105,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 		return Result{}, err
 	}
 	result.Caps = metric.describeCaps(tally)
-	result.LeftOut = tally.describeLeftOut(t.Variants)
+	result.LeftOut, result.Outcomes = tally.describeLeftOut(t.Variants), tally.Outcomes
 	return result, s.bySegment(m, t, &result)
 }
 

@@ -69,6 +69,9 @@ func (s *Study) Baseline(t *Tally) (Baseline, error) {
 	if control.StandardError == nil {
 		return Baseline{}, noHistory(control.Notes...)
 	}
+	if note := s.withoutData(&t.Metrics[0]); note != "" {
+		return Baseline{}, noHistory(note)
+	}
 	if *control.StandardError == 0 {
 		return Baseline{}, noHistory("The control's subjects have no variance on it.")
 	}

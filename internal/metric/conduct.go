@@ -60,9 +60,9 @@ func (s *Study) CountingEnd(asOf time.Time) time.Time {
 	return time.Time{}
 }
 
-// until is the moment up to which subjects are followed: that of the analysis, or
+// Until is the moment up to which subjects are followed: that of the analysis, or
 // the end of counting.
-func (s *Study) until(asOf time.Time) time.Time {
+func (s *Study) Until(asOf time.Time) time.Time {
 	if end := s.CountingEnd(asOf); !end.IsZero() {
 		return end
 	}
@@ -72,7 +72,7 @@ func (s *Study) until(asOf time.Time) time.Time {
 // pauses are those that had begun before the end of what an analysis counts. One
 // that went on then has no end.
 func (s *Study) pauses(asOf time.Time) []Stretch {
-	until := s.until(asOf)
+	until := s.Until(asOf)
 	var pauses []Stretch
 	for _, p := range s.conduct.Pauses {
 		if !p.From.Before(until) {

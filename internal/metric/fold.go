@@ -114,7 +114,7 @@ type position struct {
 // subject's window is closed.
 func (s *Study) NewFold(asOf time.Time) *Fold {
 	f := &Fold{
-		study: s, asOf: asOf, until: s.until(asOf), known: s.until(s.earlier), pauses: s.pauses(asOf),
+		study: s, asOf: asOf, until: s.Until(asOf), known: s.Until(s.earlier), pauses: s.pauses(asOf),
 		variants:    map[string]int{},
 		phases:      map[int32]int{},
 		whole:       s.newCalendar(),

@@ -49,7 +49,7 @@ func (f *Fold) laterThan(number int32) (later laterPhases) {
 // begun are the phases after the first that began before the end of what an
 // analysis of a moment counts.
 func (s *Study) begun(asOf time.Time) []experiment.Phase {
-	until := s.until(asOf)
+	until := s.Until(asOf)
 	i := slices.IndexFunc(s.conduct.Phases, func(p experiment.Phase) bool { return !p.Start.Before(until) })
 	if i < 0 {
 		return s.conduct.Phases

@@ -61,6 +61,7 @@ type Study struct {
 	deferred   []int // The metrics with a percentile among their caps.
 	earlier    time.Time
 	conduct    Conduct
+	accounted  int // Of how many metrics, from the first on, outcomes are accounted for.
 	looks      looks
 }
 
@@ -125,6 +126,7 @@ func NewStudy(d *experiment.Definition, sealed []experiment.Variant, uses []Use,
 			return nil, err
 		}
 	}
+	s.accounted = len(s.metrics)
 	return s, nil
 }
 

@@ -94,6 +94,9 @@ type MetricTally struct {
 	// LeftOut counts, by variant, the other subjects that were analysed and do not
 	// count for the metric.
 	LeftOut map[LeftOutReason][]int64 `json:"left_out,omitempty"`
+	// Outcomes is what became of the outcomes that the metric is of, by name. Nothing
+	// in tallies from before they were accounted for.
+	Outcomes []OutcomeUse `json:"outcomes,omitempty"`
 	// Caps is what was capped, in the order of the components.
 	Caps []CapTally `json:"caps,omitempty"`
 	// Sizes is how the numbers of each formula component add up, by variant and

@@ -53,6 +53,7 @@ func NewTimeline(d *experiment.Definition, sealed []experiment.Variant, use Use)
 	if err := c.add(use, span{end: window}, entry{closes: window, byExposure: true, dated: true}); err != nil {
 		return nil, err
 	}
+	s.accounted = 1 // The others are of the same outcomes.
 	for _, bin := range binsOf(&use.Metric.Definition) {
 		if err := c.add(use, bin, entry{closes: bin.end}); err != nil {
 			return nil, err
@@ -115,8 +116,17 @@ func (s *Study) Timeline(t *Tally) (*Timeline, error) {
 		}
 		timeline.Cohorts = append(timeline.Cohorts, point)
 	}
-	timeline.SinceExposure, err = s.sinceExposure(t)
-	return timeline, err
+	if timeline.SinceExposure, err = s.sinceExposure(t); err != nil {
+		return nil, err
+	}
+	if note := s.withoutData(&t.Metrics[timelineCumulative]); note != "" {
+		for _, points := range [][]Point{timeline.Cumulative, timeline.Cohorts, timeline.SinceExposure} {
+			for i := range points {
+				decideNothing(points[i].Comparisons, note)
+			}
+		}
+	}
+	return timeline, nil
 }
 
 // sinceExposure is the points of all bins that are over for some subject.
@@ -145,6 +155,9 @@ func (s *Study) sinceExposure(t *Tally) ([]Point, error) {
 func (s *Study) timelineNotes(t *Tally) []string {
 	var notes []string
 	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	if without := s.withoutData(&t.Metrics[timelineCumulative]); without != "" {
+		note("%s", without)
+	}
 	metric, tally := &s.metrics[timelineCumulative], &t.Metrics[timelineCumulative]
 	if metric.entry.closes == 0 {
 		note("The metric has no window: every point counts what is known of its subjects now, which an analysis of that day could not know.")

@@ -71,6 +71,10 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		}
 	}
 	for i := range t.Metrics {
+		if note := s.withoutData(&t.Metrics[i]); note != "" {
+			warn("%s", note)
+		}
+		out = append(out, s.uncounted(&t.Metrics[i])...)
 		if note := t.unequalReports(i); note != "" {
 			warn("%s", note)
 		}

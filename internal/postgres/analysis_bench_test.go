@@ -151,14 +151,16 @@ var analysisTime = day(90)
 func (d *database) analyze(b *testing.B, study *metric.Study) *metric.Analysis {
 	b.Helper()
 	fold := study.NewFold(analysisTime)
-	_, err := d.Subjects(b.Context(), 1, analysisTime, study, func(r *metric.Row) error {
+	_, accounted, err := d.Subjects(b.Context(), 1, analysisTime, study, func(r *metric.Row) error {
 		fold.Add(r)
 		return nil
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	a, err := study.Analyze(fold.Tally(), map[int32][]float64{1: {0.5, 0.5}, 2: {0.5, 0.5}})
+	tally := fold.Tally()
+	study.Account(tally, accounted)
+	a, err := study.Analyze(tally, map[int32][]float64{1: {0.5, 0.5}, 2: {0.5, 0.5}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -25,6 +25,7 @@ func (c *copyRows) integer(v int32)       { c.length(4); *c = binary.BigEndian.A
 func (c *copyRows) double(v float64)      { c.bigint(int64(math.Float64bits(v))) }
 func (c *copyRows) timestamp(t time.Time) { c.bigint(t.UnixMicro() - timestampEpoch) }
 func (c *copyRows) bigint(v int64)        { c.length(8); *c = binary.BigEndian.AppendUint64(*c, uint64(v)) }
+func (c *copyRows) text(s string)         { c.length(len(s)); *c = append(*c, s...) }
 func (c *copyRows) jsonb(text []byte)     { c.length(1 + len(text)); *c = append(append(*c, 1), text...) }
 func (c *copyRows) end() []byte           { return binary.BigEndian.AppendUint16(*c, math.MaxUint16) }
 

@@ -202,8 +202,11 @@ func TestUnreachableDatabase(t *testing.T) {
 		"outcomes": func() error {
 			return second(db.RecordOutcomes(t.Context(), []experiment.Outcome{outcome("e", 1, day(5), 1.0, "")}))
 		},
-		"safe time":  func() error { return second(db.SafeTime(t.Context())) },
-		"subjects":   func() error { return second(db.Subjects(t.Context(), 7, forever, studyOf(t, nil, nil, nil), nil)) },
+		"safe time": func() error { return second(db.SafeTime(t.Context())) },
+		"subjects": func() error {
+			_, _, err := db.Subjects(t.Context(), 7, forever, studyOf(t, nil, nil, nil), nil)
+			return err
+		},
 		"histories":  func() error { return second(db.Histories(t.Context(), nil)) },
 		"listening":  func() error { return db.ListenCatalog(t.Context(), func() {}) },
 		"an archive": func() error { return second(db.ArchiveMetric(t.Context(), "m", "", 0)) },

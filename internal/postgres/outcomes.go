@@ -178,11 +178,11 @@ func (b *outcomeBatch) insert(ctx context.Context, tx pgx.Tx, indices, known []i
 	for k, i := range indices {
 		times[k] = b.items[i].OccurredTime
 	}
-	rows, err := tx.Query(ctx, `INSERT INTO outcomes (row_id, subject_id, name_id, value, properties, corrects, adjusted_time, occurred_time)
-		SELECT row_id, subject_id, name_id, value, properties::jsonb, corrects, adjusted_time, occurred_time
-		FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::float8[], $5::text[], $6::uuid[], $7::timestamptz[], $8::timestamptz[])
-			AS o (row_id, subject_id, name_id, value, properties, corrects, adjusted_time, occurred_time)
-		ON CONFLICT DO NOTHING RETURNING row_id, subject_id`, append(b.columns(indices), times)...)
+	rows, err := tx.Query(ctx, `INSERT INTO outcomes (row_id, subject_id, name_id, value, properties, corrects, adjusted_time, unit, occurred_time)
+		SELECT row_id, subject_id, name_id, value, properties::jsonb, corrects, adjusted_time, unit, occurred_time
+		FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::float8[], $5::text[], $6::uuid[], $7::timestamptz[], $8::text[], $9::timestamptz[])
+			AS o (row_id, subject_id, name_id, value, properties, corrects, adjusted_time, unit, occurred_time)
+		ON CONFLICT DO NOTHING RETURNING row_id, subject_id`, append(b.columns(indices), b.units(indices), times)...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -252,14 +252,14 @@ func (b *outcomeBatch) divide(ctx context.Context, tx pgx.Tx) (fresh, known []in
 	return fresh, known, nil
 }
 
-const copyOutcomes = `COPY outcomes (row_id, subject_id, name_id, value, occurred_time, properties, corrects, adjusted_time) FROM STDIN BINARY`
+const copyOutcomes = `COPY outcomes (row_id, subject_id, name_id, value, occurred_time, properties, corrects, adjusted_time, unit) FROM STDIN BINARY`
 
 // encode returns the items at the indices as rows to copy.
 func (b *outcomeBatch) encode(indices []int) []byte {
 	rows := newCopyRows(128 * len(indices))
 	for _, i := range indices {
 		o := &b.items[i]
-		rows.row(8)
+		rows.row(9)
 		rows.uuid(o.RowID)
 		rows.uuid(o.SubjectID)
 		rows.integer(b.names[o.Name])
@@ -279,6 +279,11 @@ func (b *outcomeBatch) encode(indices []int) []byte {
 			rows.timestamp(o.AdjustedTime)
 		} else {
 			rows.null()
+			rows.null()
+		}
+		if unit := storedUnit(o); unit != nil {
+			rows.text(*unit)
+		} else {
 			rows.null()
 		}
 	}
@@ -316,6 +321,24 @@ func (b *outcomeBatch) compare(ctx context.Context, tx pgx.Tx, known []int, resu
 		return unavailable(errors.New("known outcomes were removed before they could be compared"))
 	}
 	return nil
+}
+
+// storedUnit is what is stored of the unit of an outcome's subject: nothing for the
+// default one, which then costs nothing.
+func storedUnit(o *experiment.Outcome) *string {
+	if o.Unit == "" || o.Unit == experiment.DefaultUnit {
+		return nil
+	}
+	return &o.Unit
+}
+
+// units returns what is stored of the items' units.
+func (b *outcomeBatch) units(indices []int) []*string {
+	units := make([]*string, len(indices))
+	for k, i := range indices {
+		units[k] = storedUnit(&b.items[i])
+	}
+	return units
 }
 
 // columns returns the items at the indices as arrays: row ids, subject ids,

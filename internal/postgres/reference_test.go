@@ -44,6 +44,7 @@ type storedOutcome struct {
 	Properties map[string]any
 	Corrects   *[16]byte
 	Adjusted   *time.Time
+	Unit       *string
 }
 
 type storedPin struct {
@@ -55,7 +56,7 @@ func readWorld(t *testing.T, conn *pgx.Conn, id int32) world {
 	t.Helper()
 	return world{
 		exposures: rowsOf[storedExposure](t, conn, `SELECT subject_id, phase, variant, exposed_time, recorded_time, bucket, attributes FROM exposures WHERE experiment_id = $1`, id),
-		outcomes: rowsOf[storedOutcome](t, conn, `SELECT row_id, subject_id, name, value, occurred_time, recorded_time, properties, corrects, adjusted_time
+		outcomes: rowsOf[storedOutcome](t, conn, `SELECT row_id, subject_id, name, value, occurred_time, recorded_time, properties, corrects, adjusted_time, unit
 			FROM outcomes JOIN outcome_names ON id = name_id`),
 		pins: rowsOf[storedPin](t, conn, `SELECT subject_id, create_time FROM overrides WHERE experiment_id = $1`, id),
 	}

@@ -63,7 +63,10 @@ func (db *DB) Settle(ctx context.Context, t time.Time) error {
 // known at asOf, to visit: the numbers that the study asks for, at and after
 // the subject's first exposure. Subjects that were ever pinned are left out,
 // and counted. The row is valid until visit returns.
-func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *metric.Study, visit func(*metric.Row) error) (pinned []metric.Excluded, err error) {
+//
+// It also returns what became of the outcomes that the study accounts for, or nil
+// if that are none.
+func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *metric.Study, visit func(*metric.Row) error) (pinned []metric.Excluded, accounted *metric.Accounted, err error) {
 	err = pgx.BeginTxFunc(ctx, db.analysis, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if pinned, err = pinnedSubjects(ctx, tx, id, asOf); err != nil {
 			return err
@@ -77,9 +80,14 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 		if err != nil {
 			return err
 		}
-		return stream(ctx, tx, sql, q.args, study, asOf, visit)
+		if err := stream(ctx, tx, sql, q.args, study, asOf, visit); err != nil || len(study.Accounts().Names) == 0 {
+			return err
+		}
+		a := accounting{subjectQuery: subjectQuery{args: []any{id, asOf}, asOf: asOf, study: study, names: names, phased: q.phased}, Accounts: study.Accounts()}
+		accounted, err = a.account(ctx, tx, len(pinned) > 0)
+		return err
 	})
-	return pinned, interpret(err)
+	return pinned, accounted, interpret(err)
 }
 
 // pinnedSubjects counts the exposed subjects that were ever pinned by their first
@@ -354,15 +362,9 @@ func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx, first, last *tim
 	if !ended.IsZero() {
 		bounds += fmt.Sprintf(" AND row_id < '%s'", lowestRowID(ended.Add(time.Millisecond)))
 	}
-	ids := slices.Collect(maps.Values(q.names))
-	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM outcomes WHERE corrects IS NOT NULL AND name_id = ANY($1) AND recorded_time <= $2`+bounds+`)`,
-		ids, q.args[1]).Scan(&q.corrected); err != nil {
+	outcomes, err := q.recorded(ctx, tx, slices.Collect(maps.Values(q.names)), bounds)
+	if err != nil {
 		return "", err
-	}
-	in := fmt.Sprintf("name_id = ANY(%s) AND recorded_time <= $2%s", q.arg(ids), bounds)
-	outcomes := fmt.Sprintf(uncorrectedSQL, in)
-	if q.corrected {
-		outcomes = fmt.Sprintf(correctedSQL, in)
 	}
 	from := q.at(0)
 	if before > 0 {
@@ -378,15 +380,29 @@ func (q *subjectQuery) outcomes(ctx context.Context, tx pgx.Tx, first, last *tim
 	return join, nil
 }
 
+// recorded is the outcomes of some names within bounds, each with its corrections
+// in its value.
+func (q *subjectQuery) recorded(ctx context.Context, tx pgx.Tx, ids []int32, bounds string) (string, error) {
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM outcomes WHERE corrects IS NOT NULL AND name_id = ANY($1) AND recorded_time <= $2`+bounds+`)`,
+		ids, q.args[1]).Scan(&q.corrected); err != nil {
+		return "", err
+	}
+	in := fmt.Sprintf("name_id = ANY(%s) AND recorded_time <= $2%s", q.arg(ids), bounds)
+	if q.corrected {
+		return fmt.Sprintf(correctedSQL, in), nil
+	}
+	return fmt.Sprintf(uncorrectedSQL, in), nil
+}
+
 // uncorrectedSQL is the outcomes that meet a condition, if none of them was
 // corrected.
-const uncorrectedSQL = `SELECT subject_id, row_id, name_id, occurred_time, properties, value FROM outcomes WHERE corrects IS NULL AND %s`
+const uncorrectedSQL = `SELECT subject_id, row_id, name_id, unit, occurred_time, recorded_time, properties, value FROM outcomes WHERE corrects IS NULL AND %s`
 
 // correctedSQL is the outcomes that meet a condition with their values as
 // corrected, and as recorded, beside the times and amounts of their corrections. A
 // correction lies beside what it corrects, so that the same bounds hold both; one
 // whose outcome is not known counts nothing.
-const correctedSQL = `SELECT subject_id, row_id, name_id, occurred_time, properties, value AS recorded, c.times, c.amounts,
+const correctedSQL = `SELECT subject_id, row_id, name_id, unit, occurred_time, recorded_time, properties, value AS recorded, c.times, c.amounts,
 		CASE WHEN c.times IS NULL THEN value ELSE coalesce(value, 0) + c.adjustment END AS value
 	FROM (SELECT * FROM outcomes WHERE corrects IS NULL AND %[1]s) original
 	LEFT JOIN (SELECT subject_id, name_id, corrects AS row_id, sum(value) AS adjustment, array_agg(adjusted_time) AS times, array_agg(value) AS amounts

@@ -67,7 +67,7 @@ func studyOf(t *testing.T, columns []metric.Column, attributes, segments []strin
 // subjects returns the rows that Subjects streams, and those that were pinned.
 func (d *database) subjects(t *testing.T, id int32, asOf time.Time, study *metric.Study) (rows []metric.Row, pinned []metric.Excluded) {
 	t.Helper()
-	pinned, err := d.Subjects(t.Context(), id, asOf, study, func(r *metric.Row) error {
+	pinned, _, err := d.Subjects(t.Context(), id, asOf, study, func(r *metric.Row) error {
 		row := *r
 		row.Variant, row.Stratum = slices.Clone(r.Variant), slices.Clone(r.Stratum)
 		row.AttributeNumbers, row.Values, row.Segments = slices.Clone(r.AttributeNumbers), slices.Clone(r.Values), nil
@@ -566,7 +566,7 @@ func TestSubjectsEndsWithTheVisitor(t *testing.T) {
 	recordExposures(t, d.DB, exposure(1, "a", day(3)), exposure(2, "a", day(3)))
 	enough := errors.New("enough")
 	visits := 0
-	_, err := d.Subjects(t.Context(), 7, forever, studyOf(t, nil, nil, nil), func(*metric.Row) error { visits++; return enough })
+	_, _, err := d.Subjects(t.Context(), 7, forever, studyOf(t, nil, nil, nil), func(*metric.Row) error { visits++; return enough })
 	if !errors.Is(err, enough) || visits != 1 {
 		t.Errorf("error %v after %d visits", err, visits)
 	}

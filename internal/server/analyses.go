@@ -234,21 +234,24 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 // tally folds what was recorded of an experiment or a holdout.
 func (s *analysisService) tally(ctx context.Context, id int32, study *metric.Study, asOf time.Time) (*metric.Tally, error) {
 	fold := study.NewFold(asOf)
-	pinned, err := s.fold(ctx, id, study, asOf, fold)
+	pinned, accounted, err := s.fold(ctx, id, study, asOf, fold)
 	if err != nil {
 		return nil, err
 	}
 	tally := fold.Tally()
 	tally.Excluded = append(tally.Excluded, pinned...)
+	if accounted != nil {
+		study.Account(tally, accounted)
+	}
 	return tally, nil
 }
 
 // fold adds what was recorded to folds of one study, in one pass, and returns the
 // subjects that were ever pinned.
-func (s *analysisService) fold(ctx context.Context, id int32, study *metric.Study, asOf time.Time, folds ...*metric.Fold) (pinned []metric.Excluded, err error) {
+func (s *analysisService) fold(ctx context.Context, id int32, study *metric.Study, asOf time.Time, folds ...*metric.Fold) (pinned []metric.Excluded, accounted *metric.Accounted, err error) {
 	keptFrom, err := s.DB.KeptFrom(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, f := range folds {
 		f.KeptFrom = keptFrom

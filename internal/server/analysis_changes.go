@@ -152,7 +152,7 @@ func (s *analysisService) again(ctx context.Context, p *earlierAndLater) (*metri
 	after.study = after.study.Since(p.from.AsOfTime)
 	all, known := after.study.NewFold(p.to.AsOfTime), after.study.NewFold(p.to.AsOfTime)
 	known.OnlyKnown = true
-	if _, err := s.fold(ctx, p.experiment.ID, after.study, p.to.AsOfTime, all, known); err != nil {
+	if _, _, err := s.fold(ctx, p.experiment.ID, after.study, p.to.AsOfTime, all, known); err != nil {
 		return nil, err
 	}
 	if again.Known, err = after.analyze(known, &again); err != nil {
@@ -200,13 +200,13 @@ func (s *analysisService) remade(ctx context.Context, e *experiment.Experiment, 
 	}
 	conduct, err := s.conduct(ctx, e, phases)
 	conduct.ExcludePauses = slices.ContainsFunc(says.Deviations, func(d *assayv1.Deviation) bool { return d.Reason == "PAUSES_EXCLUDED" })
-	return &remade{e.ID, study.Conducted(conduct), sharesOf(&then, phases)}, err
+	return &remade{e.ID, study.Conducted(conduct).Unaccounted(), sharesOf(&then, phases)}, err
 }
 
 // analyzeAgain analyses what is known of a moment.
 func (s *analysisService) analyzeAgain(ctx context.Context, r *remade, asOf time.Time, again *metric.Again) (*metric.Analysis, error) {
 	fold := r.study.NewFold(asOf)
-	if _, err := s.fold(ctx, r.experimentID, r.study, asOf, fold); err != nil {
+	if _, _, err := s.fold(ctx, r.experimentID, r.study, asOf, fold); err != nil {
 		return nil, err
 	}
 	return r.analyze(fold, again)

@@ -76,6 +76,7 @@ func toAnalysis(a *metric.Analysis) *assayv1.AnalyzeExperimentResponse {
 
 func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 	return &assayv1.MetricAnalysis{
+		Outcomes: convert(r.Outcomes, toOutcomeUse),
 		LeftOut: convert(r.LeftOut, func(l *metric.LeftOut) *assayv1.LeftOut {
 			return &assayv1.LeftOut{Reason: leftOutReasons.to(l.Reason), Subjects: l.Subjects, Share: l.Share}
 		}),
@@ -95,6 +96,27 @@ func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 			return &assayv1.AppliedCap{Component: c.Component, Lower: c.Lower, Upper: c.Upper, Raised: c.Raised, Lowered: c.Lowered, Notes: c.Notes}
 		}),
 	}
+}
+
+func toOutcomeUse(u *metric.OutcomeUse) *assayv1.OutcomeUse {
+	use := &assayv1.OutcomeUse{
+		Name: u.Name, Alive: u.Alive, Counted: u.Counted,
+		Similar: convert(u.Similar, func(s *metric.SimilarOutcomes) *assayv1.SimilarOutcomes {
+			return &assayv1.SimilarOutcomes{Name: s.Name, Unit: s.Unit, Outcomes: s.Outcomes}
+		}),
+	}
+	for _, reason := range metric.UncountedReasons {
+		n := u.NotCounted[reason]
+		if n == 0 {
+			continue
+		}
+		uncounted := &assayv1.UncountedOutcomes{Reason: uncountedReasons.to(reason), Outcomes: n}
+		if reason == metric.BeforeExposure {
+			uncounted.ShortlyBefore = u.ShortlyBefore
+		}
+		use.NotCounted = append(use.NotCounted, uncounted)
+	}
+	return use
 }
 
 func toSampleRatio(r *metric.SampleRatio) *assayv1.SampleRatio {

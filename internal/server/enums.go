@@ -152,6 +152,19 @@ var guardrailVerdicts = enum[assayv1.GuardrailVerdict, metric.GuardrailVerdict]{
 	{assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_UNDECIDED, metric.GuardrailUndecided},
 }
 
+var uncountedReasons = enum[assayv1.UncountedReason, metric.UncountedReason]{
+	{assayv1.UncountedReason_UNCOUNTED_REASON_OTHER_UNIT, metric.OfOtherUnit},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_NEVER_EXPOSED, metric.OfNeverExposed},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_SUBJECT_LEFT_OUT, metric.OfLeftOut},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_BEFORE_EXPOSURE, metric.BeforeExposure},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_AFTER_WINDOW, metric.AfterWindow},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_AFTER_CONCLUSION, metric.AfterConclusion},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_DURING_PAUSE, metric.DuringPause},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_CONDITION_NOT_MET, metric.ConditionNotMet},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_WITHOUT_VALUE, metric.WithoutValue},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_WINDOW_OPEN, metric.WindowOpen},
+}
+
 var leftOutReasons = enum[assayv1.LeftOutReason, metric.LeftOutReason]{
 	{assayv1.LeftOutReason_LEFT_OUT_REASON_NO_OUTCOME, metric.NoOutcome},
 	{assayv1.LeftOutReason_LEFT_OUT_REASON_MOVED, metric.Moved},

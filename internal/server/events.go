@@ -234,8 +234,10 @@ func (s *eventService) checkOutcome(from *assayv1.Outcome, now time.Time) (o exp
 	if err != nil {
 		return o, invalidItem(experiment.Invalid("properties", "%s", err))
 	}
+	unit := unitOf(from.Subject.Unit)
 	o = experiment.Outcome{
-		SubjectID:    s.Pepper.SubjectID(experiment.Subject{Unit: unitOf(from.Subject.Unit), Key: from.Subject.Key}),
+		SubjectID:    s.Pepper.SubjectID(experiment.Subject{Unit: unit, Key: from.Subject.Key}),
+		Unit:         unit,
 		Name:         from.Name,
 		Value:        from.Value,
 		OccurredTime: occurred.UTC().Truncate(timeResolution),

@@ -116,3 +116,104 @@ func TestMeanOfNoValue(t *testing.T) {
 		t.Errorf("verdict %v, want none yet", got.Verdict)
 	}
 }
+
+// A guardrail whose outcome arrives under another name does not pass, and nothing
+// is shipped; one of which somebody has an outcome passes if nobody exposed does.
+func TestGuardrailWithoutData(t *testing.T) {
+	a := newAPI(t)
+	for key, outcome := range map[string]string{"s": "signup", "u": "unsubscribe", "crashes": "crash"} {
+		direction := "DECREASE"
+		if key == "s" {
+			direction = "INCREASE"
+		}
+		a.do(t, "MetricService/CreateMetric", `{"metric":{"key":"`+key+`","direction":"DIRECTION_`+direction+`","proportion":{"outcome":"`+outcome+`"},"window":"86400s"}}`)
+	}
+	a.exposeInTurns(t, "e", `{"metric":"s","role":"METRIC_ROLE_PRIMARY"},{"metric":"u","role":"METRIC_ROLE_GUARDRAIL","margin":{"absolute":0.5}},
+		{"metric":"crashes","role":"METRIC_ROLE_GUARDRAIL","margin":{"absolute":0.1}}`, "user", 4000)
+	outcomes := list(`{"event_id":"c","subject":{"key":"somebody else"},"name":"crash","occurred_time":"2026-01-10T02:00:00Z"}`)
+	unsubscribed := int64(0)
+	for i := range 4000 {
+		b, j := i%2, i/2%100
+		if j < 20+20*b {
+			outcomes.add(`{"event_id":"s","subject":{"key":"e-%d"},"name":"signup","occurred_time":"2026-01-10T01:00:00Z"}`, i)
+		}
+		if (j+37)%100 < 5+35*b {
+			unsubscribed++
+			outcomes.add(`{"event_id":"u","subject":{"key":"e-%d"},"name":"Unsubscribe","occurred_time":"2026-01-10T02:00:00Z"}`, i)
+		}
+	}
+	got := a.analyse(t, "e", outcomes)
+	if got.Verdict.Action != assayv1.VerdictAction_VERDICT_ACTION_KEEP_RUNNING {
+		t.Errorf("verdict %v, want none", got.Verdict)
+	}
+	why := []string{`Metric u has no data`, `"unsubscribe" (but there is "Unsubscribe", 900 times)`}
+	if !said(got.Verdict.Reasons, why...) || !said(got.Warnings, why...) {
+		t.Errorf("reasons %q, warnings %q", got.Verdict.Reasons, got.Warnings)
+	}
+	signup, dead, alive := got.Metrics[0], got.Metrics[1], got.Metrics[2]
+	if g := dead.Comparisons[0].Guardrail; g != assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_UNDECIDED || dead.Comparisons[0].Significant {
+		t.Errorf("without data: %v", dead.Comparisons[0])
+	}
+	if g := alive.Comparisons[0].Guardrail; g != assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_PASSED {
+		t.Errorf("without crashes among the exposed: %v", alive.Comparisons[0])
+	}
+	want := [][]*assayv1.OutcomeUse{
+		{{Name: "signup", Alive: true, Counted: 1200}},
+		{{Name: "unsubscribe", Similar: []*assayv1.SimilarOutcomes{{Name: "Unsubscribe", Unit: "user", Outcomes: unsubscribed}}}},
+		{{Name: "crash", Alive: true, NotCounted: []*assayv1.UncountedOutcomes{{Reason: assayv1.UncountedReason_UNCOUNTED_REASON_NEVER_EXPOSED, Outcomes: 1}}}},
+	}
+	if diff := cmp.Diff(want, [][]*assayv1.OutcomeUse{signup.Outcomes, dead.Outcomes, alive.Outcomes}, protocmp.Transform()); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+	line := call[*assayv1.GetTimelineResponse](t, a, "AnalysisService/GetTimeline", `{"experiment":"e","metric":"u"}`)
+	if g := line.Cumulative[0].Comparisons[0].Guardrail; g != assayv1.GuardrailVerdict_GUARDRAIL_VERDICT_UNDECIDED || !said(line.Notes, why...) {
+		t.Errorf("the timeline: %v, notes %q", g, line.Notes)
+	}
+	_, err := a.invoke(t, "AnalysisService/PlanExperiment", newRequest(t, "AnalysisService/PlanExperiment",
+		`{"metric":{"experiment":"e","metric":"u"},"minimum_effect":{"relative":0.1},"power":0.8}`))
+	if err == nil || !strings.Contains(err.Error(), why[0]) {
+		t.Errorf("the plan: %v", err)
+	}
+	// The first that is recorded for the experiment makes 0 a number.
+	if got = a.analyse(t, "e", `{"event_id":"x","subject":{"key":"a third"},"name":"unsubscribe","occurred_time":"2026-01-10T00:00:00Z"}`); got.Verdict.Action != assayv1.VerdictAction_VERDICT_ACTION_SHIP {
+		t.Errorf("with data: %v", got.Verdict)
+	}
+}
+
+// The experiment is of accounts, and outcomes are recorded for users.
+func TestOutcomesOfAnotherUnit(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", `{"metric":{"key":"m","direction":"DIRECTION_INCREASE","proportion":{"outcome":"signup"},"window":"86400s"}}`)
+	a.exposeInTurns(t, "e", `{"metric":"m","role":"METRIC_ROLE_PRIMARY"}`, "account", 100)
+	of := func(unit, time string) (outcomes list) {
+		for i := range 100 {
+			outcomes.add(`{"event_id":"x","subject":{"unit":"%s","key":"e-%d"},"name":"signup","occurred_time":"%s"}`, unit, i, time)
+		}
+		return outcomes
+	}
+	got := a.analyse(t, "e", of("user", "2026-01-10T01:00:00Z"))
+	foreign := &assayv1.UncountedOutcomes{Reason: assayv1.UncountedReason_UNCOUNTED_REASON_OTHER_UNIT, Outcomes: 100}
+	similar := []*assayv1.SimilarOutcomes{{Name: "signup", Unit: "user", Outcomes: 100}}
+	want := []*assayv1.OutcomeUse{{Name: "signup", NotCounted: []*assayv1.UncountedOutcomes{foreign}, Similar: similar}}
+	if diff := cmp.Diff(want, got.Metrics[0].Outcomes, protocmp.Transform()); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+	if why := []string{"Metric m has no data", "of the unit account", `"signup" of the unit user, 100 times`}; !said(got.Warnings, why...) || !said(got.Verdict.Reasons, why...) {
+		t.Errorf("warnings %q, reasons %q", got.Warnings, got.Verdict.Reasons)
+	}
+	// A clock that is a second behind.
+	got = a.analyse(t, "e", of("account", "2026-01-09T23:59:59Z"))
+	if !said(got.Warnings, "Metric m has no data", "but for 100 in the last 5 seconds before the subject's exposure") {
+		t.Errorf("what is from before the first exposure and the start makes nothing alive: %q", got.Warnings)
+	}
+	a.do(t, "EventService/RecordExposures", `{"exposures":[{"experiment":"e","variant":"a","subject":{"unit":"account","key":"early"},"exposed_time":"2026-01-09T00:00:00Z"}]}`)
+	got = a.analyse(t, "e", `{"event_id":"x","subject":{"unit":"account","key":"e-0"},"name":"signup","occurred_time":"2026-01-10T01:00:00Z"}`)
+	want = []*assayv1.OutcomeUse{{Name: "signup", Alive: true, Counted: 1, NotCounted: []*assayv1.UncountedOutcomes{
+		foreign, {Reason: assayv1.UncountedReason_UNCOUNTED_REASON_BEFORE_EXPOSURE, Outcomes: 100, ShortlyBefore: 100}}, Similar: similar}}
+	if diff := cmp.Diff(want, got.Metrics[0].Outcomes, protocmp.Transform()); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+	if !said(got.Warnings, `100 outcomes "signup" do not count for m`, "last 5 seconds") {
+		t.Errorf("warnings %q", got.Warnings)
+	}
+}

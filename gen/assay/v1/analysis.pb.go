@@ -155,7 +155,8 @@ const (
 	GuardrailVerdict_GUARDRAIL_VERDICT_PASSED GuardrailVerdict = 1
 	// The whole interval is beyond the margin.
 	GuardrailVerdict_GUARDRAIL_VERDICT_FAILED GuardrailVerdict = 2
-	// The interval holds the margin, or there is none yet.
+	// The interval holds the margin, or there is none yet; or the metric has no data,
+	// whatever the margin: see OutcomeUse.alive.
 	GuardrailVerdict_GUARDRAIL_VERDICT_UNDECIDED GuardrailVerdict = 3
 )
 

@@ -171,8 +171,8 @@ type OutcomeUse struct {
 	// Somebody of the experiment's unit had such an outcome, exposed or not. If nobody
 	// had, the metric has no data: 0 does not mean that it did not happen.
 	Alive bool `protobuf:"varint,2,opt,name=alive,proto3" json:"alive,omitempty"`
-	// Outcomes that a component of the metric took in. Those of subjects that left the
-	// metric for want of another number are among them.
+	// Outcomes that a component of the metric takes in. Those of subjects in
+	// MetricAnalysis.left_out are among them.
 	Counted int64 `protobuf:"varint,3,opt,name=counted,proto3" json:"counted,omitempty"`
 	// The others, by the first reason that applies. Reasons without outcomes are absent.
 	NotCounted []*UncountedOutcomes `protobuf:"bytes,4,rep,name=not_counted,json=notCounted,proto3" json:"not_counted,omitempty"`

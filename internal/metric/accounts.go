@@ -1,0 +1,256 @@
+package metric
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// An analysis says what became of every outcome of the names that its metrics are
+// of, whether or not it was counted: what is silently left out passes for nothing
+// having happened. A query counts the outcomes by all that decides whether a metric
+// counts them, and what follows for each metric is told here.
+
+// ShortlyBefore is how long before exposure an outcome seems to be if it is not
+// before it but the clock that it is timed by is behind.
+const ShortlyBefore = 5 * time.Second
+
+// Accounts is by what a query is to tell the outcomes of some names apart.
+type Accounts struct {
+	Names      []string // Distinct.
+	Windows    []time.Duration
+	Conditions []Conditions
+}
+
+// Conditions are those that a component has on the outcomes of a name. There is
+// at least one.
+type Conditions struct {
+	Name string
+	All  []experiment.Condition
+}
+
+// Placed counts outcomes of a name that are alike in all that Accounts tell apart.
+type Placed struct {
+	Name  string
+	Owner Owner
+	// Place is −2 before exposure, −1 if that is shortly before it, i from then on if
+	// the i-th window after exposure is the first that holds it, and the number of
+	// windows if none does.
+	Place int
+	// Closed is how many of the windows, which rise, have closed for the subject.
+	Closed      int
+	Early       bool // It is from before the stretch, shortly before exposure.
+	AfterEnd    bool // Counting had ended.
+	DuringPause bool // Of those that are left out.
+	Valued      bool
+	Meets       []bool // By Accounts.Conditions; false for those of other names.
+	Outcomes    int64
+}
+
+// Owner is whose an outcome is.
+type Owner int
+
+// The owners of outcomes.
+const (
+	Analysed Owner = iota
+	OtherUnit
+	NeverExposed
+	SubjectLeftOut
+)
+
+// Accounted is what a query knows of outcomes beside its rows.
+type Accounted struct {
+	Placed  []Placed
+	Similar map[string][]SimilarOutcomes // By name.
+}
+
+// SimilarOutcomes are outcomes that may have been meant in place of others, and
+// arrived. The unit is empty if it is not known.
+type SimilarOutcomes struct {
+	Name     string `json:"name"`
+	Unit     string `json:"unit,omitempty"`
+	Outcomes int64  `json:"outcomes"`
+}
+
+// OutcomeUse is what became of the outcomes of one name for a metric, from the
+// earlier of the start and the first exposure on.
+type OutcomeUse struct {
+	Name string `json:"name"`
+	// Alive says that somebody of the unit had one, exposed or not. Without that a
+	// 0 does not mean that nothing happened.
+	Alive      bool                      `json:"alive,omitempty"`
+	Counted    int64                     `json:"counted,omitempty"`
+	NotCounted map[UncountedReason]int64 `json:"not_counted,omitempty"`
+	// ShortlyBefore counts those of BeforeExposure in the last seconds before it.
+	ShortlyBefore int64             `json:"shortly_before,omitempty"`
+	Similar       []SimilarOutcomes `json:"similar,omitempty"`
+}
+
+// UncountedReason is why an outcome did not count for a metric.
+type UncountedReason string
+
+// The reasons, in the order in which the first that applies is told.
+const (
+	OfOtherUnit     UncountedReason = "other_unit"
+	OfNeverExposed  UncountedReason = "never_exposed"
+	OfLeftOut       UncountedReason = "subject_left_out"
+	BeforeExposure  UncountedReason = "before_exposure"
+	AfterWindow     UncountedReason = "after_window"
+	AfterConclusion UncountedReason = "after_conclusion"
+	DuringPause     UncountedReason = "during_pause"
+	ConditionNotMet UncountedReason = "condition_not_met"
+	WithoutValue    UncountedReason = "without_value"
+	WindowOpen      UncountedReason = "window_open"
+)
+
+// UncountedReasons are all of them, in that order.
+var UncountedReasons = []UncountedReason{OfOtherUnit, OfNeverExposed, OfLeftOut, BeforeExposure, AfterWindow,
+	AfterConclusion, DuringPause, ConditionNotMet, WithoutValue, WindowOpen}
+
+// Unit is the unit of the study's subjects.
+func (s *Study) Unit() string { return cmp.Or(s.definition.Unit, experiment.DefaultUnit) }
+
+// Variants are the keys of the variants that are analysed.
+func (s *Study) Variants() []string {
+	var keys []string
+	for _, v := range s.definition.Variants {
+		keys = append(keys, v.Key)
+	}
+	return keys
+}
+
+// Definitions are those of the metrics that are accounted for, in their order.
+func (s *Study) Definitions() (list []*Definition) {
+	for i := range s.metrics[:s.accounted] {
+		list = append(list, &s.metrics[i].Metric.Definition)
+	}
+	return list
+}
+
+// Unaccounted returns the study without accounts of outcomes, for who needs its
+// figures alone.
+func (s *Study) Unaccounted() *Study {
+	unaccounted := *s
+	unaccounted.accounted = 0
+	return &unaccounted
+}
+
+// Accounts is by what the study's metrics tell outcomes apart; it has no names if
+// nothing is to be accounted for.
+func (s *Study) Accounts() *Accounts {
+	a := new(Accounts)
+	for _, d := range s.Definitions() {
+		if d.Window > 0 && !slices.Contains(a.Windows, d.Window) {
+			a.Windows = append(a.Windows, d.Window)
+		}
+		for _, c := range d.Components {
+			if !slices.Contains(a.Names, c.Outcome) {
+				a.Names = append(a.Names, c.Outcome)
+			}
+			if len(c.Conditions) > 0 && a.find(&c) < 0 {
+				a.Conditions = append(a.Conditions, Conditions{c.Outcome, c.Conditions})
+			}
+		}
+	}
+	slices.Sort(a.Windows)
+	return a
+}
+
+// find is the place of a component's conditions; −1 if it has none.
+func (a *Accounts) find(c *experiment.Component) int {
+	return slices.IndexFunc(a.Conditions, func(known Conditions) bool {
+		return known.Name == c.Outcome && slices.EqualFunc(known.All, c.Conditions, func(x, y experiment.Condition) bool {
+			return x.Field == y.Field && x.Op == y.Op && slices.Equal(x.Values, y.Values)
+		})
+	})
+}
+
+// Account adds to a tally of the study what became of outcomes.
+func (s *Study) Account(t *Tally, accounted *Accounted) {
+	a := s.Accounts()
+	for i, d := range s.Definitions() {
+		for _, name := range d.outcomes() {
+			use := OutcomeUse{Name: name, Similar: accounted.Similar[name]}
+			for k := range accounted.Placed {
+				if p := &accounted.Placed[k]; p.Name == name {
+					use.take(p, a.reason(d, p))
+				}
+			}
+			t.Metrics[i].Outcomes = append(t.Metrics[i].Outcomes, use)
+		}
+	}
+}
+
+// outcomes are the names of the outcomes that the metric is of.
+func (d *Definition) outcomes() (names []string) {
+	for _, c := range d.Components {
+		if !slices.Contains(names, c.Outcome) {
+			names = append(names, c.Outcome)
+		}
+	}
+	return names
+}
+
+// take counts outcomes that are not counted for a reason, or are if it is empty.
+func (u *OutcomeUse) take(p *Placed, reason UncountedReason) {
+	u.Alive = u.Alive || reason != OfOtherUnit && !p.Early
+	if reason == "" {
+		u.Counted += p.Outcomes
+		return
+	}
+	if u.NotCounted == nil {
+		u.NotCounted = map[UncountedReason]int64{}
+	}
+	u.NotCounted[reason] += p.Outcomes
+	if reason == BeforeExposure && p.Place == -1 {
+		u.ShortlyBefore += p.Outcomes
+	}
+}
+
+// reason is why no component of the metric counts the outcomes; empty if one does.
+func (a *Accounts) reason(d *Definition, p *Placed) UncountedReason {
+	window := slices.Index(a.Windows, d.Window) // −1 without one.
+	switch {
+	case p.Owner == OtherUnit:
+		return OfOtherUnit
+	case p.Owner == NeverExposed:
+		return OfNeverExposed
+	case p.Owner == SubjectLeftOut:
+		return OfLeftOut
+	case p.Place < 0:
+		return BeforeExposure
+	case window >= 0 && p.Place > window:
+		return AfterWindow
+	case p.AfterEnd:
+		return AfterConclusion
+	case p.DuringPause:
+		return DuringPause
+	}
+	reason := ConditionNotMet
+	for i := range d.Components {
+		c := &d.Components[i]
+		if at := a.find(c); c.Outcome != p.Name || at >= 0 && !p.Meets[at] {
+			continue
+		}
+		if p.Valued || !d.needsValue(c) && !takesValues(c.Aggregate) {
+			reason = ""
+			break
+		}
+		reason = WithoutValue
+	}
+	if reason == "" && window >= p.Closed {
+		return WindowOpen
+	}
+	return reason
+}
+
+// takesValues says that an outcome without a value changes nothing.
+func takesValues(a experiment.Aggregate) bool {
+	switch a {
+	case experiment.AggregateSum, experiment.AggregateMin, experiment.AggregateMax, experiment.AggregateLast:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,143 @@
+package metric
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A metric one of whose names nobody has outcomes of is without data: that its
+// numbers are 0 says nothing of what happened. Nothing is decided by it, whatever
+// its margin. If somebody has some, 0 is 0: a guardrail on crashes must be able to
+// pass because there are none.
+
+// dead are the names of which nobody has outcomes. A tally from before they were
+// accounted for has none.
+func (t *MetricTally) dead() (uses []*OutcomeUse) {
+	for i := range t.Outcomes {
+		if !t.Outcomes[i].Alive {
+			uses = append(uses, &t.Outcomes[i])
+		}
+	}
+	return uses
+}
+
+// withoutData says that a metric has no data, and what arrived in place of it;
+// empty if it has.
+func (s *Study) withoutData(t *MetricTally) string {
+	dead := t.dead()
+	if len(dead) == 0 {
+		return ""
+	}
+	var names []string
+	for _, use := range dead {
+		text := fmt.Sprintf("%q", use.Name)
+		if arrived := s.arrived(use); arrived != "" {
+			text += " (but there is " + arrived + ")"
+		}
+		if n := use.ShortlyBefore; n > 0 {
+			text += fmt.Sprintf(" (but for %d in the last %.0f seconds before the subject's exposure: the clock that they are timed by may be behind)", n, ShortlyBefore.Seconds())
+		}
+		names = append(names, text)
+	}
+	return fmt.Sprintf("Metric %s has no data: since the experiment began, nobody of the unit %s, exposed or not, has had an outcome %s. Its zeros decide nothing.",
+		t.Metric, s.Unit(), strings.Join(names, " or "))
+}
+
+// arrived names what is similar and arrived.
+func (s *Study) arrived(use *OutcomeUse) string {
+	var list []string
+	for _, similar := range use.Similar {
+		of := ""
+		switch {
+		case similar.Unit == "":
+			of = " of a unit that is not known"
+		case similar.Unit != s.Unit():
+			of = " of the unit " + similar.Unit
+		}
+		list = append(list, fmt.Sprintf("%q%s, %s", similar.Name, of, times(similar.Outcomes)))
+	}
+	return strings.Join(list, "; ")
+}
+
+// decideNothing keeps comparisons on a metric without data from deciding anything.
+func decideNothing(comparisons []Comparison, note string) {
+	for i := range comparisons {
+		c := &comparisons[i]
+		c.Significant, c.Opposed = false, false
+		if c.Guardrail != "" {
+			c.Guardrail = GuardrailUndecided
+		}
+		c.Notes = append(c.Notes, note)
+		if c.Unadjusted != nil {
+			c.Unadjusted.Significant, c.Unadjusted.Opposed = false, false
+		}
+	}
+}
+
+// withholdWithoutData does so for all metrics without data, and returns why.
+func (s *Study) withholdWithoutData(t *Tally, a *Analysis) (reasons []string) {
+	for m := range a.Metrics {
+		note := s.withoutData(&t.Metrics[m])
+		if note == "" {
+			continue
+		}
+		result := &a.Metrics[m]
+		result.WithoutData = true
+		reasons = append(reasons, note)
+		decideNothing(result.Comparisons, note)
+		for i := range result.Segments {
+			decideNothing(result.Segments[i].Comparisons, note)
+		}
+	}
+	return reasons
+}
+
+// someOutcomes is the number from which on it is said that none or few of them
+// count.
+const someOutcomes = 10
+
+// uncounted says where outcomes arrive and few count, for a reason that looks like
+// a fault.
+func (s *Study) uncounted(t *MetricTally) (warnings []string) {
+	for i := range t.Outcomes {
+		use := &t.Outcomes[i]
+		if use.Alive {
+			warnings = append(warnings, s.fault(t.Metric, use)...)
+		}
+	}
+	return warnings
+}
+
+// fault is what looks like one in what became of the outcomes of a name.
+func (s *Study) fault(metric string, use *OutcomeUse) (warnings []string) {
+	all, foreign := use.Counted, use.NotCounted[OfOtherUnit]
+	most := UncountedReason("")
+	for _, reason := range UncountedReasons {
+		n := use.NotCounted[reason]
+		all += n
+		if n > use.NotCounted[most] {
+			most = reason
+		}
+	}
+	if all < someOutcomes {
+		return nil
+	}
+	switch {
+	case 2*use.ShortlyBefore > use.ShortlyBefore+use.Counted && use.ShortlyBefore >= someOutcomes:
+		warnings = append(warnings, fmt.Sprintf("%d outcomes %q do not count for %s, as they occurred in the last %.0f seconds before the subject's exposure, and %d count: the clock that they are timed by may be behind.",
+			use.ShortlyBefore, use.Name, metric, ShortlyBefore.Seconds(), use.Counted))
+	case use.Counted == 0 && use.NotCounted[WindowOpen] == 0:
+		warnings = append(warnings, fmt.Sprintf("None of the %d outcomes %q counts for %s: %d of them %s.", all, use.Name, metric, use.NotCounted[most], reasonTexts[most]))
+	case 2*foreign > all:
+		warnings = append(warnings, fmt.Sprintf("%d of the %d outcomes %q are of subjects of another unit than %s, and do not count for %s.", foreign, all, use.Name, s.Unit(), metric))
+	}
+	return warnings
+}
+
+// reasonTexts say why outcomes do not count.
+var reasonTexts = map[UncountedReason]string{
+	OfOtherUnit: "are of subjects of another unit", OfNeverExposed: "are of subjects that were never exposed",
+	OfLeftOut: "are of subjects that are left out", BeforeExposure: "occurred before exposure", AfterWindow: "occurred after the window",
+	AfterConclusion: "occurred when counting had ended", DuringPause: "occurred in a pause", ConditionNotMet: "do not meet the conditions",
+	WithoutValue: "have no value", WindowOpen: "are of subjects whose window is open",
+}

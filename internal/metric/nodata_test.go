@@ -1,0 +1,99 @@
+package metric
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// What nobody has outcomes of decides nothing, whatever its objective and margin;
+// with one outcome of anybody 0 is 0, and so it is in a tally from before outcomes
+// were accounted for.
+func TestNothingIsDecidedWithoutData(t *testing.T) {
+	for _, objective := range []experiment.Objective{experiment.ObjectiveDifference, experiment.ObjectiveNonInferiority, experiment.ObjectiveEquivalence} {
+		d := definition("control", "short")
+		d.Plan.MinimumEffect = &experiment.Magnitude{Value: 0.5}
+		primary := use("crashes", Proportion("crash", nil), experiment.RolePrimary)
+		guard := use("errors", Proportion("error", nil), experiment.RoleGuardrail)
+		if primary.Objective = objective; objective.HasMargin() {
+			primary.Margin = &experiment.Magnitude{Value: 0.5}
+		}
+		guard.Margin = &experiment.Magnitude{Value: 0.5}
+		s := mustStudy(t, d, []Use{primary, guard}, "country")
+		var rows []Row
+		for range 2000 {
+			for _, v := range []string{"control", "short"} {
+				item := row(v, 0, 0)
+				item.Segments = [][]byte{[]byte("PL")}
+				rows = append(rows, item)
+			}
+		}
+		for _, c := range []struct {
+			name      string
+			accounted *Accounted
+			dead      bool
+		}{
+			{"without data", &Accounted{}, true},
+			{"of another unit", &Accounted{Placed: []Placed{{Name: "crash", Owner: OtherUnit, Outcomes: 50}, {Name: "error", Owner: OtherUnit, Outcomes: 50}}}, true},
+			{"of somebody", &Accounted{Placed: []Placed{{Name: "crash", Owner: NeverExposed, Outcomes: 1}, {Name: "error", Owner: SubjectLeftOut, Outcomes: 1}}}, false},
+			{"not accounted for", nil, false},
+		} {
+			tally := fold(s, rows...)
+			if c.accounted != nil {
+				s.Account(tally, c.accounted)
+			}
+			a, err := s.Analyze(tally, map[int32][]float64{1: {0.5, 0.5}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			comparison, guarded := a.Metrics[0].Comparisons[0], a.Metrics[1].Comparisons[0].Guardrail
+			if segment := a.Metrics[0].Segments[0].Comparisons[0]; c.dead && segment.Significant {
+				t.Errorf("%s, %s: a segment is significant", objective, c.name)
+			}
+			switch {
+			case c.dead && (comparison.Significant || guarded != GuardrailUndecided || a.Verdict.Action != ActionKeepRunning):
+				t.Errorf("%s, %s: significant %t, guardrail %s, verdict %v", objective, c.name, comparison.Significant, guarded, a.Verdict)
+			case !c.dead && (guarded != GuardrailPassed || comparison.Significant != objective.HasMargin()):
+				t.Errorf("%s, %s: significant %t, guardrail %s", objective, c.name, comparison.Significant, guarded)
+			}
+			for _, texts := range [][]string{a.Verdict.Reasons, a.Warnings} {
+				said := 0
+				for _, text := range texts {
+					if strings.HasPrefix(text, "Metric crashes has no data") || strings.HasPrefix(text, "Metric errors has no data") {
+						said++
+					}
+				}
+				if want := map[bool]int{true: 2}[c.dead]; said != want {
+					t.Errorf("%s, %s: said of %d metrics, want %d: %q", objective, c.name, said, want, texts)
+				}
+			}
+		}
+	}
+}
+
+// Where outcomes arrive and do not count, what looks like a fault is said.
+func TestFaultsOfOutcomes(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("m", Proportion("x", nil), experiment.RolePrimary)})
+	for _, c := range []struct {
+		use  OutcomeUse
+		want string
+	}{
+		{OutcomeUse{Counted: 100}, ""},
+		{OutcomeUse{Counted: 1, NotCounted: map[UncountedReason]int64{OfNeverExposed: 10000}}, ""}, // A little of the traffic takes part.
+		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 9}}, ""},
+		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 60, AfterWindow: 40}}, `None of the 100 outcomes "x" counts for m: 60 of them are of subjects that were never exposed.`},
+		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 60, WindowOpen: 1}}, ""},
+		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{OfOtherUnit: 60}}, `60 of the 100 outcomes "x" are of subjects of another unit than user, and do not count for m.`},
+		{OutcomeUse{Counted: 60, NotCounted: map[UncountedReason]int64{OfOtherUnit: 40}}, ""},
+		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 50},
+			`50 outcomes "x" do not count for m, as they occurred in the last 5 seconds before the subject's exposure, and 40 count: the clock that they are timed by may be behind.`},
+		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 30}, ""},
+	} {
+		c.use.Name, c.use.Alive = "x", true
+		got := strings.Join(s.uncounted(&MetricTally{Metric: "m", Outcomes: []OutcomeUse{c.use}}), "|")
+		if got != c.want {
+			t.Errorf("%+v: %q, want %q", c.use, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+)
+
+// accounting counts the outcomes of an analysis' names from the earlier of the
+// experiment's start and its first exposure on, whether or not they count: one more
+// pass over them, in the same snapshot, grouped by all that tells them apart.
+type accounting struct {
+	subjectQuery
+	*metric.Accounts
+	from  time.Time // Zero if the experiment has neither begun nor exposed anybody.
+	since time.Time // Units were recorded from then on.
+	keys  []key
+}
+
+// account counts outcomes. pinned says that there are subjects who were.
+func (a *accounting) account(ctx context.Context, tx pgx.Tx, pinned bool) (*metric.Accounted, error) {
+	accounted := &metric.Accounted{Similar: map[string][]metric.SimilarOutcomes{}}
+	if err := a.bound(ctx, tx); err != nil || a.from.IsZero() {
+		return accounted, err
+	}
+	names := map[int32]string{}
+	for name, id := range a.names {
+		if slices.Contains(a.Names, name) {
+			names[id] = name
+		}
+	}
+	if len(names) > 0 {
+		sql, err := a.sql(ctx, tx, names, pinned)
+		if err != nil {
+			return nil, err
+		}
+		if accounted.Placed, err = a.place(ctx, tx, sql, names); err != nil {
+			return nil, err
+		}
+	}
+	return accounted, a.similar(ctx, tx, accounted)
+}
+
+// bound finds from when on outcomes are counted.
+func (a *accounting) bound(ctx context.Context, tx pgx.Tx) error {
+	var exposed, started *time.Time
+	if err := tx.QueryRow(ctx, `SELECT min(exposed_time) FROM exposures WHERE experiment_id = $1 AND recorded_time <= $2`, a.args...).Scan(&exposed); err != nil {
+		return err
+	}
+	// A holdout's id is no experiment's.
+	if err := tx.QueryRow(ctx, `SELECT min(start_time) FROM (SELECT start_time FROM experiments WHERE id = $1 UNION ALL SELECT start_time FROM holdouts WHERE id = $1) both_kinds`,
+		a.args[0]).Scan(&started); err != nil {
+		return err
+	}
+	for _, t := range []*time.Time{exposed, started} {
+		if t != nil && (a.from.IsZero() || t.Before(a.from)) {
+			a.from = *t
+		}
+	}
+	err := tx.QueryRow(ctx, `SELECT value::timestamptz FROM settings WHERE name = 'outcome_units_since'`).Scan(&a.since)
+	if errors.Is(err, pgx.ErrNoRows) { // Whoever deleted it has units from the beginning.
+		err = nil
+	}
+	return err
+}
+
+// bounds leaves out the partitions and outcomes from before a moment.
+func bounds(from time.Time) string { return fmt.Sprintf(" AND row_id >= '%s'", lowestRowID(from)) }
+
+// foreign is the condition that an outcome is of another unit, as far as is known.
+func (a *accounting) foreign() string {
+	if unit := a.study.Unit(); unit != experiment.DefaultUnit {
+		return "(o.unit <> " + a.arg(unit) + "::text OR o.unit IS NULL AND o.recorded_time >= " + a.arg(a.since) + ")"
+	}
+	return "o.unit IS NOT NULL"
+}
+
+// sql counts the outcomes of the names by all that tells them apart.
+func (a *accounting) sql(ctx context.Context, tx pgx.Tx, names map[int32]string, pinned bool) (string, error) {
+	// Those of a clock that is behind may all seem to be from before the stretch.
+	outcomes, err := a.recorded(ctx, tx, slices.Sorted(maps.Keys(names)), bounds(a.from.Add(-metric.ShortlyBefore)))
+	if err != nil {
+		return "", err
+	}
+	pins := ""
+	if pinned {
+		pins = " LEFT JOIN (SELECT DISTINCT subject_id FROM overrides WHERE experiment_id = $1 AND create_time <= $2) p ON p.subject_id = o.subject_id"
+	}
+	early := "o.occurred_time < " + a.arg(a.from)
+	a.tellOwners(pinned)
+	a.tellPlaces(early)
+	a.tellWorth()
+	var keys, groups strings.Builder
+	for i, k := range a.keys {
+		fmt.Fprintf(&keys, ", %s", k.sql)
+		fmt.Fprintf(&groups, ", %d", i+2)
+	}
+	return "SELECT o.name_id" + keys.String() + ", count(*) FROM (" + outcomes + ") o LEFT JOIN (" + fmt.Sprintf(exposedSQL, a.times()) +
+		") e ON e.subject_id = o.subject_id" + pins + " WHERE NOT " + early + " OR o.occurred_time < " + a.at(0) + " GROUP BY 1" + groups.String(), nil
+}
+
+// key is a condition that tells outcomes apart, and what follows if it holds.
+type key struct {
+	sql string
+	set func(*metric.Placed)
+}
+
+// tell adds a key. All are booleans: of these Postgres expects few groups, and
+// shares the work between processes.
+func (a *accounting) tell(sql string, set func(*metric.Placed)) {
+	a.keys = append(a.keys, key{sql, set})
+}
+
+// tellOwners tells whose the outcomes are.
+func (a *accounting) tellOwners(pinned bool) {
+	of := func(owner metric.Owner) func(*metric.Placed) {
+		return func(p *metric.Placed) { p.Owner = owner }
+	}
+	if pinned {
+		a.tell("p.subject_id IS NOT NULL", of(metric.SubjectLeftOut))
+	}
+	a.tell(a.foreign(), of(metric.OtherUnit)) // Of whom nobody is exposed.
+	a.tell("e.subject_id IS NOT NULL", of(metric.Analysed))
+	a.tell("e.crossover OR e.variant <> ALL("+a.arg(a.study.Variants())+")", of(metric.SubjectLeftOut))
+}
+
+// tellPlaces tells when they occurred, and how much is known of the time: from
+// the last window to what is long before exposure, so that the first that holds an
+// outcome is told last.
+func (a *accounting) tellPlaces(early string) {
+	at := func(place int) func(*metric.Placed) {
+		return func(p *metric.Placed) { p.Place = place }
+	}
+	for i, w := range slices.Backward(a.Windows) {
+		a.tell("o.occurred_time < "+a.at(w), at(i))
+		a.tell("e.first_time <= "+a.arg(a.study.Until(a.asOf).Add(-w)), func(p *metric.Placed) { p.Closed++ })
+	}
+	a.tell("o.occurred_time < "+a.at(0), at(-1))
+	a.tell("o.occurred_time < "+a.at(-metric.ShortlyBefore), at(-2))
+	a.tell(early, func(p *metric.Placed) { p.Early = true })
+	if end := a.study.CountingEnd(a.asOf); !end.IsZero() {
+		a.tell("o.occurred_time >= "+a.arg(end), func(p *metric.Placed) { p.AfterEnd = true })
+	}
+	if pauses := a.study.ExcludedPauses(a.asOf); len(pauses) > 0 {
+		a.tell("o.occurred_time <@ "+a.arg(multirange(pauses))+"::text::tstzmultirange", func(p *metric.Placed) { p.DuringPause = true })
+	}
+}
+
+// tellWorth tells what of them counts.
+func (a *accounting) tellWorth() {
+	a.tell("o.value IS NOT NULL", func(p *metric.Placed) { p.Valued = true })
+	for i, c := range a.Conditions {
+		id, recorded := a.names[c.Name]
+		if !recorded {
+			continue
+		}
+		parts := []string{"e.subject_id IS NOT NULL", "o.name_id = " + a.arg(id)}
+		for _, condition := range c.All {
+			parts = append(parts, a.condition(condition, "o.value"))
+		}
+		a.tell(strings.Join(parts, " AND "), func(p *metric.Placed) { p.Meets[i] = true })
+	}
+}
+
+// place reads the groups.
+func (a *accounting) place(ctx context.Context, tx pgx.Tx, sql string, names map[int32]string) ([]metric.Placed, error) {
+	rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryExecModeDescribeExec}, a.args...)...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p metric.Placed, err error) {
+		var id int32
+		holds := make([]pgtype.Bool, len(a.keys))
+		targets := []any{&id}
+		for i := range holds {
+			targets = append(targets, &holds[i])
+		}
+		if err := row.Scan(append(targets, &p.Outcomes)...); err != nil {
+			return p, err
+		}
+		p.Name, p.Owner, p.Place, p.Meets = names[id], metric.NeverExposed, len(a.Windows), make([]bool, len(a.Conditions))
+		for i, k := range a.keys {
+			if holds[i].Bool {
+				k.set(&p)
+			}
+		}
+		return p, nil
+	})
+}

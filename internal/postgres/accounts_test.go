@@ -1,0 +1,262 @@
+package postgres_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
+)
+
+// accounts returns what became of the outcomes of a study's metrics.
+func (d *database) accounts(t *testing.T, id int32, asOf time.Time, study *metric.Study) [][]metric.OutcomeUse {
+	t.Helper()
+	fold := study.NewFold(asOf)
+	_, accounted, err := d.Subjects(t.Context(), id, asOf, study, func(r *metric.Row) error {
+		fold.Add(r)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tally := fold.Tally()
+	study.Account(tally, accounted)
+	var uses [][]metric.OutcomeUse
+	for _, m := range tally.Metrics {
+		uses = append(uses, m.Outcomes)
+	}
+	return uses
+}
+
+// What becomes of the outcomes of random worlds is what the reference says.
+func TestAccountsAgainstReference(t *testing.T) {
+	for seed := range uint64(3) {
+		d := newDatabase(t)
+		e := createExperiment(t, d.DB, "e", definition())
+		randomWorld(t, d, e.ID, seed)
+		var others []experiment.Outcome // Of subjects that nobody exposed, some of another unit.
+		for i := range 30 {
+			o := named(outcome(fmt.Sprint("other", i), 1000+i, day(1+2*i), 1.0, ""), []string{"purchase", "refund", "view"}[i%3])
+			o.Unit = []string{"", "user", "account"}[i/3%3]
+			others = append(others, o)
+		}
+		recordOutcomes(t, d.DB, others...)
+		exec(t, d.raw, `UPDATE outcomes SET recorded_time = $1::timestamptz + floor(random() * 30) * interval '1 hour' WHERE subject_id = ANY($2)`, day(1), subjectIDs(others))
+		w := readWorld(t, d.raw, e.ID)
+		r := seeded(200 + seed)
+		for range 8 {
+			study := randomStudy(t, r.IntN)
+			conduct := metric.Conduct{}
+			if r.IntN(3) == 0 {
+				conduct.End = day(20 + r.IntN(30))
+			}
+			if r.IntN(3) == 0 {
+				conduct.Pauses, conduct.ExcludePauses = []metric.Stretch{{From: day(10), To: day(15)}}, true
+			}
+			study = study.Conducted(conduct)
+			w.conduct = conduct
+			asOf := day(1).Add(time.Duration(r.IntN(40)) * hour)
+			if r.IntN(2) == 0 {
+				asOf = day(90)
+			}
+			got := d.accounts(t, e.ID, asOf, study)
+			for i := range got {
+				for j := range got[i] {
+					got[i][j].Similar = nil // Told elsewhere.
+				}
+			}
+			if diff := cmp.Diff(w.accounts(asOf, study), got); diff != "" {
+				t.Errorf("seed %d: %+v (-want +got):\n%s", seed, study.Columns(), diff)
+			}
+		}
+	}
+}
+
+func subjectIDs(outcomes []experiment.Outcome) (ids [][16]byte) {
+	for i := range outcomes {
+		ids = append(ids, outcomes[i].SubjectID)
+	}
+	return ids
+}
+
+// accounts is what becomes of outcomes, said as plainly as Go can.
+func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.OutcomeUse) {
+	until := asOf
+	if end := w.conduct.End; !end.IsZero() && !end.After(asOf) {
+		until = end
+	} else {
+		w.conduct.End = time.Time{}
+	}
+	first := map[[16]byte]storedExposure{}
+	left := map[[16]byte]bool{}
+	var from time.Time
+	for _, e := range w.exposures {
+		if e.Recorded.After(asOf) {
+			continue
+		}
+		if from.IsZero() || e.Time.Before(from) {
+			from = e.Time
+		}
+		known, ok := first[e.Subject]
+		if !ok || e.Phase < known.Phase || e.Phase == known.Phase && e.Time.Before(known.Time) {
+			first[e.Subject] = e
+		}
+	}
+	for _, e := range w.exposures {
+		if known, ok := first[e.Subject]; ok && !e.Recorded.After(asOf) && e.Phase == known.Phase && e.Variant != known.Variant {
+			left[e.Subject] = true
+		}
+	}
+	for _, p := range w.pins {
+		left[p.Subject] = left[p.Subject] || !p.Created.After(asOf)
+	}
+	for _, m := range study.Definitions() {
+		var uses []metric.OutcomeUse
+		for _, name := range distinct(m) {
+			use := metric.OutcomeUse{Name: name}
+			for i := range w.outcomes {
+				o := w.corrected(w.outcomes[i], asOf, func(time.Time) bool { return true })
+				exposed, ok := first[o.Subject]
+				early := o.Time.Before(from)
+				if o.Corrects != nil || o.Name != name || o.Recorded.After(asOf) || from.IsZero() ||
+					early && (!ok || o.Time.Before(from.Add(-5*time.Second)) || w.pinned(o.Subject, asOf)) {
+					continue
+				}
+				reason := w.reason(o, m, exposed.Time, ok, left[o.Subject], until)
+				use.Alive = use.Alive || reason != metric.OfOtherUnit && !early
+				if reason == "" {
+					use.Counted++
+					continue
+				}
+				if use.NotCounted == nil {
+					use.NotCounted = map[metric.UncountedReason]int64{}
+				}
+				use.NotCounted[reason]++
+				if reason == metric.BeforeExposure && !o.Time.Before(exposed.Time.Add(-5*time.Second)) {
+					use.ShortlyBefore++
+				}
+			}
+			uses = append(uses, use)
+		}
+		all = append(all, uses)
+	}
+	return all
+}
+
+func (w world) pinned(subject [16]byte, asOf time.Time) bool {
+	return slices.ContainsFunc(w.pins, func(p storedPin) bool { return p.Subject == subject && !p.Created.After(asOf) })
+}
+
+func distinct(m *metric.Definition) (names []string) {
+	for _, c := range m.Components {
+		if !slices.Contains(names, c.Outcome) {
+			names = append(names, c.Outcome)
+		}
+	}
+	return names
+}
+
+func (w world) reason(o *storedOutcome, m *metric.Definition, exposed time.Time, isExposed, left bool, until time.Time) metric.UncountedReason {
+	paused := w.conduct.ExcludePauses && slices.ContainsFunc(w.conduct.Pauses, func(p metric.Stretch) bool {
+		return p.From.Before(until) && !o.Time.Before(p.From) && (o.Time.Before(p.To) || p.To.After(until))
+	})
+	switch {
+	case o.Unit != nil:
+		return metric.OfOtherUnit
+	case left:
+		return metric.OfLeftOut
+	case !isExposed:
+		return metric.OfNeverExposed
+	case o.Time.Before(exposed):
+		return metric.BeforeExposure
+	case m.Window > 0 && !o.Time.Before(exposed.Add(m.Window)):
+		return metric.AfterWindow
+	case !w.conduct.End.IsZero() && !o.Time.Before(w.conduct.End):
+		return metric.AfterConclusion
+	case paused:
+		return metric.DuringPause
+	}
+	reason := metric.ConditionNotMet
+	for _, c := range m.Components {
+		if c.Outcome != o.Name || !meetsAll(o, c.Conditions) {
+			continue
+		}
+		switch c.Aggregate {
+		case experiment.AggregateSum, experiment.AggregateMin, experiment.AggregateMax, experiment.AggregateLast:
+			if o.Value == nil {
+				reason = metric.WithoutValue
+				continue
+			}
+		}
+		reason = ""
+		break
+	}
+	if reason == "" && m.Window > 0 && exposed.Add(m.Window).After(until) {
+		return metric.WindowOpen
+	}
+	return reason
+}
+
+// Names that differ in nothing but what people mistype are told, with the unit
+// and how many outcomes arrived in the same stretch, and so is the same name of
+// other units. Names that differ in a number are others.
+func TestSimilarOutcomes(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "a", day(10)))
+	record := func(name, unit string, subjects, at int) {
+		for n := range subjects {
+			o := named(outcome(fmt.Sprint(name, unit), 100+n, day(at), nil, ""), name)
+			o.Unit = unit
+			recordOutcomes(t, d.DB, o)
+		}
+	}
+	record("Sign-Up", "user", 3, 11)
+	record("sign_up", "account", 4, 11)
+	record("signups", "", 1, 11)
+	record("signup", "device", 2, 11)
+	record("signup1", "", 9, 11)
+	record("signin", "", 9, 11)
+	record("sign.up", "", 9, 9) // Before the stretch.
+	for i, name := range []string{"Signup", "SIGNUP", "signnup"} {
+		record(name, "", 5+i, 11)
+	}
+	study := studyOf(t, []metric.Column{{Component: experiment.Component{Outcome: "signup", Aggregate: experiment.AggregateCount}}}, nil, nil)
+	want := [][]metric.OutcomeUse{{{Name: "signup", NotCounted: map[metric.UncountedReason]int64{metric.OfOtherUnit: 2}, Similar: []metric.SimilarOutcomes{
+		{Name: "signnup", Unit: "user", Outcomes: 7}, {Name: "SIGNUP", Unit: "user", Outcomes: 6}, {Name: "Signup", Unit: "user", Outcomes: 5},
+		{Name: "sign_up", Unit: "account", Outcomes: 4}, {Name: "Sign-Up", Unit: "user", Outcomes: 3}}}}}
+	if diff := cmp.Diff(want, d.accounts(t, 7, forever, study)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// The unit of what was recorded before units were is not known: it may be the
+// experiment's, and makes a name alive. The default unit of what came later is.
+func TestUnitsFromBeforeTheyWereRecorded(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "a", day(10)))
+	recordOutcomes(t, d.DB, outcome("x", 2, day(11), 1.0, ""))
+	def := definition()
+	def.Unit = "account"
+	use := metric.Use{Metric: metric.Metric{Key: "m", Revision: 1, Definition: metric.Sum("purchase", nil)}, Role: experiment.RoleSecondary}
+	study, err := metric.NewStudy(&def, def.Variants, []metric.Use{use}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := []metric.SimilarOutcomes{{Name: "purchase", Unit: "user", Outcomes: 1}}
+	for _, c := range []struct {
+		since string
+		want  metric.OutcomeUse
+	}{
+		{"2020-01-01", metric.OutcomeUse{Name: "purchase", NotCounted: map[metric.UncountedReason]int64{metric.OfOtherUnit: 1}, Similar: user}},
+		{"2100-01-01", metric.OutcomeUse{Name: "purchase", Alive: true, NotCounted: map[metric.UncountedReason]int64{metric.OfNeverExposed: 1}}},
+	} {
+		exec(t, d.raw, `UPDATE settings SET value = $1 WHERE name = 'outcome_units_since'`, c.since)
+		if diff := cmp.Diff([][]metric.OutcomeUse{{c.want}}, d.accounts(t, 7, forever, study)); diff != "" {
+			t.Errorf("units recorded since %s (-want +got):\n%s", c.since, diff)
+		}
+	}
+}
