@@ -260,3 +260,26 @@ func TestUnitsFromBeforeTheyWereRecorded(t *testing.T) {
 		}
 	}
 }
+
+// The unit of a subject is kept by every way in which outcomes are written, and
+// the default one takes no room. What a server from before wrote has none.
+func TestUnitsAreKept(t *testing.T) {
+	d := newDatabase(t)
+	of := func(event, unit string, subject int) experiment.Outcome {
+		o := outcome(event, subject, day(5), 1.0, "")
+		o.Unit = unit
+		return o
+	}
+	account := of("a", "account", 1)
+	recordOutcomes(t, d.DB, account, of("b", "user", 2), of("c", "", 3))
+	// Once one is repeated, others are looked up first, and inserted at last.
+	if got := recordOutcomes(t, d.DB, account, of("d", "device", 4), of("e", "user", 5)); !slices.Equal(got, []experiment.Result{experiment.Duplicate, experiment.Recorded, experiment.Recorded}) {
+		t.Errorf("results %v", got)
+	}
+	exec(t, d.raw, `INSERT INTO outcomes (row_id, subject_id, name_id, occurred_time) SELECT $1, $2, id, $3 FROM outcome_names`,
+		[16]byte(of("f", "", 6).RowID), [16]byte(subjectID(6)), day(5))
+	units := list[string](t, d.raw, `SELECT coalesce(unit, 'none') FROM outcomes ORDER BY unit NULLS LAST`)
+	if diff := cmp.Diff([]string{"account", "device", "none", "none", "none", "none"}, units); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}

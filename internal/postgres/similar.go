@@ -38,7 +38,7 @@ func (a *accounting) similar(ctx context.Context, tx pgx.Tx, accounted *metric.A
 		if foreign[name] {
 			names[all[name]] = name
 		}
-		for _, other := range a.candidates(name, all) {
+		for _, other := range candidates(name, all) {
 			names[all[other]], like[other] = other, append(like[other], name)
 		}
 	}
@@ -74,16 +74,15 @@ func (a *accounting) similar(ctx context.Context, tx pgx.Tx, accounted *metric.A
 	return err
 }
 
-// candidates are the names that are like one, the likest first, without those that
-// the study uses itself.
-func (a *accounting) candidates(name string, all map[string]int32) []string {
+// candidates are the names that are like one, the likest first.
+func candidates(name string, all map[string]int32) []string {
 	type candidate struct {
 		name     string
 		distance int
 	}
 	var found []candidate
 	for other := range all {
-		if slices.Contains(a.Names, other) {
+		if other == name {
 			continue
 		}
 		if distance, ok := likeness(name, other); ok {

@@ -250,3 +250,27 @@ func TestRecordedAssignmentsOfHoldouts(t *testing.T) {
 		t.Errorf("subjects (-want +got):\n%s", diff)
 	}
 }
+
+// A holdout's metric without data says so, and one that has some accounts for it:
+// both sides' outcomes count, and those of subjects that were in no traffic do not.
+func TestHoldoutWithoutData(t *testing.T) {
+	a := newAPI(t)
+	a.startTried(t)
+	a.do(t, "MetricService/CreateMetric", `{"metric":{"key":"returns","direction":"DIRECTION_DECREASE","sum":{"outcome":"Purchases"}}}`)
+	visitors, exposures := a.visit(t, 600, assayv1.ExposureRecording_EXPOSURE_RECORDING_NONE)
+	a.report(t, exposures)
+	inside := int64(0)
+	for _, v := range visitors {
+		if v.inside[0] || v.inside[1] {
+			inside++
+		}
+	}
+	got := call[*assayv1.AnalyzeHoldoutResponse](t, a, "AnalysisService/AnalyzeHoldout", `{"holdout":"global","metrics":["revenue","returns"]}`)
+	if use := got.Metrics[0].Outcomes[0]; !use.Alive || use.Counted != inside || len(use.NotCounted) != 1 ||
+		use.NotCounted[0].Reason != assayv1.UncountedReason_UNCOUNTED_REASON_NEVER_EXPOSED || use.NotCounted[0].Outcomes != 600-inside {
+		t.Errorf("outcomes %v, want %d of 600 to count", got.Metrics[0].Outcomes, inside)
+	}
+	if !said(got.Warnings, "Metric returns has no data", `"Purchases" (but there is "purchase", 600 times)`) || !said(got.Metrics[1].Comparisons[0].Notes, "Metric returns has no data") {
+		t.Errorf("warnings %q, notes %q", got.Warnings, got.Metrics[1].Comparisons[0].Notes)
+	}
+}
