@@ -30,7 +30,8 @@ func cellsLike(parts ...string) []Cell {
 // one that looks ten times at a fixed horizon breaks both of a dense design.
 func TestCellPromises(t *testing.T) {
 	const runs = 300
-	for _, c := range cellsLike("dense/proportion, 1:1", "rate/5 %, 1:1, 500 events", "sparse/mean, 2 % buy, σ 1, 1:1, 500 events", "drifting effect/0.25", "20 groups, 100 subjects a cell, normal") {
+	for _, c := range cellsLike("dense/proportion, 1:1", "rate/5 %, 1:1, 500 events", "sparse/mean, 2 % buy, σ 1, 1:1, 500 events", "drifting effect/0.25", "decided/0.25",
+		"20 groups, 100 subjects a cell, normal", "under a trend/90:10 becomes 50:50, window of 2 days") {
 		r, err := c.Try(t.Context(), runs, 1)
 		if err != nil {
 			t.Fatal(err)

@@ -41,14 +41,14 @@ const (
 func conducts() []Cell {
 	var cells []Cell
 	for _, c := range []conduct{
-		{name: "90:10 becomes 50:50, window of 6 days", window: 6, moved: 10, looks: 10},
+		{name: "90:10 becomes 50:50, window of 6 days", window: 6, moved: 10, looks: 5},
 		{name: "90:10 becomes 50:50, window of 2 days", window: 2, moved: 6, looks: 1},
 		{name: "90:10 becomes 50:50, no window", moved: 10, looks: 1},
-		{name: "concluded in mid flight, window of 6 days", window: 6, concluded: 14, looks: 10},
+		{name: "concluded in mid flight, window of 6 days", window: 6, concluded: 14, looks: 5},
 		{name: "concluded in mid flight, no window", concluded: 14, looks: 1},
 		{name: "paused, window of 6 days", window: 6, pause: [2]float64{8, 12}, looks: 1},
 		{name: "pause left out, window of 6 days", window: 6, pause: [2]float64{8, 12}, excluded: true, looks: 1},
-		{name: "moved, paused and concluded, window of 4 days", window: 4, moved: 5, pause: [2]float64{8, 10}, concluded: 16, looks: 10},
+		{name: "moved, paused and concluded, window of 4 days", window: 4, moved: 5, pause: [2]float64{8, 10}, concluded: 16, looks: 5},
 	} {
 		always := "always valid, at the end"
 		if c.looks > 1 {

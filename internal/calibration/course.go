@@ -84,7 +84,7 @@ func drifts() []Cell {
 // decisions is what is decided of a drifting effect at the end, by an analysis that
 // knows of all days.
 func decisions() []Cell {
-	const perDay = 100
+	const perDay = 50
 	var cells []Cell
 	for _, course := range courses {
 		c := Cell{

@@ -307,7 +307,7 @@ func adjustedSparse() []Cell {
 		}
 		sizes(share, []int{100, 500, 2000}, allSplits, func(size size, subjects []int) {
 			s := b.sample(c, subjects)
-			s.request.Covariates = []int{past}
+			s.request.Covariates, s.judges = []int{past}, fewer
 			s.events = size.events
 			cells = append(cells, s.cell("sparse with a covariate", fmt.Sprintf("%s, %s", b, size), b.promise()))
 		})
@@ -320,7 +320,7 @@ func adjustedSparse() []Cell {
 	sizes(share, []int{100, 500, 2000}, allSplits, func(size size, subjects []int) {
 		s := converted.sample(subjects)
 		s.request.Formula, s.request.Proportion, s.request.Covariates = stats.ComponentMean(0), true, []int{1}
-		s.difference, s.lift = share*sparseLift, sparseLift
+		s.difference, s.lift, s.judges = share*sparseLift, sparseLift, fewer
 		cells = append(cells, s.cell("sparse with a covariate", fmt.Sprintf("rate, 2 %%, %s", size), light))
 	})
 	return cells
@@ -331,7 +331,7 @@ func stratified() []Cell {
 	var cells []Cell
 	const share, strata = 0.02, 20
 	add := func(name string, s sample, promise Promise) {
-		s.strata = strata
+		s.strata, s.judges = strata, fewer
 		cells = append(cells, s.cell("20 sparse strata", name, promise))
 	}
 	sizes(share, []int{100, 500, 2000}, allSplits, func(size size, subjects []int) {

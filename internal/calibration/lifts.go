@@ -52,7 +52,7 @@ func lifts() []Cell {
 
 func (d *linear) sample() sample {
 	covariates := len(d.arms[0].slopes)
-	s := sample{dim: 1 + covariates, strata: d.strata, difference: linearBase * d.lift, lift: d.lift}
+	s := sample{dim: 1 + covariates, strata: d.strata, judges: fewer, difference: linearBase * d.lift, lift: d.lift}
 	s.request.Formula = stats.ComponentMean(0)
 	for i := range covariates {
 		s.request.Covariates = append(s.request.Covariates, 1+i)
@@ -96,7 +96,7 @@ func weakBaselines() []Cell {
 			for _, lift := range []float64{-0.3, 0.2, 0.5} {
 				subjects := split(2000, uneven)
 				deviation := math.Sqrt(float64(subjects[0])) / errors
-				s := sample{dim: 1, subjects: subjects, difference: lift, lift: lift}
+				s := sample{dim: 1, subjects: subjects, judges: fewer, difference: lift, lift: lift}
 				s.request.Formula = stats.ComponentMean(0)
 				s.draw = func(rng *rand.Rand, arm, n int, effect bool, strata []stats.Moments) {
 					mean := 1.0
