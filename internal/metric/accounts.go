@@ -40,7 +40,10 @@ type Placed struct {
 	// windows if none does.
 	Place int
 	// Closed is how many of the windows, which rise, have closed for the subject.
-	Closed      int
+	Closed int
+	// Moved is of how many metrics a later phase's move keeps the subject out: those
+	// without a window come first, and then the longest of the windows.
+	Moved       int
 	Early       bool // It is from before the stretch, shortly before exposure.
 	AfterEnd    bool // Counting had ended.
 	DuringPause bool // Of those that are left out.
@@ -217,7 +220,7 @@ func (a *Accounts) reason(d *Definition, p *Placed) UncountedReason {
 		return OfOtherUnit
 	case p.Owner == NeverExposed:
 		return OfNeverExposed
-	case p.Owner == SubjectLeftOut:
+	case p.Owner == SubjectLeftOut, a.moved(window, p):
 		return OfLeftOut
 	case p.Place < 0:
 		return BeforeExposure
@@ -244,6 +247,16 @@ func (a *Accounts) reason(d *Definition, p *Placed) UncountedReason {
 		return WindowOpen
 	}
 	return reason
+}
+
+// moved says whether the subject was moved within a window, by its index; −1 is none,
+// and longer than any.
+func (a *Accounts) moved(window int, p *Placed) bool {
+	longer := 0
+	if window >= 0 {
+		longer = len(a.Windows) - window
+	}
+	return longer < p.Moved
 }
 
 // takesValues says that an outcome without a value changes nothing.

@@ -57,10 +57,20 @@ func (s *Study) begun(asOf time.Time) []experiment.Phase {
 	return s.conduct.Phases[:i]
 }
 
+// Moves are those of them that move subjects.
+func (s *Study) Moves(asOf time.Time) (moves []experiment.Phase) {
+	for _, p := range s.begun(asOf) {
+		if p.Moves {
+			moves = append(moves, p)
+		}
+	}
+	return moves
+}
+
 // NeedsBuckets says whether an analysis of a moment must know the buckets of
 // exposures.
 func (s *Study) NeedsBuckets(asOf time.Time) bool {
-	return slices.ContainsFunc(s.begun(asOf), func(p experiment.Phase) bool { return p.Moves && !p.Reshuffled })
+	return slices.ContainsFunc(s.Moves(asOf), func(p experiment.Phase) bool { return !p.Reshuffled })
 }
 
 // reaches says whether what is counted of a subject reaches past a moment. Without

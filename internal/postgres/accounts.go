@@ -27,7 +27,7 @@ type accounting struct {
 	keys  []key
 }
 
-// account counts outcomes. pinned says that there are subjects who were.
+// account counts outcomes. pinned says that there are exposed subjects who were.
 func (a *accounting) account(ctx context.Context, tx pgx.Tx, pinned bool) (*metric.Accounted, error) {
 	accounted := &metric.Accounted{Similar: map[string][]metric.SimilarOutcomes{}}
 	if err := a.bound(ctx, tx); err != nil || a.from.IsZero() {
@@ -94,10 +94,12 @@ func (a *accounting) sql(ctx context.Context, tx pgx.Tx, names map[int32]string,
 	}
 	pins := ""
 	if pinned {
-		pins = " LEFT JOIN (SELECT DISTINCT subject_id FROM overrides WHERE experiment_id = $1 AND create_time <= $2) p ON p.subject_id = o.subject_id"
+		pins = " LEFT JOIN (SELECT DISTINCT subject_id FROM overrides JOIN exposures USING (experiment_id, subject_id)" +
+			" WHERE experiment_id = $1 AND create_time <= $2 AND recorded_time <= $2) p ON p.subject_id = o.subject_id"
 	}
 	early := "o.occurred_time < " + a.arg(a.from)
 	a.tellOwners(pinned)
+	a.tellMoves()
 	a.tellPlaces(early)
 	a.tellWorth()
 	var keys, groups strings.Builder
@@ -105,7 +107,7 @@ func (a *accounting) sql(ctx context.Context, tx pgx.Tx, names map[int32]string,
 		fmt.Fprintf(&keys, ", %s", k.sql)
 		fmt.Fprintf(&groups, ", %d", i+2)
 	}
-	return "SELECT o.name_id" + keys.String() + ", count(*) FROM (" + outcomes + ") o LEFT JOIN (" + fmt.Sprintf(exposedSQL, a.times()) +
+	return "SELECT o.name_id" + keys.String() + ", count(*) FROM (" + outcomes + ") o LEFT JOIN (" + fmt.Sprintf(exposedSQL, a.times()+a.bucket()) +
 		") e ON e.subject_id = o.subject_id" + pins + " WHERE NOT " + early + " OR o.occurred_time < " + a.at(0) + " GROUP BY 1" + groups.String(), nil
 }
 
@@ -132,6 +134,39 @@ func (a *accounting) tellOwners(pinned bool) {
 	a.tell(a.foreign(), of(metric.OtherUnit)) // Of whom nobody is exposed.
 	a.tell("e.subject_id IS NOT NULL", of(metric.Analysed))
 	a.tell("e.crossover OR e.variant <> ALL("+a.arg(a.study.Variants())+")", of(metric.SubjectLeftOut))
+}
+
+// tellMoves tells whether a later phase moved the subject: for metrics without a
+// window, and then for the windows.
+func (a *accounting) tellMoves() {
+	moves := a.study.Moves(a.asOf)
+	if len(moves) == 0 {
+		return
+	}
+	for _, window := range append([]time.Duration{0}, a.Windows...) {
+		var moved []string
+		for i := range moves {
+			moved = append(moved, a.moved(&moves[i], window))
+		}
+		a.tell(strings.Join(moved, " OR "), func(p *metric.Placed) { p.Moved++ })
+	}
+}
+
+// moved is the condition that one phase moved the subject within a window.
+func (a *accounting) moved(by *experiment.Phase, window time.Duration) string {
+	parts := []string{"e.phase < " + a.arg(by.Number)}
+	if window > 0 {
+		parts = append(parts, a.at(window)+" > "+a.arg(by.Start))
+	}
+	if !by.Reshuffled {
+		var froms []int32
+		var variants []string
+		for _, r := range by.Allocation {
+			froms, variants = append(froms, r.From), append(variants, r.Variant)
+		}
+		parts = append(parts, fmt.Sprintf("e.variant <> (%s::text[])[width_bucket(e.bucket, %s::integer[])]", a.arg(variants), a.arg(froms)))
+	}
+	return "(" + strings.Join(parts, " AND ") + ")"
 }
 
 // tellPlaces tells when they occurred, and how much is known of the time: from

@@ -57,6 +57,9 @@ func TestAccountsAgainstReference(t *testing.T) {
 			if r.IntN(3) == 0 {
 				conduct.Pauses, conduct.ExcludePauses = []metric.Stretch{{From: day(10), To: day(15)}}, true
 			}
+			if r.IntN(3) > 0 {
+				conduct.Phases = randomMoves(r.IntN)
+			}
 			study = study.Conducted(conduct)
 			w.conduct = conduct
 			asOf := day(1).Add(time.Duration(r.IntN(40)) * hour)
@@ -74,6 +77,20 @@ func TestAccountsAgainstReference(t *testing.T) {
 			}
 		}
 	}
+}
+
+// randomMoves are two phases that move subjects, of whom all are exposed before the
+// second.
+func randomMoves(intN func(int) int) []experiment.Phase {
+	var phases []experiment.Phase
+	for i := range 2 {
+		cut := int32(1000 * intN(40))
+		phases = append(phases, experiment.Phase{
+			Number: int32(2 + i), Start: day(10+20*i, float64(intN(240))), Moves: true, Reshuffled: intN(4) == 0,
+			Allocation: []experiment.Range{{From: 0, To: cut + 1, Variant: "control"}, {From: cut + 1, To: experiment.Buckets, Variant: "short"}},
+		})
+	}
+	return phases
 }
 
 func subjectIDs(outcomes []experiment.Outcome) (ids [][16]byte) {
@@ -112,7 +129,9 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 		}
 	}
 	for _, p := range w.pins {
-		left[p.Subject] = left[p.Subject] || !p.Created.After(asOf)
+		if _, ok := first[p.Subject]; ok && !p.Created.After(asOf) {
+			left[p.Subject] = true
+		}
 	}
 	for _, m := range study.Definitions() {
 		var uses []metric.OutcomeUse
@@ -126,7 +145,7 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 					early && (!ok || o.Time.Before(from.Add(-5*time.Second)) || w.pinned(o.Subject, asOf)) {
 					continue
 				}
-				reason := w.reason(o, m, exposed.Time, ok, left[o.Subject], until)
+				reason := w.reason(o, m, exposed.Time, ok, left[o.Subject] || ok && w.moved(exposed, m.Window, asOf, until), until)
 				use.Alive = use.Alive || reason != metric.OfOtherUnit && !early
 				if reason == "" {
 					use.Counted++
@@ -145,6 +164,20 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 		all = append(all, uses)
 	}
 	return all
+}
+
+// moved says whether a later phase gave a subject another variant within a window.
+func (w world) moved(first storedExposure, window time.Duration, asOf, until time.Time) bool {
+	bucket := first.Bucket
+	for _, e := range w.exposures {
+		if e.Subject == first.Subject && e.Phase == first.Phase && e.Bucket != nil && !e.Recorded.After(asOf) {
+			bucket = e.Bucket
+		}
+	}
+	return slices.ContainsFunc(w.conduct.Phases, func(p experiment.Phase) bool {
+		return p.Number > first.Phase && p.Start.Before(until) && (window == 0 || first.Time.Add(window).After(p.Start)) &&
+			(p.Reshuffled || bucket != nil && p.VariantAt(*bucket) != first.Variant)
+	})
 }
 
 func (w world) pinned(subject [16]byte, asOf time.Time) bool {

@@ -104,6 +104,9 @@ func TestCountingEndsWithTheConclusion(t *testing.T) {
 	if m := after.Metrics[1]; m.OpenWindowSubjects != 60 || m.Arms[0].Subjects != 0 {
 		t.Errorf("the windows had not closed, and %v", m)
 	}
+	if use := after.Metrics[0].Outcomes[0]; use.Counted != 60 || len(use.NotCounted) != 1 || use.NotCounted[0].Reason != assayv1.UncountedReason_UNCOUNTED_REASON_AFTER_CONCLUSION {
+		t.Errorf("of the outcomes: %v", use)
+	}
 	while := a.analyze(t, fmt.Sprintf(`{"experiment":"plain","as_of_time":%q}`, running))
 	if while.CountingEndTime != nil || warned(while.Warnings, "Counting ended") {
 		t.Errorf("as of a moment before: %v, %q", while.CountingEndTime, while.Warnings)
@@ -258,6 +261,9 @@ func TestMovedSubjects(t *testing.T) {
 	}
 	if !warned(got.Warnings, fmt.Sprintf("%d subjects were (%.3g%%) left out of revenue, as a later phase gave them another variant", moved, float64(moved)/20)) {
 		t.Errorf("warnings %q", got.Warnings)
+	}
+	if use := m.Outcomes[0]; use.Counted != 2000-moved || len(use.NotCounted) != 1 || use.NotCounted[0].Outcomes != moved || use.NotCounted[0].Reason != assayv1.UncountedReason_UNCOUNTED_REASON_SUBJECT_LEFT_OUT {
+		t.Errorf("of the outcomes: %v", use)
 	}
 	if r := got.SampleRatio; r.Verdict != assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_OK || r.Observed["a"]+r.Observed["b"] != 2000 {
 		t.Errorf("the sample ratio is of everybody: %v", r)

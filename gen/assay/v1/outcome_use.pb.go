@@ -32,7 +32,8 @@ const (
 	// The subject was never exposed.
 	UncountedReason_UNCOUNTED_REASON_NEVER_EXPOSED UncountedReason = 2
 	// The subject was exposed and is not analysed: pinned, seen in two variants, or in
-	// one that the experiment does not have.
+	// one that the experiment does not have; or a later phase moved it within the
+	// metric's window.
 	UncountedReason_UNCOUNTED_REASON_SUBJECT_LEFT_OUT UncountedReason = 3
 	// It occurred before the subject's first exposure.
 	UncountedReason_UNCOUNTED_REASON_BEFORE_EXPOSURE UncountedReason = 4
