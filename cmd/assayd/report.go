@@ -74,8 +74,14 @@ func (r *report) sampleRatio(a *assayv1.AnalyzeExperimentResponse) {
 			where = c.GetAttribute() + " " + where
 		}
 		r.printf("  broken in %s (corrected p %s)", where, pValue(c.AdjustedPValue))
+		r.notes(where, c.GetNotes(), "  ")
 	}
-	for _, e := range a.GetExclusions().GetByReason() {
+	r.notes("the ratio", s.GetNotes(), "  ")
+	e := a.GetExclusions()
+	if len(e.GetByReason()) == 0 && e.GetCrossovers()+e.GetOverridden() > 0 {
+		r.printf("  left out: %s seen in two variants, %s overridden", thousands(e.GetCrossovers()), thousands(e.GetOverridden()))
+	}
+	for _, e := range e.GetByReason() {
 		var by []string
 		for _, variant := range sortedKeys(e.GetByVariant()) {
 			by = append(by, variant+" "+thousands(e.GetByVariant()[variant]))
@@ -94,12 +100,14 @@ func (r *report) balance(covariates []*assayv1.CovariateBalance) {
 		}
 		r.printf("Balance of %s before exposure, %s: %s standard deviations (p %s, corrected %s)", what, b.GetVariant(),
 			figure(b.StandardizedDifference), pValue(b.PValue), pValue(b.AdjustedPValue))
+		r.notes(what, b.GetNotes(), "  ")
 	}
 }
 
 func (r *report) looks(looks []*assayv1.Look) {
 	for _, l := range looks {
 		r.printf("Look %d at %s of the planned subjects: %s of the error rate is spent", l.GetNumber(), percent(l.GetInformation()), percent(l.GetSpent()))
+		r.notes(fmt.Sprint("look ", l.GetNumber()), l.GetNotes(), "  ")
 	}
 }
 
@@ -131,6 +139,9 @@ func (r *report) metric(m *assayv1.MetricAnalysis) {
 	}
 	if !m.GetPeekingProtected() {
 		words = append(words, "not protected against peeking")
+	}
+	if m.GetWindow() != nil {
+		words = append(words, "window of "+days(m.GetWindow().AsDuration()))
 	}
 	r.printf("\nMetric %s (%s)", m.GetMetric(), strings.Join(words, ", "))
 	r.arms(m.GetArms(), "  ")
@@ -223,7 +234,7 @@ func (r *report) arms(arms []*assayv1.ArmResult, indent string) {
 	}
 	t.row(head...)
 	for _, a := range arms {
-		t.row(a.GetVariant(), thousands(a.GetSubjects()), figure(a.Mean), figure(a.StandardError), figure(a.Total), largest(a.LargestShare))
+		t.row(a.GetVariant(), thousands(a.GetSubjects()), figure(a.Mean), figure(a.StandardError), figure(a.Total), given(a.LargestShare, rounded))
 	}
 	t.print(r.w, indent)
 	for _, a := range arms {
@@ -273,36 +284,37 @@ func (r *report) column(name string, c *assayv1.Comparison) column {
 	if l == nil {
 		l = &assayv1.Interval{}
 	}
-	col := column{name, [][2]string{
+	wide, wideLift := c.GetAdjustedDifference(), c.GetAdjustedLift()
+	return column{name, [][2]string{
 		{"difference", figure(d.Estimate)}, {from, figure(d.Lower)}, {to, figure(d.Upper)},
+		{"  corrected from", within(wide, figure).lower}, {"  corrected to", within(wide, figure).upper},
 		{"standard error", figure(c.StandardError)},
 		{"lift", share(l.Estimate)}, {from, share(l.Lower)}, {to, share(l.Upper)},
-		{"p", pValue(c.PValue)}, {"adjusted p", ""}, {"significant", yesNo(c.GetSignificant())},
-		{"variance removed", ""}, {"guardrail", guardrail(c)}, {"chance to win", ""}, {"expected loss", ""}, {"boundary", ""},
-		{"smallest p so far", ""}, {"  on", c.GetSmallestPValueDay()},
-		{"difference, corrected from", ""}, {"  to", ""}, {"lift, corrected from", ""}, {"  to", ""},
+		{"  corrected from", within(wideLift, share).lower}, {"  corrected to", within(wideLift, share).upper},
+		{"p", pValue(c.PValue)}, {"adjusted p", given(c.AdjustedPValue, pValue)}, {"significant", yesNo(c.GetSignificant())},
+		{"smallest p so far", given(c.SmallestPValue, pValue)}, {"  on", c.GetSmallestPValueDay()},
+		{"variance removed", given(c.VarianceReduction, rounded)}, {"guardrail", guardrail(c)},
+		{"chance to win", given(c.ChanceToWin, figure)}, {"expected loss", given(c.ExpectedLoss, figure)}, {"boundary", given(c.Boundary, figure)},
 	}}
-	if c.AdjustedDifference != nil {
-		col.cells[17][1], col.cells[18][1] = figure(c.AdjustedDifference.Lower), figure(c.AdjustedDifference.Upper)
+}
+
+// given writes a number that not every comparison has, and nothing where it is absent.
+func given(x *float64, write func(*float64) string) string {
+	if x == nil {
+		return ""
 	}
-	if c.AdjustedLift != nil {
-		col.cells[19][1], col.cells[20][1] = share(c.AdjustedLift.Lower), share(c.AdjustedLift.Upper)
+	return write(x)
+}
+
+// bounds are those of an interval, as text.
+type bounds struct{ lower, upper string }
+
+// within writes the bounds of an interval that not every comparison has.
+func within(i *assayv1.Interval, write func(*float64) string) bounds {
+	if i == nil {
+		return bounds{}
 	}
-	if c.SmallestPValue != nil {
-		col.cells[15][1] = pValue(c.SmallestPValue)
-	}
-	if c.AdjustedPValue != nil {
-		col.cells[8][1] = pValue(c.AdjustedPValue)
-	}
-	if c.VarianceReduction != nil {
-		col.cells[10][1] = percent(c.GetVarianceReduction())
-	}
-	for i, x := range []*float64{c.ChanceToWin, c.ExpectedLoss, c.Boundary} {
-		if x != nil {
-			col.cells[12+i][1] = figure(x)
-		}
-	}
-	return col
+	return bounds{write(i.Lower), write(i.Upper)}
 }
 
 // columns writes comparisons side by side, without the lines that are empty in
@@ -356,6 +368,15 @@ func (r *report) verdict(a *assayv1.AnalyzeExperimentResponse) {
 	}
 }
 
+// days writes a window: in days if it is whole ones.
+func days(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d%day != 0 {
+		return d.String()
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%d days", d/day), map[bool]string{true: "s"}[d == day])
+}
+
 func yesNo(yes bool) string {
 	if yes {
 		return "yes"
@@ -404,13 +425,8 @@ func share(x *float64) string {
 	return strconv.FormatFloat(*x*100, 'f', 2, 64) + " %"
 }
 
-// largest writes the part that one subject has in the total.
-func largest(share *float64) string {
-	if share == nil {
-		return ""
-	}
-	return percent(*share)
-}
+// rounded writes a share as a percentage of few digits.
+func rounded(x *float64) string { return percent(*x) }
 
 func percent(x float64) string {
 	return strconv.FormatFloat(math.Round(x*1e4)/100, 'f', -1, 64) + " %"

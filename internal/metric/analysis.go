@@ -6,6 +6,19 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
+// MethodVersion is the version of the statistical methods by which analyses are made.
+// It grows when the same data give other figures or verdicts; stored analyses keep
+// theirs.
+//
+//   - 1, which the first stored analyses do not name: lifts by the delta method,
+//     Welch's variance alone, always-valid p-values the smallest of any day,
+//     heterogeneity by the chi-square distribution.
+//   - 2: lifts by Fieller, guards that count informative subjects, rates at a fixed
+//     horizon by Miettinen and Nurminen, p-values of the moment, heterogeneity in
+//     Welch's form, intervals of families, missing numbers that are not zero, counting
+//     that ends with the conclusion, subjects that a phase moved in strata of their own.
+const MethodVersion = 2
+
 // Analysis is what is known of an experiment at some moment. A number that is
 // undefined is nil, and a note beside it says why.
 type Analysis struct {
@@ -35,6 +48,7 @@ type SampleRatio struct {
 	// SequentialPValue is the smallest of the sequential test so far.
 	SequentialPValue *float64
 	BrokenCells      []SampleRatioCell // Worst first.
+	Notes            []string
 }
 
 // SampleRatioCell is the sample ratio in a part of the subjects.
@@ -45,6 +59,7 @@ type SampleRatioCell struct {
 	Expected       map[string]float64
 	PValue         *float64
 	AdjustedPValue *float64 // Over all cells that were tested.
+	Notes          []string
 }
 
 // SampleRatioVerdict judges a sample ratio.
@@ -73,8 +88,9 @@ type Result struct {
 	Margin           *experiment.Magnitude // Of the objective; nil if it has none.
 	Confirmatory     bool
 	PeekingProtected bool
-	OpenWindows      int64   // Subjects whose window is still open, or was when counting ended; not counted.
-	PausedShare      float64 // Of the follow-up of the subjects that count: the part in pauses.
+	Window           time.Duration // After first exposure; 0 for none.
+	OpenWindows      int64         // Subjects whose window is still open, or was when counting ended; not counted.
+	PausedShare      float64       // Of the follow-up of the subjects that count: the part in pauses.
 	Arms             []Arm
 	Comparisons      []Comparison
 	Segments         []Segment
@@ -122,6 +138,7 @@ type Balance struct {
 	StandardizedDifference *float64
 	PValue                 *float64
 	AdjustedPValue         *float64 // Over all covariates and variants.
+	Notes                  []string
 }
 
 // Arm is one variant's figures, unadjusted.

@@ -84,6 +84,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 		Metric: metric.Metric.Key, Revision: metric.Metric.Revision,
 		Role: metric.Role, Objective: metric.Objective, Margin: metric.Margin, Confirmatory: metric.Role != "",
 		PeekingProtected: s.definition.Plan.Method == experiment.MethodAlwaysValid && metric.Metric.Definition.Window > 0,
+		Window:           metric.Metric.Definition.Window,
 		OpenWindows:      tally.OpenWindows, PausedShare: tally.FollowUp.pausedShare(),
 	}
 	var err error

@@ -470,6 +470,7 @@ func TestAnalyzeEmpty(t *testing.T) {
 		Observed: map[string]int64{"control": 0, "short": 0},
 		Expected: map[string]float64{"control": 0, "short": 0},
 		Verdict:  SampleRatioTooFew,
+		Notes:    []string{"There are no subjects in two arms with a weight: nothing to compare.", "Without subjects there is no sequential p-value."},
 	}
 	if diff := cmp.Diff(wantRatio, a.SampleRatio); diff != "" {
 		t.Errorf("sample ratio (-want +got):\n%s", diff)

@@ -57,7 +57,7 @@ func checkBalance(v covariate, arms []stats.Arm, control int, variants []string)
 	for i, c := range checked {
 		balances[i] = Balance{
 			Covariate: v.name, Variant: variants[c.Arm],
-			StandardizedDifference: c.StandardizedDifference, PValue: c.PValue,
+			StandardizedDifference: c.StandardizedDifference, PValue: c.PValue, Notes: c.Notes,
 		}
 	}
 	return balances, nil

@@ -15,6 +15,7 @@ type Change struct {
 	ByDefinition    *float64
 	ByLateEvents    *float64
 	ByNewSubjects   *float64
+	Notes           []string
 }
 
 // Stored is what a stored analysis says, and what became of its subjects.
@@ -54,6 +55,7 @@ func (again *Again) Changes(from, to *Stored) (changes []Change, notes []string)
 			}
 			change := Change{Metric: before.Metric, Variant: b.Variant, From: b.Difference.Estimate, To: a.Difference.Estimate}
 			if note := again.share(&change, b, from.Erased > 0, to.Erased > 0); note != "" {
+				change.Notes = append(change.Notes, note)
 				notes = append(notes, fmt.Sprintf("%s on %s: %s", b.Variant, before.Metric, note))
 			}
 			changes = append(changes, change)
@@ -89,13 +91,13 @@ func (again *Again) share(c *Change, before *Comparison, erasedFrom, erasedTo bo
 	estimates := []*float64{c.From, again.From.estimate(c), again.Redefined.estimate(c), again.Known.estimate(c), again.To.estimate(c), c.To}
 	for _, e := range estimates {
 		if e == nil {
-			return "there is no estimate in one of them, or on the way between them; no share is told."
+			return "There is no estimate in one of them, or on the way between them; no share is told."
 		}
 	}
 	step := func(i int) float64 { return beyondRounding(*estimates[i], *estimates[i+1], before.StandardError) }
 	from, to := step(0), step(4)
 	if from != 0 && (again.Cut || !erasedFrom) || to != 0 && (again.Cut || !erasedTo) {
-		return "an analysis does not come out again as it was, since outcomes have been dropped or another release computed it; no share is told."
+		return "An analysis does not come out again as it was, since outcomes have been dropped or another release computed it; no share is told."
 	}
 	erasures, definition, late, fresh := from+to, step(1), step(2), step(3)
 	c.ByErasures, c.ByDefinition, c.ByLateEvents, c.ByNewSubjects = &erasures, &definition, &late, &fresh

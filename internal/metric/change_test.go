@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
@@ -50,9 +51,9 @@ func TestChanges(t *testing.T) {
 		{"dropped from the later one", [6]float64{1, 1, 1, 2, 2, 3}, 1, 1, true, [4]float64{}, cannot},
 		{"the earlier one is another's", [6]float64{1, 1.5, 1.5, 2, 2, 2}, 0, 0, false, [4]float64{}, cannot},
 		{"the later one is another's", [6]float64{1, 1.5, 1.5, 2, 2, 3}, 1, 0, false, [4]float64{}, cannot},
-		{"no estimate before", [6]float64{-1, 1, 1, 1, 1, 1}, 0, 0, false, [4]float64{}, "there is no estimate"},
-		{"no estimate between", [6]float64{1, 1, 1, -1, 1, 1}, 0, 0, false, [4]float64{}, "there is no estimate"},
-		{"no estimate after", [6]float64{1, 1, 1, 1, 1, -1}, 0, 0, false, [4]float64{}, "there is no estimate"},
+		{"no estimate before", [6]float64{-1, 1, 1, 1, 1, 1}, 0, 0, false, [4]float64{}, "There is no estimate"},
+		{"no estimate between", [6]float64{1, 1, 1, -1, 1, 1}, 0, 0, false, [4]float64{}, "There is no estimate"},
+		{"no estimate after", [6]float64{1, 1, 1, 1, 1, -1}, 0, 0, false, [4]float64{}, "There is no estimate"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,8 +67,11 @@ func TestChanges(t *testing.T) {
 			if tt.note == "" {
 				want.ByErasures, want.ByDefinition, want.ByLateEvents, want.ByNewSubjects = &tt.want[0], &tt.want[1], &tt.want[2], &tt.want[3]
 			}
-			if diff := cmp.Diff([]Change{want}, changes); diff != "" {
+			if diff := cmp.Diff([]Change{want}, changes, cmpopts.IgnoreFields(Change{}, "Notes")); diff != "" {
 				t.Errorf("changes (-want +got):\n%s", diff)
+			}
+			if said := strings.Join(changes[0].Notes, " "); (said == "") != (tt.note == "") || !strings.Contains(said, tt.note) {
+				t.Errorf("the change's notes %q, want %q", said, tt.note)
 			}
 			if tt.note == "" && len(notes) > 0 || tt.note != "" && (len(notes) != 1 || !strings.HasPrefix(notes[0], "b on m: ") || !strings.Contains(notes[0], tt.note)) {
 				t.Errorf("notes %q, want %q", notes, tt.note)

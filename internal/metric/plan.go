@@ -360,6 +360,9 @@ func (p *Planned) notes(to *Sizing) {
 	} else if treatments > 1 {
 		note("Each of the %d comparisons with the control is planned at an error rate of %.6g, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.", treatments, (1-p.Plan.ConfidenceLevel)/float64(treatments))
 	}
+	if to.RelativeEffect == nil {
+		note("The baseline is 0, or so near it that the effect's share of it is too large to write.")
+	}
 	if n := p.Baseline.Subjects; n > 0 && n < fewSubjects {
 		note("The baseline is that of %d control subjects only: its figures are rough, and so is the plan.", n)
 	}

@@ -31,6 +31,9 @@ func sampleRatio(t *Tally, shares map[int32][]float64) (SampleRatio, error) {
 	if ratio.SequentialPValue, err = t.sequentialRatio(shares); err != nil {
 		return ratio, err
 	}
+	if ratio.SequentialPValue == nil {
+		ratio.Notes = append(ratio.Notes, "Without subjects there is no sequential p-value.")
+	}
 	ratio.BrokenCells, err = t.brokenCells(shares)
 	if len(ratio.BrokenCells) > 0 || ratio.SequentialPValue != nil && *ratio.SequentialPValue < mismatch {
 		ratio.Verdict = SampleRatioMismatch
@@ -106,6 +109,12 @@ func (t *Tally) splits(subjects [][]int64, shares map[int32][]float64) ([]stats.
 // judge takes over the test's p-value, and draws the verdict.
 func (r *SampleRatio) judge(test *stats.SampleRatio) {
 	r.PValue = test.PValue
+	if test.Note != "" {
+		r.Notes = append(r.Notes, test.Note)
+	}
+	if test.PValue != nil && test.TooFew {
+		r.Notes = append(r.Notes, "No two groups of variants expect 5 subjects each: the p-value is rough, and no verdict follows from it.")
+	}
 	switch {
 	case impossible(test):
 		r.Verdict = SampleRatioMismatch
@@ -181,7 +190,7 @@ func (t *Tally) brokenCells(shares map[int32][]float64) ([]SampleRatioCell, erro
 		if err != nil || ratio.Verdict == SampleRatioTooFew {
 			return err
 		}
-		cells = append(cells, SampleRatioCell{Attribute: attribute, Value: value, Observed: ratio.Observed, Expected: ratio.Expected, PValue: ratio.PValue})
+		cells = append(cells, SampleRatioCell{Attribute: attribute, Value: value, Observed: ratio.Observed, Expected: ratio.Expected, PValue: ratio.PValue, Notes: ratio.Notes})
 		return nil
 	}
 	for _, segment := range t.Segments {

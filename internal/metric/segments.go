@@ -105,10 +105,13 @@ func (s *Segment) withhold() {
 	countOnly(s.Arms)
 }
 
+// withheldNote stands in the place of what is withheld.
+const withheldNote = "The figures are withheld: some variant has too few subjects here, or with this one it could be told what they are."
+
 // countOnly leaves nothing of arms but how many subjects they have.
 func countOnly(arms []Arm) {
 	for v := range arms {
-		arms[v] = Arm{Variant: arms[v].Variant, Subjects: arms[v].Subjects}
+		arms[v] = Arm{Variant: arms[v].Variant, Subjects: arms[v].Subjects, Notes: []string{withheldNote}}
 	}
 }
 

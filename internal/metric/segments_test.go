@@ -66,7 +66,7 @@ func TestSmallestCell(t *testing.T) {
 		t.Errorf("segments with 20 subjects a variant are withheld: %+v", de)
 	}
 	want := Segment{Attribute: "country", Value: "PL", Withheld: true, Arms: []Arm{
-		{Variant: "control", Subjects: 20}, {Variant: "short", Subjects: 19}, {Variant: "unused"},
+		{Variant: "control", Subjects: 20, Notes: []string{withheldNote}}, {Variant: "short", Subjects: 19, Notes: []string{withheldNote}}, {Variant: "unused", Notes: []string{withheldNote}},
 	}}
 	if diff := cmp.Diff(want, pl); diff != "" {
 		t.Errorf("withheld segment (-want +got):\n%s", diff)

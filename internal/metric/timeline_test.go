@@ -135,7 +135,7 @@ func TestTimelineWithholds(t *testing.T) {
 	}
 	for i, n := range []int64{19, 0} {
 		p := timeline.Cohorts[1+i]
-		if want := []Arm{{Variant: "control", Subjects: 20 - int64(i)}, {Variant: "short", Subjects: n}}; !p.Withheld || p.Comparisons != nil || !cmp.Equal(p.Arms, want) {
+		if want := []Arm{{Variant: "control", Subjects: 20 - int64(i), Notes: []string{withheldNote}}, {Variant: "short", Subjects: n, Notes: []string{withheldNote}}}; !p.Withheld || p.Comparisons != nil || !cmp.Equal(p.Arms, want) {
 			t.Errorf("cohort with %d subjects of a variant: %+v", n, p)
 		}
 	}

@@ -184,6 +184,7 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	resp.AsOfTime = timestamppb.New(asOf)
 	resp.CreateTime = timestamppb.New(record.CreateTime)
 	resp.PlanHash = e.PlanHash
+	resp.MethodVersion = metric.MethodVersion
 	resp.Plan = toPlan(&def.Plan)
 	record.Result, err = proto.Marshal(resp)
 	return record, err

@@ -54,9 +54,15 @@ func (s *analysisService) CompareAnalyses(ctx context.Context, req *assayv1.Comp
 	if n := p.from.ErasedSince; n > 0 {
 		notes = append(notes, fmt.Sprintf("Subjects with an exposure that were erased since the earlier analysis: %d, and since the later one: %d.", n, p.to.ErasedSince))
 	}
+	if before, after := methodVersion(p.from.says), methodVersion(p.to.says); before != after {
+		notes = append(notes, fmt.Sprintf("The earlier analysis was made by version %d of the statistical methods, and the later one by version %d. Here both are made anew by version %d; a share that cannot be told for that is absent.", before, after, metric.MethodVersion))
+	}
 	resp.Changes, resp.Notes = convert(changes, toEstimateChange), notes
 	return resp, nil
 }
+
+// methodVersion is the version of the methods by which a stored analysis was made.
+func methodVersion(says *assayv1.AnalyzeExperimentResponse) int32 { return max(1, says.MethodVersion) }
 
 // analysisPair finds the analyses that a request names.
 func (s *analysisService) analysisPair(ctx context.Context, req *assayv1.CompareAnalysesRequest) (*earlierAndLater, error) {
@@ -293,6 +299,6 @@ func segmentsOf(says *assayv1.AnalyzeExperimentResponse) (names []string) {
 func toEstimateChange(c *metric.Change) *assayv1.EstimateChange {
 	return &assayv1.EstimateChange{
 		Metric: c.Metric, Variant: c.Variant, From: c.From, To: c.To,
-		ByErasures: c.ByErasures, ByDefinition: c.ByDefinition, ByLateEvents: c.ByLateEvents, ByNewSubjects: c.ByNewSubjects,
+		ByErasures: c.ByErasures, ByDefinition: c.ByDefinition, ByLateEvents: c.ByLateEvents, ByNewSubjects: c.ByNewSubjects, Notes: c.Notes,
 	}
 }

@@ -285,7 +285,7 @@ func TestCompareOtherAnalyses(t *testing.T) {
 		made = append(made, call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", request).AnalysisId)
 	}
 	got = call[*assayv1.CompareAnalysesResponse](t, a, compareAnalyses, `{"experiment":"plain"}`)
-	if got.FromAnalysisId != made[0] || got.ToAnalysisId != made[1] || len(got.Notes) != 2 || !strings.HasPrefix(got.Notes[0], "b on revenue: there is no estimate") {
+	if got.FromAnalysisId != made[0] || got.ToAnalysisId != made[1] || len(got.Notes) != 2 || !strings.HasPrefix(got.Notes[0], "b on revenue: There is no estimate") {
 		t.Errorf("of one moment, before any subject: %v; want %s with %s", got, made[0], made[1])
 	}
 

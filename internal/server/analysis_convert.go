@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/metric"
 	"github.com/assayhq/assay/internal/stats"
@@ -81,7 +83,7 @@ func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 			return &assayv1.LeftOut{Reason: leftOutReasons.to(l.Reason), Subjects: l.Subjects, Share: l.Share}
 		}),
 		Metric: r.Metric, MetricRevision: r.Revision, Role: roles.to(r.Role), Objective: objectives.to(r.Objective), Margin: toMagnitude(r.Margin),
-		Confirmatory: r.Confirmatory, PeekingProtected: r.PeekingProtected, OpenWindowSubjects: r.OpenWindows, PausedShare: r.PausedShare,
+		Confirmatory: r.Confirmatory, PeekingProtected: r.PeekingProtected, OpenWindowSubjects: r.OpenWindows, Window: toWindow(r.Window), PausedShare: r.PausedShare,
 		Arms:        convert(r.Arms, toArm),
 		Comparisons: convert(r.Comparisons, toComparison),
 		Segments: convert(r.Segments, func(s *metric.Segment) *assayv1.SegmentResult {
@@ -119,14 +121,22 @@ func toOutcomeUse(u *metric.OutcomeUse) *assayv1.OutcomeUse {
 	return use
 }
 
+// toWindow is the window of a metric, nil if it has none.
+func toWindow(window time.Duration) *durationpb.Duration {
+	if window == 0 {
+		return nil
+	}
+	return durationpb.New(window)
+}
+
 func toSampleRatio(r *metric.SampleRatio) *assayv1.SampleRatio {
 	return &assayv1.SampleRatio{
 		Observed: r.Observed, Expected: r.Expected, PValue: r.PValue, Verdict: sampleRatioVerdicts.to(r.Verdict),
-		SequentialPValue: r.SequentialPValue,
+		SequentialPValue: r.SequentialPValue, Notes: r.Notes,
 		BrokenCells: convert(r.BrokenCells, func(c *metric.SampleRatioCell) *assayv1.SampleRatioCell {
 			return &assayv1.SampleRatioCell{
 				Attribute: c.Attribute, Value: c.Value, Observed: c.Observed, Expected: c.Expected,
-				PValue: c.PValue, AdjustedPValue: c.AdjustedPValue,
+				PValue: c.PValue, AdjustedPValue: c.AdjustedPValue, Notes: c.Notes,
 			}
 		}),
 	}
@@ -146,7 +156,7 @@ func toExclusions(e *metric.Exclusions) *assayv1.Exclusions {
 func toBalance(b *metric.Balance) *assayv1.CovariateBalance {
 	return &assayv1.CovariateBalance{
 		Covariate: b.Covariate, Variant: b.Variant, Missing: b.Missing,
-		StandardizedDifference: b.StandardizedDifference, PValue: b.PValue, AdjustedPValue: b.AdjustedPValue,
+		StandardizedDifference: b.StandardizedDifference, PValue: b.PValue, AdjustedPValue: b.AdjustedPValue, Notes: b.Notes,
 	}
 }
 

@@ -57,7 +57,7 @@ func (s *analysisService) analyzeHoldout(ctx context.Context, h *experiment.Hold
 	record.Result, err = proto.Marshal(&assayv1.AnalyzeHoldoutResponse{
 		AnalysisId: formatUUID(record.ID), Holdout: h.Key,
 		AsOfTime: timestamppb.New(asOf), CreateTime: timestamppb.New(record.CreateTime), ConfidenceLevel: level,
-		SampleRatio: all.SampleRatio, Exclusions: all.Exclusions, Metrics: all.Metrics, Warnings: all.Warnings,
+		SampleRatio: all.SampleRatio, Exclusions: all.Exclusions, Metrics: all.Metrics, Warnings: all.Warnings, MethodVersion: metric.MethodVersion,
 		CountingEndTime: all.CountingEndTime,
 	})
 	return record, err

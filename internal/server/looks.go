@@ -65,7 +65,9 @@ func toLooks(study *metric.Study, looks []postgres.Look) ([]*assayv1.Look, error
 		}
 	})
 	for i := range list {
-		list[i].Boundary = boundaries[i]
+		if list[i].Boundary = boundaries[i]; boundaries[i] == nil {
+			list[i].Notes = []string{"The look spends so little of the error rate that no result could be significant: it has no boundary."}
+		}
 	}
 	return list, nil
 }

@@ -38,7 +38,8 @@ func TestPlanExperiment(t *testing.T) {
 			"absolute_effect":0.02,"relative_effect":0.2,"power":0.800045004413661,"days":16,"baseline":0.1,"standard_deviation":0.3,"inflation":1}`},
 		{"three variants for a mean", with(plan, `"proportion":null,"mean":{"standard_deviation":10},"minimum_effect":{"absolute":1},"weights":[1,2,1]`),
 			`{"subjects":"7610","subjects_by_variant":["1903","3805","1902"],"absolute_effect":1,"power":0.8,"standard_deviation":10,"inflation":1,"notes":[
-			"Each of the 2 comparisons with the control is planned at an error rate of 0.025, as by Bonferroni's correction; the power is that of the variant with the fewest subjects."]}`},
+			"Each of the 2 comparisons with the control is planned at an error rate of 0.025, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.",
+			"The baseline is 0, or so near it that the effect's share of it is too large to write."]}`},
 		{"effect for a ratio", `{"ratio":{"numerator_mean":12,"denominator_mean":4,"numerator_variance":100,"denominator_variance":9,"covariance":20},
 			"subjects":"5000","power":0.8,"plan":{"method":"METHOD_FIXED_HORIZON"}}`,
 			`{"subjects":"5000","subjects_by_variant":["2500","2500"],"absolute_effect":0.154752149047791,"relative_effect":0.0515840496825970,
@@ -95,7 +96,7 @@ func TestPlanOfLooks(t *testing.T) {
 	}
 	equivalence := call[*assayv1.PlanExperimentResponse](t, a, planExperiment,
 		with(looks, `"minimum_effect":null,"objective":"OBJECTIVE_EQUIVALENCE","margin":{"absolute":0.2}`))
-	if equivalence.ExpectedSubjects != nil || len(equivalence.Notes) != 1 || equivalence.GetInflation() < 1 {
+	if equivalence.ExpectedSubjects != nil || len(equivalence.Notes) != 2 || equivalence.GetInflation() < 1 {
 		t.Errorf("equivalence: %v", equivalence)
 	}
 	a.refuses(t, []refusal{

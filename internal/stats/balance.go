@@ -10,9 +10,11 @@ type Balance struct {
 	// StandardizedDifference is the difference of the means over the root of
 	// the mean of the two arms' variances.
 	StandardizedDifference *float64
-	// PValue is that of Welch's test of the difference. It is there only with the
-	// StandardizedDifference.
+	// PValue is that of the test of the difference at a fixed horizon. It is there
+	// only with the StandardizedDifference.
 	PValue *float64
+	// Notes says why one is nil.
+	Notes []string
 }
 
 // CheckBalance compares component value of every arm with the control's, among
@@ -50,6 +52,12 @@ func CheckBalance(arms []Arm, control, value, missing int) ([]Balance, error) {
 		if c.Unadjusted.Difference.StandardError != nil && deviation > 0 && finite(*difference/deviation) {
 			balances[i].StandardizedDifference = present(*difference / deviation)
 			balances[i].PValue = c.Unadjusted.PValue
+		}
+		if balances[i].PValue == nil {
+			balances[i].Notes = c.Unadjusted.Notes
+		}
+		if balances[i].PValue == nil && deviation == 0 && difference != nil {
+			balances[i].Notes = []string{"It is the same for all subjects of either variant: nothing varies that could be compared."}
 		}
 	}
 	return balances, nil

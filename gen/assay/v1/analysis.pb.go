@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -364,7 +365,9 @@ type SampleRatio struct {
 	// first exposure in which the chi-square test, corrected by Holm over all that
 	// have enough subjects to be tested, has p < 0.001. At most 100, those with the
 	// smallest p-values.
-	BrokenCells   []*SampleRatioCell `protobuf:"bytes,6,rep,name=broken_cells,json=brokenCells,proto3" json:"broken_cells,omitempty"`
+	BrokenCells []*SampleRatioCell `protobuf:"bytes,6,rep,name=broken_cells,json=brokenCells,proto3" json:"broken_cells,omitempty"`
+	// Why a number is absent or rough, and what cannot come about by chance.
+	Notes         []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +444,13 @@ func (x *SampleRatio) GetBrokenCells() []*SampleRatioCell {
 	return nil
 }
 
+func (x *SampleRatio) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 // SampleRatioCell is the sample ratio in a part of the subjects.
 type SampleRatioCell struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -456,8 +466,10 @@ type SampleRatioCell struct {
 	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// The same, corrected over all cells that were tested.
 	AdjustedPValue *float64 `protobuf:"fixed64,6,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// As in SampleRatio.
+	Notes         []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SampleRatioCell) Reset() {
@@ -530,6 +542,13 @@ func (x *SampleRatioCell) GetAdjustedPValue() float64 {
 		return *x.AdjustedPValue
 	}
 	return 0
+}
+
+func (x *SampleRatioCell) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // Exclusions counts the subjects that were exposed and not analysed.
@@ -723,8 +742,12 @@ type MetricAnalysis struct {
 	Margin *Magnitude `protobuf:"bytes,11,opt,name=margin,proto3" json:"margin,omitempty"`
 	// Whether the effect differs between the values of a segment.
 	Heterogeneity []*Heterogeneity `protobuf:"bytes,12,rep,name=heterogeneity,proto3" json:"heterogeneity,omitempty"`
-	// What was capped.
+	// The caps on its components, those too that capped nothing.
 	Caps []*AppliedCap `protobuf:"bytes,13,rep,name=caps,proto3" json:"caps,omitempty"`
+	// How long after its first exposure a subject's outcomes count. Absent if the metric
+	// has no window: then all do up to the moment of the analysis, or to the end of
+	// counting.
+	Window *durationpb.Duration `protobuf:"bytes,14,opt,name=window,proto3" json:"window,omitempty"`
 	// What became of the outcomes that the metric is of, name by name. Absent in
 	// analyses from before it was counted.
 	Outcomes []*OutcomeUse `protobuf:"bytes,16,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
@@ -862,6 +885,13 @@ func (x *MetricAnalysis) GetHeterogeneity() []*Heterogeneity {
 func (x *MetricAnalysis) GetCaps() []*AppliedCap {
 	if x != nil {
 		return x.Caps
+	}
+	return nil
+}
+
+func (x *MetricAnalysis) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
 	}
 	return nil
 }
@@ -1661,13 +1691,17 @@ type CovariateBalance struct {
 	// The standardised mean difference: variant minus control over the root of
 	// the mean of the two variances. Absent if it does not vary.
 	StandardizedDifference *float64 `protobuf:"fixed64,3,opt,name=standardized_difference,json=standardizedDifference,proto3,oneof" json:"standardized_difference,omitempty"`
-	// The p-value of Welch's test.
+	// The p-value of the test of the difference at a fixed horizon. Absent where that
+	// judges nothing.
 	PValue *float64 `protobuf:"fixed64,4,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
-	// The p-value corrected by Holm over all covariates and variants.
+	// The p-value corrected by Holm over all covariates and variants. Absent without a
+	// p-value.
 	AdjustedPValue *float64 `protobuf:"fixed64,5,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
 	// What is compared is the share of subjects that lack the covariate. Such an
 	// entry follows that of the covariate if some subject lacks it.
-	Missing       bool `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"`
+	Missing bool `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"`
+	// Why a number is absent.
+	Notes         []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1744,6 +1778,13 @@ func (x *CovariateBalance) GetMissing() bool {
 	return false
 }
 
+func (x *CovariateBalance) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 // Look is one look of a group-sequential plan.
 type Look struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1763,7 +1804,9 @@ type Look struct {
 	// the degrees of freedom do not matter. What judges is Comparison.boundary of its
 	// analysis, which takes them into account and is a little greater. Absent if the
 	// look spends so little that no result could be significant.
-	Boundary      *float64 `protobuf:"fixed64,6,opt,name=boundary,proto3,oneof" json:"boundary,omitempty"`
+	Boundary *float64 `protobuf:"fixed64,6,opt,name=boundary,proto3,oneof" json:"boundary,omitempty"`
+	// Why the boundary is absent.
+	Notes         []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1838,6 +1881,13 @@ func (x *Look) GetBoundary() float64 {
 		return *x.Boundary
 	}
 	return 0
+}
+
+func (x *Look) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // Deviation is a way in which an analysis or the experiment departed from the
@@ -2066,14 +2116,15 @@ var File_assay_v1_analysis_proto protoreflect.FileDescriptor
 
 const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\n" +
-	"\x17assay/v1/analysis.proto\x12\bassay.v1\x1a\x1aassay/v1/outcome_use.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x03\n" +
+	"\x17assay/v1/analysis.proto\x12\bassay.v1\x1a\x1aassay/v1/outcome_use.proto\x1a\x13assay/v1/plan.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x04\n" +
 	"\vSampleRatio\x12?\n" +
 	"\bobserved\x18\x01 \x03(\v2#.assay.v1.SampleRatio.ObservedEntryR\bobserved\x12?\n" +
 	"\bexpected\x18\x02 \x03(\v2#.assay.v1.SampleRatio.ExpectedEntryR\bexpected\x12\x1c\n" +
 	"\ap_value\x18\x03 \x01(\x01H\x00R\x06pValue\x88\x01\x01\x126\n" +
 	"\averdict\x18\x04 \x01(\x0e2\x1c.assay.v1.SampleRatioVerdictR\averdict\x121\n" +
 	"\x12sequential_p_value\x18\x05 \x01(\x01H\x01R\x10sequentialPValue\x88\x01\x01\x12<\n" +
-	"\fbroken_cells\x18\x06 \x03(\v2\x19.assay.v1.SampleRatioCellR\vbrokenCells\x1a;\n" +
+	"\fbroken_cells\x18\x06 \x03(\v2\x19.assay.v1.SampleRatioCellR\vbrokenCells\x12\x14\n" +
+	"\x05notes\x18\a \x03(\tR\x05notes\x1a;\n" +
 	"\rObservedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
@@ -2082,14 +2133,15 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\n" +
 	"\n" +
 	"\b_p_valueB\x15\n" +
-	"\x13_sequential_p_value\"\xb7\x03\n" +
+	"\x13_sequential_p_value\"\xcd\x03\n" +
 	"\x0fSampleRatioCell\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12C\n" +
 	"\bobserved\x18\x03 \x03(\v2'.assay.v1.SampleRatioCell.ObservedEntryR\bobserved\x12C\n" +
 	"\bexpected\x18\x04 \x03(\v2'.assay.v1.SampleRatioCell.ExpectedEntryR\bexpected\x12\x1c\n" +
 	"\ap_value\x18\x05 \x01(\x01H\x00R\x06pValue\x88\x01\x01\x12-\n" +
-	"\x10adjusted_p_value\x18\x06 \x01(\x01H\x01R\x0eadjustedPValue\x88\x01\x01\x1a;\n" +
+	"\x10adjusted_p_value\x18\x06 \x01(\x01H\x01R\x0eadjustedPValue\x88\x01\x01\x12\x14\n" +
+	"\x05notes\x18\a \x03(\tR\x05notes\x1a;\n" +
 	"\rObservedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
@@ -2120,7 +2172,7 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\n" +
 	"\n" +
-	"\b_p_value\"\x8f\x06\n" +
+	"\b_p_value\"\xc2\x06\n" +
 	"\x0eMetricAnalysis\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12'\n" +
 	"\x0fmetric_revision\x18\x02 \x01(\x05R\x0emetricRevision\x12(\n" +
@@ -2135,7 +2187,8 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	" \x01(\x0e2\x13.assay.v1.ObjectiveR\tobjective\x12+\n" +
 	"\x06margin\x18\v \x01(\v2\x13.assay.v1.MagnitudeR\x06margin\x12=\n" +
 	"\rheterogeneity\x18\f \x03(\v2\x17.assay.v1.HeterogeneityR\rheterogeneity\x12(\n" +
-	"\x04caps\x18\r \x03(\v2\x14.assay.v1.AppliedCapR\x04caps\x120\n" +
+	"\x04caps\x18\r \x03(\v2\x14.assay.v1.AppliedCapR\x04caps\x121\n" +
+	"\x06window\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x06window\x120\n" +
 	"\boutcomes\x18\x10 \x03(\v2\x14.assay.v1.OutcomeUseR\boutcomes\x12,\n" +
 	"\bleft_out\x18\x11 \x03(\v2\x11.assay.v1.LeftOutR\aleftOut\x12-\n" +
 	"\x05drift\x18\x12 \x03(\v2\x17.assay.v1.HeterogeneityR\x05drift\x12!\n" +
@@ -2232,18 +2285,19 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x04arms\x18\x03 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
 	"\vcomparisons\x18\x04 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x12\x1a\n" +
 	"\bwithheld\x18\x05 \x01(\bR\bwithheld\x12 \n" +
-	"\vexploratory\x18\x06 \x01(\bR\vexploratory\"\xac\x02\n" +
+	"\vexploratory\x18\x06 \x01(\bR\vexploratory\"\xc2\x02\n" +
 	"\x10CovariateBalance\x12\x1c\n" +
 	"\tcovariate\x18\x01 \x01(\tR\tcovariate\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12<\n" +
 	"\x17standardized_difference\x18\x03 \x01(\x01H\x00R\x16standardizedDifference\x88\x01\x01\x12\x1c\n" +
 	"\ap_value\x18\x04 \x01(\x01H\x01R\x06pValue\x88\x01\x01\x12-\n" +
 	"\x10adjusted_p_value\x18\x05 \x01(\x01H\x02R\x0eadjustedPValue\x88\x01\x01\x12\x18\n" +
-	"\amissing\x18\x06 \x01(\bR\amissingB\x1a\n" +
+	"\amissing\x18\x06 \x01(\bR\amissing\x12\x14\n" +
+	"\x05notes\x18\a \x03(\tR\x05notesB\x1a\n" +
 	"\x18_standardized_differenceB\n" +
 	"\n" +
 	"\b_p_valueB\x13\n" +
-	"\x11_adjusted_p_value\"\xe2\x01\n" +
+	"\x11_adjusted_p_value\"\xf8\x01\n" +
 	"\x04Look\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12 \n" +
 	"\vinformation\x18\x02 \x01(\x01R\vinformation\x12\x14\n" +
@@ -2252,7 +2306,8 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"analysisId\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1f\n" +
-	"\bboundary\x18\x06 \x01(\x01H\x00R\bboundary\x88\x01\x01B\v\n" +
+	"\bboundary\x18\x06 \x01(\x01H\x00R\bboundary\x88\x01\x01\x12\x14\n" +
+	"\x05notes\x18\a \x03(\tR\x05notesB\v\n" +
 	"\t_boundary\"=\n" +
 	"\tDeviation\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
@@ -2338,9 +2393,10 @@ var file_assay_v1_analysis_proto_goTypes = []any{
 	(MetricRole)(0),               // 26: assay.v1.MetricRole
 	(Objective)(0),                // 27: assay.v1.Objective
 	(*Magnitude)(nil),             // 28: assay.v1.Magnitude
-	(*OutcomeUse)(nil),            // 29: assay.v1.OutcomeUse
-	(*LeftOut)(nil),               // 30: assay.v1.LeftOut
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*OutcomeUse)(nil),            // 30: assay.v1.OutcomeUse
+	(*LeftOut)(nil),               // 31: assay.v1.LeftOut
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_assay_v1_analysis_proto_depIdxs = []int32{
 	21, // 0: assay.v1.SampleRatio.observed:type_name -> assay.v1.SampleRatio.ObservedEntry
@@ -2360,24 +2416,25 @@ var file_assay_v1_analysis_proto_depIdxs = []int32{
 	28, // 14: assay.v1.MetricAnalysis.margin:type_name -> assay.v1.Magnitude
 	10, // 15: assay.v1.MetricAnalysis.heterogeneity:type_name -> assay.v1.Heterogeneity
 	11, // 16: assay.v1.MetricAnalysis.caps:type_name -> assay.v1.AppliedCap
-	29, // 17: assay.v1.MetricAnalysis.outcomes:type_name -> assay.v1.OutcomeUse
-	30, // 18: assay.v1.MetricAnalysis.left_out:type_name -> assay.v1.LeftOut
-	10, // 19: assay.v1.MetricAnalysis.drift:type_name -> assay.v1.Heterogeneity
-	13, // 20: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
-	13, // 21: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
-	14, // 22: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
-	2,  // 23: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
-	13, // 24: assay.v1.Comparison.adjusted_difference:type_name -> assay.v1.Interval
-	13, // 25: assay.v1.Comparison.adjusted_lift:type_name -> assay.v1.Interval
-	12, // 26: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
-	14, // 27: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
-	31, // 28: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
-	3,  // 29: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	29, // 17: assay.v1.MetricAnalysis.window:type_name -> google.protobuf.Duration
+	30, // 18: assay.v1.MetricAnalysis.outcomes:type_name -> assay.v1.OutcomeUse
+	31, // 19: assay.v1.MetricAnalysis.left_out:type_name -> assay.v1.LeftOut
+	10, // 20: assay.v1.MetricAnalysis.drift:type_name -> assay.v1.Heterogeneity
+	13, // 21: assay.v1.Comparison.difference:type_name -> assay.v1.Interval
+	13, // 22: assay.v1.Comparison.lift:type_name -> assay.v1.Interval
+	14, // 23: assay.v1.Comparison.unadjusted:type_name -> assay.v1.Comparison
+	2,  // 24: assay.v1.Comparison.guardrail:type_name -> assay.v1.GuardrailVerdict
+	13, // 25: assay.v1.Comparison.adjusted_difference:type_name -> assay.v1.Interval
+	13, // 26: assay.v1.Comparison.adjusted_lift:type_name -> assay.v1.Interval
+	12, // 27: assay.v1.SegmentResult.arms:type_name -> assay.v1.ArmResult
+	14, // 28: assay.v1.SegmentResult.comparisons:type_name -> assay.v1.Comparison
+	32, // 29: assay.v1.Look.create_time:type_name -> google.protobuf.Timestamp
+	3,  // 30: assay.v1.Verdict.action:type_name -> assay.v1.VerdictAction
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_analysis_proto_init() }

@@ -179,6 +179,9 @@ type AnalyzeExperimentResponse struct {
 	Deviations []*Deviation `protobuf:"bytes,15,rep,name=deviations,proto3" json:"deviations,omitempty"`
 	// The looks taken up to this one. Empty unless the plan is group-sequential.
 	Looks []*Look `protobuf:"bytes,16,rep,name=looks,proto3" json:"looks,omitempty"`
+	// The version of the statistical methods by which it was made: 2 now. 0 in stored
+	// analyses from before versions were told, which is 1.
+	MethodVersion int32 `protobuf:"varint,17,opt,name=method_version,json=methodVersion,proto3" json:"method_version,omitempty"`
 	// When counting ended, for every variant: at the conclusion, from which on
 	// subjects get what was shipped, or nothing. Outcomes from then on do not count,
 	// and of a metric with a window only subjects whose window had closed by then.
@@ -332,6 +335,13 @@ func (x *AnalyzeExperimentResponse) GetLooks() []*Look {
 	return nil
 }
 
+func (x *AnalyzeExperimentResponse) GetMethodVersion() int32 {
+	if x != nil {
+		return x.MethodVersion
+	}
+	return 0
+}
+
 func (x *AnalyzeExperimentResponse) GetCountingEndTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CountingEndTime
@@ -448,6 +458,8 @@ type AnalyzeHoldoutResponse struct {
 	// was made. The figures still count those of them that were recorded by
 	// `as_of_time`.
 	ErasedSince int64 `protobuf:"varint,10,opt,name=erased_since,json=erasedSince,proto3" json:"erased_since,omitempty"`
+	// As in AnalyzeExperimentResponse.
+	MethodVersion int32 `protobuf:"varint,11,opt,name=method_version,json=methodVersion,proto3" json:"method_version,omitempty"`
 	// When counting ended: at the holdout's `end_time`, which lets its subjects go.
 	// Outcomes from then on do not count, and of a metric with a window only subjects
 	// whose window had closed by then. Absent if it had not ended by `as_of_time`.
@@ -552,6 +564,13 @@ func (x *AnalyzeHoldoutResponse) GetWarnings() []string {
 func (x *AnalyzeHoldoutResponse) GetErasedSince() int64 {
 	if x != nil {
 		return x.ErasedSince
+	}
+	return 0
+}
+
+func (x *AnalyzeHoldoutResponse) GetMethodVersion() int32 {
+	if x != nil {
+		return x.MethodVersion
 	}
 	return 0
 }
@@ -1393,6 +1412,8 @@ type EstimateChange struct {
 	// By subjects that the earlier analysis did not count: they were not exposed
 	// yet, or their window was open.
 	ByNewSubjects *float64 `protobuf:"fixed64,8,opt,name=by_new_subjects,json=byNewSubjects,proto3,oneof" json:"by_new_subjects,omitempty"`
+	// Why a number is absent.
+	Notes         []string `protobuf:"bytes,9,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1481,6 +1502,13 @@ func (x *EstimateChange) GetByNewSubjects() float64 {
 		return *x.ByNewSubjects
 	}
 	return 0
+}
+
+func (x *EstimateChange) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // GetTimelineRequest asks for the timeline of one metric.
@@ -2407,7 +2435,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\ttake_look\x18\x05 \x01(\bR\btakeLook\x12&\n" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\trequestId\x12%\n" +
-	"\x0eexclude_pauses\x18\a \x01(\bR\rexcludePauses\"\xbc\x06\n" +
+	"\x0eexclude_pauses\x18\a \x01(\bR\rexcludePauses\"\xe3\x06\n" +
 	"\x19AnalyzeExperimentResponse\x12\x1f\n" +
 	"\vanalysis_id\x18\x01 \x01(\tR\n" +
 	"analysisId\x12\x1e\n" +
@@ -2434,7 +2462,8 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
 	"deviations\x18\x0f \x03(\v2\x13.assay.v1.DeviationR\n" +
 	"deviations\x12$\n" +
-	"\x05looks\x18\x10 \x03(\v2\x0e.assay.v1.LookR\x05looks\x12F\n" +
+	"\x05looks\x18\x10 \x03(\v2\x0e.assay.v1.LookR\x05looks\x12%\n" +
+	"\x0emethod_version\x18\x11 \x01(\x05R\rmethodVersion\x12F\n" +
 	"\x11counting_end_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountingEndTime\x12!\n" +
 	"\fpaused_share\x18\x13 \x01(\x01R\vpausedShare\"\xae\x02\n" +
 	"\x15AnalyzeHoldoutRequest\x128\n" +
@@ -2443,7 +2472,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
 	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12G\n" +
 	"\x10confidence_level\x18\x04 \x01(\x01B\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\xe0?H\x00R\x0fconfidenceLevel\x88\x01\x01B\x13\n" +
-	"\x11_confidence_level\"\xa0\x04\n" +
+	"\x11_confidence_level\"\xc7\x04\n" +
 	"\x16AnalyzeHoldoutResponse\x12\x1f\n" +
 	"\vanalysis_id\x18\x01 \x01(\tR\n" +
 	"analysisId\x12\x18\n" +
@@ -2460,7 +2489,8 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\ametrics\x18\b \x03(\v2\x18.assay.v1.MetricAnalysisR\ametrics\x12\x1a\n" +
 	"\bwarnings\x18\t \x03(\tR\bwarnings\x12!\n" +
 	"\ferased_since\x18\n" +
-	" \x01(\x03R\verasedSince\x12F\n" +
+	" \x01(\x03R\verasedSince\x12%\n" +
+	"\x0emethod_version\x18\v \x01(\x05R\rmethodVersion\x12F\n" +
 	"\x11counting_end_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountingEndTime\"?\n" +
 	"\x12GetAnalysisRequest\x12)\n" +
 	"\vanalysis_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
@@ -2532,7 +2562,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\x0eto_analysis_id\x18\x02 \x01(\tR\ftoAnalysisId\x12-\n" +
 	"\x12definition_changes\x18\x03 \x03(\tR\x11definitionChanges\x122\n" +
 	"\achanges\x18\x04 \x03(\v2\x18.assay.v1.EstimateChangeR\achanges\x12\x14\n" +
-	"\x05notes\x18\x05 \x03(\tR\x05notes\"\xf1\x02\n" +
+	"\x05notes\x18\x05 \x03(\tR\x05notes\"\x87\x03\n" +
 	"\x0eEstimateChange\x12\x16\n" +
 	"\x06metric\x18\x01 \x01(\tR\x06metric\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x17\n" +
@@ -2542,7 +2572,8 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"byErasures\x88\x01\x01\x12(\n" +
 	"\rby_definition\x18\x06 \x01(\x01H\x03R\fbyDefinition\x88\x01\x01\x12)\n" +
 	"\x0eby_late_events\x18\a \x01(\x01H\x04R\fbyLateEvents\x88\x01\x01\x12+\n" +
-	"\x0fby_new_subjects\x18\b \x01(\x01H\x05R\rbyNewSubjects\x88\x01\x01B\a\n" +
+	"\x0fby_new_subjects\x18\b \x01(\x01H\x05R\rbyNewSubjects\x88\x01\x01\x12\x14\n" +
+	"\x05notes\x18\t \x03(\tR\x05notesB\a\n" +
 	"\x05_fromB\x05\n" +
 	"\x03_toB\x0e\n" +
 	"\f_by_erasuresB\x10\n" +
