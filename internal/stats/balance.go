@@ -38,7 +38,7 @@ func CheckBalance(arms []Arm, control, value, missing int) ([]Balance, error) {
 		variances[a], _ = all.Covariance(0, 0)
 	}
 	result, err := Compare(Request{
-		Formula: ComponentMean(0), Arms: known, Control: control,
+		Formula: ComponentMean(0), Arms: known, Control: control, plain: true,
 		Test: Test{Method: FixedHorizon, ConfidenceLevel: 0.95}, // The level shows nowhere.
 	})
 	if err != nil {

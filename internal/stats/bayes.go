@@ -75,7 +75,7 @@ func (t Test) posterior(e Evidence, null float64) Inference {
 	}
 	loss = math.Max(0, loss)
 	inference := Inference{Estimate: &mean, ChanceToWin: &chance, ExpectedLoss: &loss}
-	inference.bounds(t.Alternative, lower, upper)
+	inference.bounds(t.Alternative, &lower, &upper)
 	return inference
 }
 
@@ -119,24 +119,24 @@ func (r *Request) hasRates() bool {
 }
 
 // judgeRates compares a pair of rates on both scales.
-func (r *Request) judgeRates(p *pair) Comparison {
-	c := Comparison{
+func (r *Request) judgeRates(p *pair) (c Comparison, variance float64) {
+	c = Comparison{
 		Subjects: p.control.subjects() + p.treatment.subjects(), Skewness: p.skewness(),
 		Control: present(p.control.value), Treatment: present(p.treatment.value), Observed: present(p.treatment.value - p.control.value),
 	}
 	if p.variance {
-		variance, degrees := satterthwaite(p.treatment.parts(p.treatment.gradient), p.control.parts(p.control.gradient))
+		info := r.information(p)
+		d := r.disperse(p, nil, info)
+		variance = d.own().at(0)
 		c.Difference.StandardError = present(math.Sqrt(variance))
-		if variance > 0 {
-			c.Degrees = present(degrees)
-		}
+		c.Degrees = info.degreesOf(&d)
 	} else {
 		c.note("An arm has only one subject, which has no variance: no standard error.")
 	}
 	treatment, control := r.Test.Prior.rate(p.treatment), r.Test.Prior.rate(p.control)
 	if treatment == nil || control == nil {
 		c.note("The mean of a proportion lies between 0 and 1, and here it does not: no interval and no chance to win.")
-		return c
+		return c, variance
 	}
 	difference, ratio := newDuels(treatment, control)
 	estimate, tail := treatment.mean-control.mean, r.Test.tail()
@@ -153,7 +153,7 @@ func (r *Request) judgeRates(p *pair) Comparison {
 	}
 	chance, loss := r.Test.chance(at, r.Margin.Value), difference.loss(r.Test.lessIsBetter())
 	c.ChanceToWin, c.ExpectedLoss = &chance, &loss
-	return c
+	return c, variance
 }
 
 // rate is the posterior of a side's rate: the successes and failures added to the

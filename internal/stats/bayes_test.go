@@ -396,9 +396,9 @@ func TestBayesianNasty(t *testing.T) {
 		{"as many as can be", proportion(t, 1e14, 1e15), proportion(t, 1e14+1e8, 1e15), true, Prior{Alpha: 1, Beta: 1}, true, ""},
 		{"no subjects", NewMoments(1), proportion(t, 9, 10), true, Prior{Alpha: 1, Beta: 1}, false, "nothing to compare"},
 		{"no proportion", varied, varied, true, Prior{Alpha: 1, Beta: 1}, false, "here it does not"},
-		{"no variance", column([]float64{2, 2}), column([]float64{3, 3}), false, Prior{Alpha: 1, Beta: 1}, false, "The variance is zero"},
-		{"baseline zero", column([]float64{-1, 1}), varied, false, Prior{Alpha: 1, Beta: 1, LiftDeviation: 0.1}, false, "by which the prior of the lift is scaled"},
-		{"baseline zero, nothing believed", column([]float64{-1, 1}), varied, false, Prior{Alpha: 1, Beta: 1}, true, "there is no lift"},
+		{"no variance", column([]float64{2, 2, 2, 2, 2}), column([]float64{3, 3, 3, 3, 3}), false, Prior{Alpha: 1, Beta: 1}, false, "The variance is zero"},
+		{"baseline zero", column([]float64{-1, 1, -2, 2, -1, 1}), varied, false, Prior{Alpha: 1, Beta: 1, LiftDeviation: 0.1}, false, "by which the prior of the lift is scaled"},
+		{"baseline zero, nothing believed", column([]float64{-1, 1, -2, 2, -1, 1}), varied, false, Prior{Alpha: 1, Beta: 1}, true, "there is no lift"},
 	} {
 		r := simple(c.control, c.treatment)
 		r.Test = Test{Method: Bayesian, ConfidenceLevel: 0.95, Prior: c.prior}

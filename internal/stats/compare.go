@@ -39,15 +39,31 @@ type Request struct {
 	// formula must not use them.
 	Covariates []int
 	// Proportion says that the formula is the mean of a component that is 0 or 1
-	// for every subject. Bayesian judges it by its own posterior; the others use it
-	// where all subjects are alike.
+	// for every subject: a rate. In one stratum and without covariates Bayesian
+	// judges it by its own posterior and a fixed horizon by the score test of
+	// rates; elsewhere it counts where all subjects are alike.
 	Proportion bool
+	// Informative tells how many subjects of an arm inform the formula, if so many
+	// have a number other than 0 in each component. Nil: the fewest of the
+	// components on which the value depends.
+	Informative func(counts []float64) float64
+	// NonNegative says that the formula is not negative where no component is.
+	NonNegative bool
+	// Divisors are what the formula divides by, so that a small one is noticed.
+	Divisors []Formula
+	// Guardrail says that the interval is to tell whether a rate is worse than a
+	// margin. It and a test against a margin are told by a rate without any event
+	// too, so they do not need informative subjects.
+	Guardrail bool
 	// Arms all have the same strata and components.
 	Arms []Arm
 	// Control is the index of the control in Arms.
 	Control int
 	Test    Test
 	Margin  Margin
+	// plain asks for Welch's variance and no guard: of covariates, whose 0 says no
+	// more than another number.
+	plain bool
 }
 
 // Result holds a summary of every arm, in the order of the request, and a
@@ -102,7 +118,8 @@ type Comparison struct {
 	// makes of them; nil if it has none.
 	Degrees *float64
 	// Lift is the difference relative to the control's absolute value, so a
-	// rise is positive over a negative baseline too.
+	// rise is positive over a negative baseline too. It is absent where the
+	// control's value could be of either sign.
 	Lift Effect
 	// Statistic and PValue are on the margin's scale: they belong to
 	// Difference for an absolute margin, to Lift for a relative one.
@@ -117,16 +134,22 @@ type Comparison struct {
 	Notes                     []string
 }
 
-// Effect is an estimate on one scale. A one-sided test leaves one bound nil;
-// only a test at a fixed horizon has degrees of freedom. Under Bayesian the
-// estimate is the posterior mean (of the lift of a proportion: that of the
-// difference over that of the control), and the standard error the data's own,
-// which a lift of a proportion lacks.
+// Effect is an estimate on one scale. A one-sided test leaves one bound nil. Under
+// Bayesian the estimate is the posterior mean (of the lift of a proportion: that of
+// the difference over that of the control), and the standard error the data's own,
+// which a lift of a proportion lacks. The bounds of a lift are not made of its
+// standard error.
 type Effect struct {
-	Estimate         *float64
-	StandardError    *float64
+	Estimate      *float64
+	StandardError *float64
+	// DegreesOfFreedom are those of the standard error under the null hypothesis;
+	// rates judged by their score have none.
 	DegreesOfFreedom *float64
 	Lower, Upper     *float64
+	// Unbounded says that the values which the test does not reject reach to
+	// infinity on a side on which the test has a bound. Then a bound that is there
+	// is the only one of them.
+	Unbounded bool
 }
 
 // Compare compares every arm with the control. The error is an [InvalidError],
@@ -183,10 +206,14 @@ func (r *Request) summarise(a int) (ArmSummary, error) {
 		summary.Note = "One subject has no variance: no standard error."
 		return summary, nil
 	}
-	whole := blend{cells: []cell{{&m, 1}}}
-	variance, _ := satterthwaite(whole.parts(gradient))
-	if summary.StandardError = present(math.Sqrt(variance)); summary.StandardError == nil {
+	variance := m.quadratic(gradient) / float64(m.N-1) / float64(m.N)
+	switch {
+	case r.flat(gradient, cell{&m, 1}):
+		summary.Note = "The formula has no slope at the arm's means, by which its variance is told: no standard error."
+	case !finite(variance):
 		summary.Note = "The numbers are too large to compute with: no standard error."
+	default:
+		summary.StandardError = present(math.Sqrt(variance))
 	}
 	return summary, nil
 }
@@ -220,7 +247,8 @@ func (r *Request) compare(arm int) (ArmComparison, error) {
 	if err != nil {
 		return ArmComparison{}, err
 	}
-	result.Unadjusted = r.judge(p, nil, notes)
+	unadjusted, before := r.judge(p, nil, notes)
+	result.Unadjusted = unadjusted
 	if len(r.Covariates) == 0 {
 		return result, nil
 	}
@@ -240,18 +268,17 @@ func (r *Request) compare(arm int) (ArmComparison, error) {
 			p = &early
 		}
 	}
-	adjusted := r.judge(p, adj, notes)
+	adjusted, after := r.judge(p, adj, notes)
 	result.Adjusted = &adjusted
-	before, after := result.Unadjusted.Difference.StandardError, adjusted.Difference.StandardError
-	if before != nil && after != nil && *before > 0 {
-		ratio := *after / *before
-		result.VarianceReduction = present(1 - ratio*ratio)
+	if before > 0 && adjusted.Difference.StandardError != nil {
+		result.VarianceReduction = present(1 - after/before)
 	}
 	return result, nil
 }
 
 // pair is an arm and the control, ready to be compared.
 type pair struct {
+	arm                int
 	kept               []int // strata
 	weights            []float64
 	population         float64 // The subjects of all arms in these strata.
@@ -273,7 +300,7 @@ func (r *Request) pair(arm int) (*pair, []string, error) {
 	if len(kept) == 0 {
 		return nil, notes, nil
 	}
-	p := pair{kept: kept, variance: variance}
+	p := pair{arm: arm, kept: kept, variance: variance}
 	p.weights, p.population = r.weights(kept)
 	for _, one := range []struct {
 		side *side
@@ -293,47 +320,16 @@ func (r *Request) pair(arm int) (*pair, []string, error) {
 	return &p, notes, nil
 }
 
-// estimate is one side's value with its variance, adjusted if adj is not nil.
-func (s side) estimate(adj *adjustment, variance bool) estimate {
-	e := estimate{value: s.value}
+// estimate is one side's value, adjusted if adj is not nil, in two words, so that
+// the difference of two large ones keeps its digits.
+func (s side) estimate(adj *adjustment) (value, tail float64) {
 	for i, g := range s.gradient {
-		e.tail += g * s.tails[i]
-	}
-	gradient := s.gradient
-	if adj != nil {
-		var change float64
-		change, gradient = adj.apply(s)
-		e.tail += change
-	}
-	if variance {
-		e.parts = s.parts(gradient)
-	}
-	return e
-}
-
-// shared is what both sides have in common, by the weights of a function of their
-// two values: how many subjects fell into each stratum, and what their covariates
-// were on average, is chance too. With subjects drawn from a population the
-// function at the strata's means μ_s varies by Σ w_s·(cᵀ(μ_s − m))²/N between
-// them, and the pooled covariates within them by (Σc)²·θᵀΣθ/N. The one vanishes
-// where the effect is alike in all strata, the other for a difference.
-//
-// It is the variance, given those within the cells, of the population's effect:
-// Miratrix, Sekhon and Yu 2013, section 4, for the first, and for the second
-// that of a linear function of a sample mean.
-func (p *pair) shared(adj *adjustment, treatment, control float64) []part {
-	between, within := 0.0, 0.0
-	for k, w := range p.weights {
-		moved := treatment*p.treatment.moved(adj, k) + control*p.control.moved(adj, k)
-		between += w * moved * moved
+		tail += g * s.tails[i]
 	}
 	if adj != nil {
-		within = (treatment + control) * (treatment + control) * adj.within
+		tail += adj.change(s)
 	}
-	if between+within == 0 {
-		return nil
-	}
-	return []part{{(between + within) / p.population, p.population - 1}}
+	return s.value, tail
 }
 
 // moved is how far the side's value in one stratum lies from that of all, by the

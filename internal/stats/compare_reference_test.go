@@ -8,8 +8,8 @@ import (
 
 var fixed95 = Test{Method: FixedHorizon, ConfidenceLevel: 0.95}
 
-// TestWelch: R's t.test on the subjects, also when they come as a summary.
-func TestWelch(t *testing.T) {
+// TestMeans: R by testdata/judge.R on the subjects, also when they come as a summary.
+func TestMeans(t *testing.T) {
 	var file struct {
 		Welch []struct {
 			reference
@@ -43,6 +43,7 @@ func TestWelch(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				summary.NonZero, summary.Negative = m.NonZero, m.Negative
 				r.Arms[a].Strata[0] = summary
 			}
 			c.check(t, mustCompare(t, r).Comparisons[0].Unadjusted)
@@ -79,6 +80,7 @@ func TestRatioAndLift(t *testing.T) {
 			Level, Margin      float64
 			Treatment, Control ratioArm
 			Difference, Lift   row
+			LiftAtMargin       row `json:"lift_at_margin"`
 			Statistic, P       float64
 			LiftStatistic      float64 `json:"lift_statistic"`
 			LiftP              float64 `json:"lift_p"`
@@ -105,14 +107,14 @@ func TestRatioAndLift(t *testing.T) {
 
 			r.Margin = Margin{Relative, c.Margin}
 			got = mustCompare(t, r).Comparisons[0].Unadjusted
-			c.Lift.check(t, "lift", got.Lift)
+			c.LiftAtMargin.check(t, "lift", got.Lift)
 			nearOptional(t, "statistic of the lift", got.Statistic, &c.LiftStatistic, 1e-9)
 			nearOptional(t, "p-value of the lift", got.PValue, &c.LiftP, 1e-9)
 		})
 	}
 }
 
-// TestCUPEDMean: R's lm for the estimate, t.test on residuals for the rest;
+// TestCUPEDMean: R's lm for the estimate, testdata/judge.R on residuals for the rest;
 // one covariate or two, two arms or three.
 func TestCUPEDMean(t *testing.T) {
 	var file struct {

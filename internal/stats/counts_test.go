@@ -105,7 +105,7 @@ func TestIntervalRate(t *testing.T) {
 			}
 			if test.Method == AlwaysValid { // The shape of the boundary stays the level's.
 				x := test.intrinsicTime(e.Subjects)
-				checkBounds(t, lower, upper, e, mixtureCritical(0.01, x))
+				checkBounds(t, lower, upper, e, atNormalScore(mixtureCritical(0.01, x), e.DegreesOfFreedom))
 				continue
 			}
 			test.ConfidenceLevel, test.IntervalRate = 0.99, 0

@@ -20,10 +20,8 @@ const (
 type adjustment struct {
 	theta []float64 // as long as the means; 0 for all but the covariates
 	mean  []float64 // pooled means
-	// moved is θᵀ(x̄_s − x̄) for the pooled covariates of each kept stratum s, and
-	// within the variance of θᵀx between the subjects of a stratum.
-	moved  []float64
-	within float64
+	// moved is θᵀ(x̄_s − x̄) for the pooled covariates of each kept stratum s.
+	moved []float64
 	// early says that there are too few subjects for the covariates: θ fits them,
 	// and what is left of them varies too little.
 	early bool
@@ -60,7 +58,7 @@ func (r *Request) adjust(kept []int) (*adjustment, []string, error) {
 		}
 	}
 	adj := adjustment{
-		theta: theta, mean: pooled.Means, within: pooled.quadratic(theta) / degrees,
+		theta: theta, mean: pooled.Means,
 		early: degrees < float64(subjectsPerCovariate*len(r.Covariates)),
 	}
 	switch {
@@ -154,18 +152,13 @@ func regress(pooled *Moments, covariates []int, covariance []float64, degrees fl
 	return theta, notes
 }
 
-// apply adjusts one arm. Its value is f(m) − θᵀ(x̄ − pooled x̄); its variance is
-// gᵀCg − 2θᵀC_x g + θᵀC_xx θ, with C_x the rows of C at the covariates, which
-// is that of the formula with −θ for the gradient at the covariates. θ is taken
-// as given: it varies too, but not in the first order. What the pooled means add
-// is common to all arms: see [pair.shared].
-func (adj *adjustment) apply(s side) (change float64, gradient []float64) {
-	gradient = make([]float64, len(s.gradient))
+// change is what the adjustment does to one arm, whose value is f(m) − θᵀ(x̄ − pooled
+// x̄). θ is taken as given: it varies too, but not in the first order.
+func (adj *adjustment) change(s side) (change float64) {
 	for i, theta := range adj.theta {
-		gradient[i] = s.gradient[i] - theta
 		if theta != 0 {
 			change -= theta * ((s.means[i] - adj.mean[i]) + s.tails[i])
 		}
 	}
-	return change, gradient
+	return change
 }

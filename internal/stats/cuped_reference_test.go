@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// adjustedCase is what R's lm and t.test make of one covariate.
+// adjustedCase is what R's lm and testdata/judge.R make of one covariate.
 type adjustedCase struct {
 	reference
 	Arm, Y           []float64
@@ -44,7 +44,7 @@ func (c adjustedCase) checkAdjusted(t *testing.T, got ArmComparison) {
 	nearOptional(t, "variance reduction", got.VarianceReduction, c.Reduction, 1e-9)
 }
 
-// TestCUPEDProportion: R's lm for the estimate, t.test on residuals for the rest, of
+// TestCUPEDProportion: R's lm for the estimate, testdata/judge.R on residuals for the rest, of
 // subjects that are 0 or 1; two arms to four.
 func TestCUPEDProportion(t *testing.T) {
 	var file struct {

@@ -1,26 +1,26 @@
 package stats
 
 import (
+	"fmt"
 	"math"
 	"slices"
 )
 
-// weakBaseline is how many standard errors the control should be away from
-// zero for the delta method to describe a lift.
+// weakBaseline is how many standard errors what is divided by should be away from
+// zero for the delta method to describe the ratio.
 const weakBaseline = 3
 
-// fairBaseline is how many it should be for a test against a lift: the standard
-// error is that at the observed lift and not at the margin, so it is smaller where
-// the treatment has fallen. At 10 a two-sided test that has 2.5 % on each side has
-// up to 3.9 % on the lower one, at 4.5 up to 5.6 %.
-const fairBaseline = 10
+// roundedZero is the share of the size of a sum's terms below which the sum is zero
+// as far as rounding can tell.
+const roundedZero = 1e-12
 
-// judge compares a pair on both scales, adjusted if adj is not nil. Without a
-// pair there is nothing but the notes.
-func (r *Request) judge(p *pair, adj *adjustment, notes []string) Comparison {
-	c := Comparison{Notes: slices.Clone(notes)}
+// judge compares a pair on both scales, adjusted if adj is not nil, and tells the
+// variance of the difference by the cells' own variances. Without a pair there is
+// nothing but the notes.
+func (r *Request) judge(p *pair, adj *adjustment, notes []string) (c Comparison, variance float64) {
+	c = Comparison{Notes: slices.Clone(notes)}
 	if p == nil {
-		return c
+		return c, 0
 	}
 	if r.hasRates() {
 		return r.judgeRates(p)
@@ -29,74 +29,338 @@ func (r *Request) judge(p *pair, adj *adjustment, notes []string) Comparison {
 		c.note("With covariates or several strata a proportion is judged by the normal posterior and the prior of the lift.")
 	}
 	c.Subjects, c.Skewness = p.control.subjects()+p.treatment.subjects(), p.skewness()
-	control, treatment := p.control.estimate(adj, p.variance), p.treatment.estimate(adj, p.variance)
-	c.note(p.fill(&control, &treatment, r))
-	c.Control, c.Treatment = present(control.value+control.tail), present(treatment.value+treatment.tail)
-	difference := (treatment.value - control.value) + (treatment.tail - control.tail)
-	c.Observed = present(difference)
-	base := math.Abs(control.value + control.tail)
-	c.effect(r, &c.Difference, Absolute, difference, base, p, treatment.parts, control.parts, p.shared(adj, 1, -1))
+	v := r.view(&c, p, adj)
+	c.Control, c.Treatment = present(v.control), present(v.treatment)
+	c.Observed = present(v.difference)
+	if p.variance {
+		c.Degrees = v.info.degreesOf(&v.dispersion)
+	}
+	c.note(r.nearZero(p)...)
+	v.judgeDifference()
+	v.judgeLift()
+	own := v.own()
+	return c, own.at(0)
+}
 
-	if base == 0 {
-		c.note("The control's value is zero: there is no lift.")
-		return c
+// A view is a pair as it is judged.
+type view struct {
+	r                              *Request
+	c                              *Comparison
+	p                              *pair
+	control, treatment, difference float64
+	dispersion
+	info    information
+	score   *rates // Nil unless the pair is judged by the score test of rates.
+	silence string // Why nothing is judged; empty if something is.
+}
+
+// view finds the values of a pair with their variance, and whether they can be
+// judged. Rates that are compared with a margin can without informative subjects.
+func (r *Request) view(c *Comparison, p *pair, adj *adjustment) *view {
+	control, controlTail := p.control.estimate(adj)
+	treatment, treatmentTail := p.treatment.estimate(adj)
+	v := &view{
+		r: r, c: c, p: p, control: control + controlTail, treatment: treatment + treatmentTail,
+		difference: (treatment - control) + (treatmentTail - controlTail),
 	}
-	switch variance, _ := satterthwaite(control.parts); {
-	case base < weakBaseline*math.Sqrt(variance):
-		c.note("The control's value is within three standard errors of zero: the lift's interval is rough.")
-	case r.Margin.Scale == Relative && r.Margin.Value != 0 && base < fairBaseline*math.Sqrt(variance):
-		c.note("The control's value is within ten standard errors of zero: the test against a relative margin is rough.")
+	if !p.variance { // The notes say why.
+		return v
 	}
-	// The lift is (t − c)/|c|. Its derivatives are 1/|c| by t, and −t/(c·|c|)
-	// by c: the delta method for the percent change of Deng, Knoblich and Lu
-	// (2018), Applying the delta method in metric analytics.
-	byTreatment, byControl := 1/base, -(treatment.value+treatment.tail)/(control.value+control.tail)/base
-	c.effect(r, &c.Lift, Relative, difference/base, 1, p,
-		scaled(treatment.parts, byTreatment), scaled(control.parts, byControl), p.shared(adj, byTreatment, byControl))
-	return c
+	info := r.information(p)
+	if r.plain {
+		info = info.all()
+	}
+	v.info = info
+	few, exempt := info.few(), r.Proportion && (r.Margin.Value != 0 || r.Guardrail)
+	if few {
+		v.dispersion = r.disperse(p, adj, info.all())
+	} else {
+		v.dispersion = r.disperse(p, adj, info)
+	}
+	if r.Proportion && (v.silentControl && v.silentTreatment || few && exempt) {
+		v.addOne(p)
+	}
+	if r.Test.Method == FixedHorizon && r.Proportion && adj == nil && len(p.weights) == 1 {
+		if rates, ok := p.rates(); ok {
+			v.score = &rates
+			if own := v.own(); own.at(0) > 0 {
+				v.whole = own
+			}
+		}
+	}
+	switch flat := r.flatSide(p); {
+	case flat != "":
+		v.silence = fmt.Sprintf("The formula has no slope at the means of %s, by which its variance is told: no interval and no p-value.", flat)
+	case r.plain:
+		v.whole = v.own()
+		return v
+	case few && !exempt:
+		v.silence = info.fewNote()
+	}
+	if v.silence != "" {
+		c.note(v.silence)
+		return v
+	}
+	if !info.known {
+		c.note(countsUnknown)
+	}
+	c.note(v.describe())
+	return v
+}
+
+// describe says where the variance is not the cells' own because subjects are alike.
+func (v *view) describe() string {
+	strata := len(v.p.weights)
+	switch {
+	case v.score != nil:
+		return ""
+	case v.added:
+		return "Few subjects differ so far: the variances are those of one success and one failure more."
+	case v.silentControl && v.silentTreatment:
+		return ""
+	case v.silentControl || v.silentTreatment:
+		name := "treatment"
+		if v.silentControl {
+			name = "control"
+		}
+		return fmt.Sprintf("All subjects of the %s are alike so far: the variance is the larger of the other arm's and that of both together.", name)
+	case strata > 1 && v.partly > 0 && v.pooled:
+		return fmt.Sprintf("In %d of %d strata all subjects of an arm are alike: the arms' variances are taken together there.", v.partly, strata)
+	}
+	return ""
+}
+
+// judgeDifference fills in the difference.
+func (v *view) judgeDifference() {
+	base := math.Abs(v.control)
+	if v.zero(base) {
+		base = 0
+	}
+	v.effect(&v.c.Difference, Absolute, v.difference, v.deviation(0), base, line{Evidence{
+		Estimate: v.difference, StandardError: v.deviation(0), DegreesOfFreedom: v.degrees(0),
+	}})
+}
+
+// judgeLift fills in the lift, if there is one.
+func (v *view) judgeLift() {
+	base := math.Abs(v.control)
+	if v.zero(base) {
+		v.c.note("The control's value is zero: there is no lift.")
+		return
+	}
+	lift := v.difference / base
+	if v.r.Test.Method == Bayesian {
+		v.bayesianLift(lift, base)
+		return
+	}
+	l := &lifts{
+		lift: lift, sign: math.Copysign(1, v.control), base: base, dispersion: v.dispersion,
+		nonNegative: v.r.neverNegative(v.p) && v.control > 0,
+	}
+	if !l.nonNegative && v.eitherSign(l) {
+		v.c.note("The control's value is not known to differ from zero, and could be of either sign: there is no lift.")
+		return
+	}
+	v.effect(&v.c.Lift, Relative, lift, v.deltaDeviation(base), 1, l)
+	switch e := &v.c.Lift; {
+	case e.Unbounded && e.Lower != nil:
+		v.c.note("The lift has no upper bound: the control's value is not known to differ from zero.")
+	case e.Unbounded:
+		v.c.note("The lift has no bounds: the control's value is not known to differ from zero.")
+	}
+}
+
+// eitherSign tells whether the control's value could be on the other side of zero,
+// at the level of the interval.
+func (v *view) eitherSign(l *lifts) bool {
+	if !v.p.variance {
+		return true
+	}
+	degrees := v.degrees(0)
+	if !(degrees > 0) { // Nobody varies.
+		return false
+	}
+	t := v.r.Test
+	critical := math.Inf(1)
+	if t.silence() == "" {
+		critical = t.critical(t.intervalRate(), degrees, v.c.Subjects)
+	}
+	if !finite(critical) {
+		critical = studentUpperQuantile(t.tail(), degrees)
+	}
+	return l.base <= critical*math.Sqrt(v.whole.control())
+}
+
+// bayesianLift is the lift by the normal posterior, (t − c)/|c| with the delta
+// method's variance. Its derivatives are 1/|c| by t, and −t/(c·|c|) by c (Deng,
+// Knoblich and Lu 2018, Applying the delta method in metric analytics).
+func (v *view) bayesianLift(lift, base float64) {
+	if base < weakBaseline*math.Sqrt(v.whole.control()) {
+		v.c.note("The control's value is within three standard errors of zero: the lift's interval is rough.")
+	}
+	v.effect(&v.c.Lift, Relative, lift, v.deltaDeviation(base), 1, nil)
+}
+
+// deltaDeviation is the standard error of the lift by the delta method.
+func (v *view) deltaDeviation(base float64) float64 {
+	return math.Sqrt(v.whole.of(1/base, -v.treatment/v.control/base))
 }
 
 // effect fills in one scale, on which a lift of 1 is so much, and the test if the
-// margin is on it. Estimates without parts of variance have no interval.
-func (c *Comparison) effect(r *Request, out *Effect, scale Scale, value, liftUnit float64, p *pair, parts ...[]part) {
+// margin is on it. Estimates that are not judged have no interval.
+func (v *view) effect(out *Effect, on Scale, value, deviation, liftUnit float64, s scale) {
+	c, test := v.c, v.r.Test
 	if out.Estimate = present(value); out.Estimate == nil {
 		c.note("The numbers are too large to compute with: an estimate is missing.")
 		return
 	}
-	if !p.variance {
+	if !v.p.variance {
 		return
 	}
-	variance, degrees := satterthwaite(parts...)
-	deviation := math.Sqrt(variance)
-	null := 0.0
-	if r.Margin.Scale == scale {
-		null = r.Margin.Value
+	if out.StandardError = present(deviation); out.StandardError == nil {
+		c.note("The numbers are too large to compute with: a standard error is missing.")
 	}
-	inference := r.Test.Infer(Evidence{
+	null := 0.0
+	if v.r.Margin.Scale == on {
+		null = v.r.Margin.Value
+	}
+	degrees := v.degrees(0)
+	if s != nil {
+		_, degrees = s.score(null)
+	}
+	if v.score == nil && degrees > 0 {
+		out.DegreesOfFreedom = present(degrees)
+	}
+	if v.silence != "" {
+		return
+	}
+	inference := v.infer(Evidence{
 		Estimate: value, StandardError: deviation, DegreesOfFreedom: degrees, Subjects: c.Subjects, Skewness: c.Skewness, LiftUnit: liftUnit,
-	}, null)
-	if inference.Note != "" && scale == Relative {
+	}, on, null, s)
+	if inference.Note != "" && on == Relative {
 		inference.Note = "Of the lift: " + inference.Note
 	}
 	c.note(inference.Note)
-	out.StandardError = present(deviation)
-	out.Lower, out.Upper = inference.Lower, inference.Upper
+	out.Lower, out.Upper, out.Unbounded = inference.Lower, inference.Upper, inference.Unbounded
 	if inference.Estimate != nil {
 		out.Estimate = inference.Estimate
 	}
-	if scale == Absolute {
+	if on == Absolute {
 		c.ExpectedLoss = inference.ExpectedLoss
-		if deviation > 0 {
-			c.Degrees = present(degrees)
+	}
+	if v.r.Margin.Scale == on {
+		c.ChanceToWin, c.Boundary = inference.ChanceToWin, inference.Boundary
+		if test.decides(inference) {
+			c.Statistic, c.PValue, c.Opposite = inference.Statistic, inference.PValue, inference.Opposite
 		}
 	}
-	if r.Test.Method != AlwaysValid && inference.PValue != nil {
-		out.DegreesOfFreedom = present(degrees)
+}
+
+// infer judges one scale by the method.
+func (v *view) infer(e Evidence, on Scale, null float64, s scale) Inference {
+	test := v.r.Test
+	if v.score != nil {
+		return test.weigh(scoreScale{v.score, on}, e.Subjects, null)
 	}
-	if r.Margin.Scale == scale {
-		c.Statistic, c.PValue, c.Opposite, c.Boundary = inference.Statistic, inference.PValue, inference.Opposite, inference.Boundary
-		c.ChanceToWin = inference.ChanceToWin
+	if note := test.hindrance(e, null); note != "" {
+		return Inference{Note: note}
 	}
+	if test.Method == Bayesian {
+		return test.posterior(e, null)
+	}
+	return test.weigh(s, e.Subjects, null)
+}
+
+// decides tells whether a test says something: where a bound that it would need is
+// not there, its p-value would speak of one null value alone.
+func (t Test) decides(i Inference) bool {
+	return !i.Unbounded || t.Alternative == TwoSided && i.Lower != nil
+}
+
+// scoreScale is the scale of rates.
+type scoreScale struct {
+	*rates
+	on Scale
+}
+
+func (s scoreScale) score(null float64) (statistic, degrees float64) {
+	if s.on == Relative {
+		return s.ratio(null), math.Inf(1)
+	}
+	return s.rates.difference(null), math.Inf(1)
+}
+
+func (s scoreScale) bounds(below, above float64) (lower, upper *float64) {
+	bound := s.differenceBound
+	if s.on == Relative {
+		bound = s.ratioBound
+	}
+	return present(bound(below)), present(bound(-above))
+}
+
+// zero tells whether the control's value is zero as far as rounding can tell.
+func (v *view) zero(base float64) bool {
+	size := 0.0
+	for i, g := range v.p.control.gradient {
+		if g != 0 {
+			size += math.Abs(g) * v.p.control.rootMeanSquare(i)
+		}
+	}
+	return base <= roundedZero*size
+}
+
+// rootMeanSquare is that of the subjects' numbers, by the strata's weights.
+func (b blend) rootMeanSquare(component int) float64 {
+	sum := 0.0
+	for _, c := range b.cells {
+		mean := c.Means[component]
+		sum += c.weight * (mean*mean + c.Products[c.index(component, component)]/float64(c.N))
+	}
+	return math.Sqrt(sum)
+}
+
+// flatSide names an arm at whose means the formula has no slope, though its subjects
+// differ; it is empty if there is none.
+func (r *Request) flatSide(p *pair) string {
+	switch {
+	case r.flat(p.control.gradient, p.control.cells...):
+		return "the control"
+	case r.flat(p.treatment.gradient, p.treatment.cells...):
+		return "the treatment"
+	}
+	return ""
+}
+
+// flat tells whether a formula has no slope by any component though some vary.
+func (r *Request) flat(gradient []float64, cells ...cell) bool {
+	vary := false
+	for i, g := range gradient {
+		if g != 0 {
+			return false
+		}
+		for _, c := range cells {
+			vary = vary || !r.adjustedBy(i) && c.Products[c.index(i, i)] > 0
+		}
+	}
+	return vary
+}
+
+// nearZero says where the formula divides by what could be zero.
+func (r *Request) nearZero(p *pair) (notes []string) {
+	for i, s := range []*side{&p.control, &p.treatment} {
+		for _, divisor := range r.Divisors {
+			value, gradient := divisor(s.means)
+			variance := 0.0
+			for _, c := range s.cells {
+				variance += c.weight * c.weight * c.quadratic(gradient) / float64(max(1, c.N-1)) / float64(c.N)
+			}
+			if math.Abs(value) < weakBaseline*math.Sqrt(variance) {
+				notes = append(notes, fmt.Sprintf("What the formula divides by is within three standard errors of zero in the %s: its value, the difference and the lift are rough.", []string{"control", "treatment"}[i]))
+				break
+			}
+		}
+	}
+	return notes
 }
 
 // skewness is how much of the subjects' own skewness is left in the difference

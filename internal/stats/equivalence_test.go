@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestEquivalence: two calls of R's t.test, and a third for the interval.
+// TestEquivalence: two calls of testdata/judge.R, and a third for the interval.
 func TestEquivalence(t *testing.T) {
 	var cases []struct {
 		Name, Call                 string
@@ -29,8 +29,8 @@ func TestEquivalence(t *testing.T) {
 	}
 }
 
-// TestEquivalenceOfLifts: statsmodels' ttost_ind, and numpy and scipy on the
-// scale of the lift; every fifth baseline is negative.
+// TestEquivalenceOfLifts: numpy and scipy by testdata/judge.py, on both scales; every
+// fifth baseline is negative.
 func TestEquivalenceOfLifts(t *testing.T) {
 	type scale struct{ P, Lower, Upper *float64 }
 	var cases []struct {

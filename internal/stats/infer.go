@@ -71,7 +71,7 @@ type Evidence struct {
 	Estimate      float64
 	StandardError float64
 	// DegreesOfFreedom of the standard error; +Inf if it is known exactly.
-	// Always-valid and Bayesian inference do not use it.
+	// Bayesian inference does not use it.
 	DegreesOfFreedom float64
 	// Subjects of both compared arms. Only always-valid inference uses it.
 	Subjects int64
@@ -87,6 +87,8 @@ type Evidence struct {
 // for is nil. If nothing can be said all are nil, and Note tells why.
 type Inference struct {
 	Lower, Upper *float64
+	// Unbounded is as in Effect.
+	Unbounded bool
 	// Statistic is the distance from the null value in standard errors.
 	Statistic *float64
 	PValue    *float64
@@ -123,59 +125,116 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 	if t.Method == Bayesian {
 		return t.posterior(e, null)
 	}
-	side := t.Alternative
-	if side == Equivalent {
-		// The test against the nearer margin has the larger p-value.
-		side = Less
-		if e.Estimate < 0 {
-			side, null = Greater, -null
+	return t.weigh(line{e}, e.Subjects, null)
+}
+
+// A scale is where an effect is judged.
+type scale interface {
+	// score is how far the data are above a null value, in standard errors, and the
+	// degrees of freedom of that under it.
+	score(null float64) (statistic, degrees float64)
+	// bounds are the values that lie so many standard errors below the data, and
+	// above. One that there is not is nil.
+	bounds(below, above float64) (lower, upper *float64)
+}
+
+// line is the scale of an estimate whose standard error is the same under every
+// null value.
+type line struct{ Evidence }
+
+func (l line) score(null float64) (statistic, degrees float64) {
+	return (l.Estimate - null) / l.StandardError, l.DegreesOfFreedom
+}
+
+func (l line) bounds(below, above float64) (lower, upper *float64) {
+	return present(l.Estimate - below*l.StandardError), present(l.Estimate + above*l.StandardError)
+}
+
+// sided is one test of an effect on a scale, against its own null value.
+type sided struct {
+	side                  Alternative
+	statistic, degrees, p float64
+}
+
+// weigh tests an effect on a scale against the null value. Each bound has the degrees
+// of freedom of its own null value, so that it agrees with the p-value there.
+func (t Test) weigh(s scale, subjects int64, null float64) Inference {
+	against := func(side Alternative, null float64) sided {
+		one := sided{side: side, p: 1}
+		one.statistic, one.degrees = s.score(null)
+		if t.silence() == "" {
+			one.p = t.pValue(side, one.statistic, one.degrees, subjects)
+		}
+		return one
+	}
+	decisive := against(t.Alternative, null)
+	below, above := decisive.degrees, decisive.degrees
+	if t.Alternative == Equivalent {
+		greater := against(Greater, -null)
+		decisive = against(Less, null)
+		below = greater.degrees
+		if finite(greater.statistic) && (greater.p > decisive.p || greater.p == decisive.p && greater.statistic < -decisive.statistic) {
+			decisive = greater
 		}
 	}
-	statistic := (e.Estimate - null) / e.StandardError
-	if !finite(statistic) {
+	if !finite(decisive.statistic) {
 		return Inference{Note: tooLarge}
 	}
-	if note := t.silence(); note != "" {
-		return Inference{Statistic: &statistic, Note: note}
+	inference := Inference{Statistic: &decisive.statistic}
+	if inference.Note = t.silence(); inference.Note != "" {
+		return inference
 	}
-	critical := t.critical(t.intervalRate(), e)
-	half := critical * e.StandardError
-	lower, upper := e.Estimate-half, e.Estimate+half
-	if t.Method != GroupSequential && !(finite(lower) && finite(upper)) {
-		return Inference{Note: tooLarge}
-	}
-	p := t.pValue(side, statistic, e)
-	inference := Inference{Statistic: &statistic, PValue: &p}
-	if side != TwoSided {
-		opposite := t.pValue(Greater+Less-side, statistic, e) // On the other side.
+	inference.PValue = &decisive.p
+	if decisive.side != TwoSided {
+		opposite := t.pValue(Greater+Less-decisive.side, decisive.statistic, decisive.degrees, subjects) // On the other side.
 		inference.Opposite = &opposite
 	}
 	if t.Method == GroupSequential {
-		if t.IntervalRate != 0 {
-			critical = t.critical(1-t.ConfidenceLevel, e)
-		}
-		inference.Boundary = present(critical)
-		if !finite(lower) || !finite(upper) {
-			inference.Note = "This look spends so little of the error rate that no result could be significant: no interval."
-			return inference
-		}
+		inference.Boundary = present(t.critical(1-t.ConfidenceLevel, decisive.degrees, subjects))
 	}
-	inference.bounds(t.Alternative, lower, upper)
+	t.reach(&inference, s, below, above, subjects)
 	return inference
+}
+
+// reach sets the bounds, by the degrees of freedom below the data and above.
+func (t Test) reach(i *Inference, s scale, below, above float64, subjects int64) {
+	low := t.critical(t.intervalRate(), below, subjects)
+	high := low
+	if above != below {
+		high = t.critical(t.intervalRate(), above, subjects)
+	}
+	if !finite(low) || !finite(high) {
+		i.Note = t.endless()
+		return
+	}
+	lower, upper := s.bounds(low, high)
+	i.bounds(t.Alternative, lower, upper)
+}
+
+// endless says why an interval would reach to infinity whatever the data are.
+func (t Test) endless() string {
+	if t.Method == GroupSequential {
+		return "This look spends so little of the error rate that no result could be significant: no interval."
+	}
+	return "There are too few subjects yet for an interval that ends."
+}
+
+// bounds sets the bounds that the alternative asks for. Equivalent needs both.
+func (i *Inference) bounds(alternative Alternative, lower, upper *float64) {
+	if alternative == Equivalent && (lower == nil || upper == nil) {
+		i.Unbounded = true
+		return
+	}
+	if alternative != Less {
+		i.Lower, i.Unbounded = lower, lower == nil
+	}
+	if alternative != Greater {
+		i.Upper, i.Unbounded = upper, i.Unbounded || upper == nil
+	}
 }
 
 // intervalRate is the error rate of the interval.
 func (t Test) intervalRate() float64 { return cmp.Or(t.IntervalRate, 1-t.ConfidenceLevel) }
-
-// bounds sets the bounds that the alternative asks for.
-func (i *Inference) bounds(alternative Alternative, lower, upper float64) {
-	if alternative != Less {
-		i.Lower = &lower
-	}
-	if alternative != Greater {
-		i.Upper = &upper
-	}
-}
 
 const tooLarge = "The numbers are too large to compute with: no interval and no p-value."
 
@@ -186,8 +245,7 @@ func (t Test) hindrance(e Evidence, null float64) string {
 		return tooLarge
 	case e.StandardError == 0:
 		return "The variance is zero as far as rounding can tell: no interval and no p-value."
-	case (t.Method == FixedHorizon || t.Method == GroupSequential) && !(e.DegreesOfFreedom > 0),
-		t.Method == AlwaysValid && e.Subjects < 1:
+	case t.Method != Bayesian && !(e.DegreesOfFreedom > 0), t.Method == AlwaysValid && e.Subjects < 1:
 		return "There are too few subjects for a variance: no interval and no p-value."
 	case t.Method == AlwaysValid && e.Skewness > mostSkewness:
 		return "The arms are too uneven for so few subjects, as a whole or in a phase: no always-valid interval and no p-value yet."
@@ -211,32 +269,33 @@ func (t Test) silence() string {
 
 // critical is how many standard errors an interval of level 1 − alpha reaches
 // to each side on which it has a bound. For an always-valid test alpha may
-// differ from the plan's; the shape of the boundary stays the plan's.
-func (t Test) critical(alpha float64, e Evidence) float64 {
+// differ from the plan's; the shape of the boundary stays the plan's. Boundaries
+// of the normal distribution are those of the statistic's normal score.
+func (t Test) critical(alpha, degrees float64, subjects int64) float64 {
 	if t.Method == AlwaysValid {
-		return mixtureCritical(alpha, t.intrinsicTime(e.Subjects))
+		return atNormalScore(mixtureCritical(alpha, t.intrinsicTime(subjects)), degrees)
 	}
 	twoSided := t.Alternative == TwoSided
 	if twoSided {
 		alpha /= 2
 	}
 	if t.Method == GroupSequential {
-		return t.Schedule.critical(alpha, e.DegreesOfFreedom, twoSided)
+		return t.Schedule.critical(alpha, degrees, twoSided)
 	}
-	return studentUpperQuantile(alpha, e.DegreesOfFreedom)
+	return studentUpperQuantile(alpha, degrees)
 }
 
 // pValue is the p-value of a distance from the null value, in standard errors,
 // on one side or both.
-func (t Test) pValue(side Alternative, statistic float64, e Evidence) float64 {
+func (t Test) pValue(side Alternative, statistic, degrees float64, subjects int64) float64 {
 	if t.Method == AlwaysValid {
 		if side == Greater && statistic <= 0 || side == Less && statistic >= 0 {
 			return 1
 		}
-		return mixturePValue(statistic, t.intrinsicTime(e.Subjects))
+		return mixturePValue(normalScore(statistic, degrees), t.intrinsicTime(subjects))
 	}
 	rate := func(statistic float64) float64 {
-		tail := studentUpperTail(statistic, e.DegreesOfFreedom)
+		tail := studentUpperTail(statistic, degrees)
 		if t.Method == GroupSequential {
 			return t.Schedule.rate(tail, side == TwoSided)
 		}

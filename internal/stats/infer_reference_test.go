@@ -39,7 +39,7 @@ func TestAlwaysValid(t *testing.T) {
 	load(t, "reference-python.json", &file)
 	for _, c := range file.Always {
 		test := Test{Method: AlwaysValid, ConfidenceLevel: 1 - c.Alpha, PlannedSubjects: c.Planned}
-		evidence := Evidence{Estimate: c.Estimate, StandardError: c.SE, Subjects: c.N}
+		evidence := Evidence{Estimate: c.Estimate, StandardError: c.SE, DegreesOfFreedom: math.Inf(1), Subjects: c.N}
 		got := test.Infer(evidence, 0)
 		what := fmt.Sprintf("n=%d planned=%d", c.N, c.Planned)
 		near(t, what+" width", *got.Upper-*got.Lower, 2*c.Half, 1e-9)

@@ -2,8 +2,8 @@ package stats
 
 import "testing"
 
-// TestOneSidedLift: R's t.test on influence values, with no margin and with a
-// relative one; some baselines are negative.
+// TestOneSidedLift: R by testdata/judge.R, with no margin and with a relative
+// one; some baselines are negative.
 func TestOneSidedLift(t *testing.T) {
 	var cases []struct {
 		reference

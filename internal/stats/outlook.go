@@ -27,20 +27,36 @@ func (d *Design) outlook(effect, subjects float64) outlook {
 		variance = max(0, rate*(1-rate)) / (d.Control * (1 - d.Control))
 	}
 	null := d.Margin.Value
-	if d.Margin.Scale == Relative { // See judge.
+	if d.Margin.Scale == Relative { // See lifts, and of Bayesian view.bayesianLift.
 		null *= math.Abs(d.Control)
-		ratio = 1 + effect/d.Control
+		ratio = 1 + null/d.Control
+		if d.Test.Method == Bayesian {
+			ratio = 1 + effect/d.Control
+		}
 	}
-	total, degrees := satterthwaite(
-		[]part{{variance / treatment, treatment - 1}},
-		scaled([]part{{1 / control, control - 1}}, ratio))
-	unit := d.Deviation * math.Sqrt(total)
+	// The score test of rates has none; elsewhere the rarer of events and others count.
+	informative := [2]float64{control, treatment}
+	if d.Proportion && d.Test.Method != FixedHorizon {
+		for i, rate := range []float64{d.Control, d.Control + effect} {
+			informative[i] *= min(rate, 1-rate)
+		}
+	}
+	whole := dispersion{terms: []term{
+		{form{tt: variance / treatment}, informative[1] - 1},
+		{form{cc: 1 / control}, informative[0] - 1},
+	}}
+	degrees := whole.degrees(ratio - 1)
+	unitAt := func(ratio float64) float64 { return d.Deviation * math.Sqrt(variance/treatment+ratio*ratio/control) }
+	unit := unitAt(ratio)
 	o := outlook{degrees: math.Inf(1)}
-	if d.Test.Method == FixedHorizon {
+	if d.Test.Method == FixedHorizon || d.Proportion && d.Test.Method != Bayesian && degrees > 0 {
 		o.degrees = degrees
 	}
 	o.critical = d.critical(o.degrees, subjects, control+treatment)
 	o.place(d.Test.Alternative, effect, null, unit)
+	if d.Margin.Scale == Relative && d.Test.Alternative == Equivalent && d.Test.Method != Bayesian {
+		o.lower = (effect + null) / unitAt(1-null/d.Control) // At the other margin.
+	}
 	if prior := d.Test.Prior; d.Test.Method == Bayesian && prior.LiftDeviation > 0 {
 		base := math.Abs(d.Control)
 		o.believe(d.Test.Alternative, prior.LiftMean*base, null, unit, prior.LiftDeviation*base)
@@ -101,7 +117,7 @@ func (d *Design) critical(degrees, subjects, pair float64) float64 {
 	if d.Test.Method != GroupSequential {
 		test := d.Test
 		test.PlannedSubjects = max(1, int64(math.Round(subjects*d.pairShare())))
-		return test.critical(d.rate(), Evidence{DegreesOfFreedom: degrees, Subjects: int64(math.Round(pair))})
+		return test.critical(d.rate(), degrees, int64(math.Round(pair)))
 	}
 	if d.course == nil {
 		rate, twoSided := d.rate(), d.Test.Alternative == TwoSided

@@ -23,19 +23,6 @@ type blend struct {
 	tails []float64 // What the means lost to rounding, as in Moments.
 }
 
-// part is the variance that one cell contributes, with its degrees of freedom.
-type part struct {
-	variance float64
-	degrees  float64
-}
-
-// estimate is a value with its variance in independent parts. The value is the
-// sum of two words, so that the difference of two large ones keeps its digits.
-type estimate struct {
-	value, tail float64
-	parts       []part
-}
-
 // stratify picks the strata in which the arm and the control can be compared.
 // A stratum counts if both have two subjects there: with none there is no
 // mean, with one no variance. If no stratum counts, those with one subject
@@ -114,23 +101,6 @@ func (b blend) subjects() int64 {
 	return n
 }
 
-// parts is the variance of a linear function of the arm's means, cell by cell:
-// w_s²·gᵀΣ_s g/n_s. With the gradient of the formula at the arm's means this
-// is the multivariate delta method (van der Vaart 1998, Asymptotic Statistics,
-// theorem 3.1; for metrics Deng, Knoblich and Lu 2018, Applying the delta method
-// in metric analytics). With one stratum and one component it is var/n.
-func (b blend) parts(gradient []float64) []part {
-	parts := make([]part, len(b.cells))
-	for k, c := range b.cells {
-		degrees := float64(c.N - 1)
-		parts[k] = part{
-			variance: c.weight * c.weight * c.quadratic(gradient) / degrees / float64(c.N),
-			degrees:  degrees,
-		}
-	}
-	return parts
-}
-
 // quadratic is gᵀSg, with S the matrix of products; never negative.
 func (m *Moments) quadratic(g []float64) float64 {
 	sum, size := 0.0, 0.0
@@ -156,36 +126,4 @@ func (m *Moments) quadratic(g []float64) float64 {
 		return 0
 	}
 	return sum
-}
-
-// scaled is the parts of the variance after multiplication by a constant.
-func scaled(parts []part, by float64) []part {
-	out := make([]part, len(parts))
-	for k, p := range parts {
-		out[k] = part{variance: p.variance * by * by, degrees: p.degrees}
-	}
-	return out
-}
-
-// satterthwaite adds independent parts of variance up and finds the degrees of
-// freedom of the sum: V²/Σ(v_k²/ν_k) (Satterthwaite 1946, An approximate
-// distribution of estimates of variance components; for two parts Welch 1947
-// and R's t.test). The degrees are 0 if the variance is 0.
-func satterthwaite(parts ...[]part) (variance, degrees float64) {
-	for _, side := range parts {
-		for _, p := range side {
-			variance += p.variance
-		}
-	}
-	if !(variance > 0) {
-		return variance, 0
-	}
-	sum := 0.0
-	for _, side := range parts {
-		for _, p := range side {
-			share := p.variance / variance
-			sum += share * share / p.degrees
-		}
-	}
-	return variance, 1 / sum
 }

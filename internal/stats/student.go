@@ -52,7 +52,10 @@ func studentUpperTail(t, nu float64) float64 {
 // betaTailSeries is I_x(a, 1/2) for x = exp(−logX) not near 1, by the power
 // series in x (NIST Digital Library of Mathematical Functions 8.17.7), whose terms are all
 // positive: x^a/(a·B(a, 1/2)) · Σ a/(a+n) · (1/2)_n/n! · x^n.
-func betaTailSeries(a, logX float64) float64 {
+func betaTailSeries(a, logX float64) float64 { return math.Exp(betaLogSeries(a, logX)) }
+
+// betaLogSeries is its logarithm.
+func betaLogSeries(a, logX float64) float64 {
 	x := math.Exp(-logX)
 	sum, coefficient := 1.0, 1.0
 	for n := 1.0; ; n++ {
@@ -64,7 +67,7 @@ func betaTailSeries(a, logX float64) float64 {
 		}
 	}
 	// 1/(a·B(a, 1/2)) = Γ(a+1/2)/(a·Γ(a)·√π).
-	return math.Exp(-a*logX+logGammaStep(a)-math.Log(a)-0.5*math.Log(math.Pi)) * sum
+	return -a*logX + logGammaStep(a) - math.Log(a) - 0.5*math.Log(math.Pi) + math.Log(sum)
 }
 
 // logGammaStep is ln Γ(a+1/2) − ln Γ(a). For large a it is the difference of
@@ -103,13 +106,21 @@ var largeATerms = func() (p [24]float64) {
 // Morris (1992), Algorithm 708, ACM Transactions on Mathematical Software 18,
 // procedure BGRAT, with b = 1/2 where the incomplete gamma function is erfc.
 func betaLargeA(a, logX float64) float64 {
-	const b = 0.5
-	t := a + (b-1)/2
-	u := t * logX
 	// h = exp(−u)·u^b/Γ(b); the J_n of the paper are multiplied by it, so that
 	// nothing is divided by it when it is 0.
-	h := math.Exp(-u) * math.Sqrt(u/math.Pi)
-	j := math.Erfc(math.Sqrt(u))
+	u := largeAPlace(a, logX)
+	return largeASum(a, logX, math.Exp(-u)*math.Sqrt(u/math.Pi), math.Erfc(math.Sqrt(u)))
+}
+
+// largeAPlace is the u of the paper.
+func largeAPlace(a, logX float64) float64 { return (a - 0.25) * logX }
+
+// largeASum is the sum of betaLargeA from h and its first term j, either of which
+// may lack a factor that the other lacks too.
+func largeASum(a, logX, h, j float64) float64 {
+	const b = 0.5
+	t := a + (b-1)/2
+	u := largeAPlace(a, logX)
 	sum := j
 	power, square := 1.0, logX*logX/4
 	for n := 1; n < len(largeATerms); n++ {

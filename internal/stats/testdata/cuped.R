@@ -16,10 +16,12 @@ cat("{\n")
 set.seed(20260111)
 
 # What an adjusted comparison of arms 1 and 0 is: lm for theta and the estimate,
-# t.test of the residuals for the rest.
+# judge.R of the residuals for the rest.
+source("judge.R")
 adjusted <- function(fit, residual, y, arm) {
-  t <- t.test(residual[arm == 1], residual[arm == 0])
-  plain <- t.test(y[arm == 1], y[arm == 0])
+  b1 <- informative(y[arm == 1]); b0 <- informative(y[arm == 0])
+  t <- judge(residual[arm == 1], residual[arm == 0], bx = b1, by = b0)
+  plain <- judge(y[arm == 1], y[arm == 0])
   stopifnot(abs(coef(fit)[["factor(arm)1"]] - (t$estimate[[1]] - t$estimate[[2]])) < 1e-12)
   c(field("slope", number(coef(fit)[["factor(arm)1"]])),
     field("treatment", number(t$estimate[[1]])), field("control", number(t$estimate[[2]])),
@@ -27,7 +29,7 @@ adjusted <- function(fit, residual, y, arm) {
     field("se", number(t$stderr)), field("df", number(t$parameter[[1]])),
     field("statistic", number(t$statistic[[1]])), field("p", number(t$p.value)),
     field("lower", number(t$conf.int[1])), field("upper", number(t$conf.int[2])),
-    field("reduction", number(1 - (t$stderr / plain$stderr)^2)))
+    field("reduction", number(1 - t$own / plain$own)))
 }
 
 # A proportion and one covariate: sizes of the arms, the rate's logit and its slope by
@@ -46,7 +48,7 @@ for (k in cases) {
   for (a in unique(arm)) y[which(arm == a)[1:2]] <- 0:1
   fit <- lm(y ~ factor(arm) + x)
   items <- c(items, object(
-    field("call", text("lm(y ~ factor(arm) + x); t.test(residual[arm == 1], residual[arm == 0]), residual = y - theta*(x - mean(x))")),
+    field("call", text("lm(y ~ factor(arm) + x); judge(residual[arm == 1], residual[arm == 0]), residual = y - theta*(x - mean(x))")),
     field("arm", data(arm)), field("y", data(y)), field("x", data(x)),
     adjusted(fit, y - coef(fit)[["x"]] * (x - mean(x)), y, arm)))
 }
@@ -70,7 +72,7 @@ for (k in seq_along(cases)) {
   fit <- lm(y ~ factor(arm) + filled + missing)
   residual <- y - coef(fit)[["filled"]] * (filled - mean(filled)) - coef(fit)[["missing"]] * (missing - mean(missing))
   items <- c(items, object(
-    field("call", text("lm(y ~ factor(arm) + ifelse(is.na(x), mean(x, na.rm = TRUE), x) + is.na(x)); t.test(residual[arm == 1], residual[arm == 0])")),
+    field("call", text("lm(y ~ factor(arm) + ifelse(is.na(x), mean(x, na.rm = TRUE), x) + is.na(x)); judge(residual[arm == 1], residual[arm == 0])")),
     field("arm", data(arm)), field("y", data(y)), field("x", data(x)), adjusted(fit, residual, y, arm)))
 }
 list_of("missing", items)

@@ -1,8 +1,9 @@
-# Writes equivalence-r.json: two one-sided t-tests by R.
+# Writes equivalence-r.json: two one-sided tests by R, as judge.R has them.
 # Run with R 4.2: Rscript equivalence.R > equivalence-r.json
 # The call behind each number stands in the field "call".
 
-number <- function(x) sprintf("%.17g", x)
+source("judge.R")
+number <- function(x) if (is.na(x)) "null" else sprintf("%.17g", x)
 row <- function(x) paste0("[", paste(vapply(x, number, ""), collapse = ","), "]")
 field <- function(name, value) sprintf("\"%s\": %s", name, value)
 text <- function(s) sprintf("\"%s\"", s)
@@ -26,13 +27,13 @@ items <- c()
 for (name in names(draws)) for (s in settings) {
   x <- draws[[name]][[1]]; y <- draws[[name]][[2]]
   margin <- s[2] * (if (name == "tiny_values") 1e-9 else 1)
-  above <- t.test(x, y, alternative = "greater", mu = -margin)
-  below <- t.test(x, y, alternative = "less", mu = margin)
-  both <- t.test(x, y, conf.level = 2 * s[1] - 1)
-  larger <- if (above$p.value > below$p.value) above else below
+  above <- judge(x, y, alternative = "greater", mu = -margin)
+  below <- judge(x, y, alternative = "less", mu = margin)
+  both <- judge(x, y, conf.level = 2 * s[1] - 1)
+  larger <- if (isTRUE(above$p.value > below$p.value)) above else below
   items <- c(items, paste0("{", paste(c(
     field("name", text(name)),
-    field("call", text(sprintf("t.test(x, y, 'greater', mu = -%g), t.test(x, y, 'less', mu = %g), t.test(x, y, conf.level = %g)", margin, margin, 2 * s[1] - 1))),
+    field("call", text(sprintf("judge(x, y, 'greater', mu = -%g), judge(x, y, 'less', mu = %g), judge(x, y, conf.level = %g)", margin, margin, 2 * s[1] - 1))),
     field("level", number(s[1])), field("margin", number(margin)), field("treatment", row(x)), field("control", row(y)),
     field("statistic", number(larger$statistic[[1]])), field("p", number(larger$p.value)),
     field("lower", number(both$conf.int[1])), field("upper", number(both$conf.int[2]))), collapse = ", "), "}"))

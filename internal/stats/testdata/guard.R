@@ -4,6 +4,7 @@
 # The call behind each number stands in the field "call".
 
 suppressPackageStartupMessages(library(metafor))
+source("judge.R")
 
 number <- function(x) if (is.na(x) || is.infinite(x)) "null" else sprintf("%.17g", x)
 row <- function(x) paste0("[", paste(vapply(x, number, ""), collapse = ","), "]")
@@ -88,7 +89,7 @@ for (x in list(c(3), c(1, 2), c(1, 2, 3, 4, 5), rnorm(99), rexp(100), rep(0, 50)
 }
 list_of("quantiles", items)
 
-# Caps at pooled percentiles, and Welch's t test of what is left. "zeros" says
+# Caps at pooled percentiles, and the test of judge.R of what is left. "zeros" says
 # whether zeros count among the percentiles.
 items <- c()
 for (k in 1:10) {
@@ -99,9 +100,9 @@ for (k in 1:10) {
   lower <- if (is.na(probs[1])) NA else quantile(pool, probs[1], type = 7)[[1]]
   upper <- if (is.na(probs[2])) NA else quantile(pool, probs[2], type = 7)[[1]]
   cap <- function(v) pmin(pmax(v, lower, na.rm = TRUE), upper, na.rm = TRUE)
-  t <- t.test(cap(x), cap(y))
+  t <- judge(cap(x), cap(y))
   items <- c(items, object(
-    field("call", text("pmin(pmax(v, lower), upper) at quantile(c(x, y), p, type = 7); t.test(x, y)")),
+    field("call", text("pmin(pmax(v, lower), upper) at quantile(c(x, y), p, type = 7); judge(x, y)")),
     field("treatment", row(x)), field("control", row(y)), field("ignore_zeros", if (zeros) "false" else "true"),
     field("lower_percentile", number(100 * probs[1])), field("upper_percentile", number(100 * probs[2])),
     field("lower", number(lower)), field("upper", number(upper)),

@@ -2,10 +2,8 @@
 # Run with R 4.2: Rscript onesided.R > onesided.json
 # The call behind each number stands in the field "call".
 #
-# A lift (a - b)/|b| is linearised: every subject gets its own influence value,
-# (x - a)/|b| of a treatment's and a*(y - b)/(b*|b|) of a control's, and t.test
-# judges the difference of their means, moved by the lift. That is the delta method
-# without a covariance matrix or a gradient, and Welch's test of it.
+# A lift is judged by Fieller's method, as judge.R has it.
+source("judge.R")
 
 number <- function(x) if (is.na(x) || is.infinite(x)) "null" else sprintf("%.17g", x)
 row <- function(x) paste0("[", paste(vapply(x, number, ""), collapse = ","), "]")
@@ -33,14 +31,13 @@ items <- c()
 for (k in seq_along(draws)) for (side in c("greater", "less")) for (margin in margins[[1 + k %% 4]]) {
   x <- draws[[k]][[1]]; y <- draws[[k]][[2]]; level <- c(0.95, 0.9, 0.99)[1 + k %% 3]
   if (side == "less") margin <- -margin
-  a <- mean(x); b <- mean(y); lift <- (a - b) / abs(b)
-  t <- t.test(lift + (x - a) / abs(b), a * (y - b) / (b * abs(b)), alternative = side, mu = margin, conf.level = level)
+  t <- lift(x, y, alternative = side, mu = margin, conf.level = level)
   items <- c(items, paste0("{", paste(c(
     field("name", text(names(draws)[k])),
-    field("call", text(sprintf("t.test(lift + (x - a)/abs(b), a*(y - b)/(b*abs(b)), alternative = '%s', mu = %g, conf.level = %g)", side, margin, level))),
+    field("call", text(sprintf("lift(x, y, alternative = '%s', mu = %g, conf.level = %g)", side, margin, level))),
     field("alternative", if (side == "greater") "1" else "2"), field("level", number(level)), field("margin", number(margin)),
     field("treatment_data", row(x)), field("control_data", row(y)),
-    field("estimate", number(lift)), field("se", number(t$stderr)), field("df", number(t$parameter[[1]])),
+    field("estimate", number(t$estimate)), field("se", number(t$stderr)), field("df", number(t$parameter[[1]])),
     field("statistic", number(t$statistic[[1]])), field("p", number(t$p.value)),
     field("lower", number(t$conf.int[1])), field("upper", number(t$conf.int[2]))), collapse = ", "), "}"))
 }

@@ -161,8 +161,8 @@ for (k in cases) {
     field("arms", row(c(k[[1]], k[[1]]))), field("effect", number(k[[2]])), field("margin", number(if (k[[6]] == 1) -k[[3]] else k[[3]])), field("scale", "0"),
     field("deviation", number(k[[4]])), field("alpha", number(k[[5]])), field("alternative", number(k[[6]])), field("power", number(p$power))))
 }
-# Arms of different sizes, rates, and margins of the lift, whose estimate has the
-# variance (v1/n1 + (1 + effect/control)^2*v0/n0)/control^2.
+# Arms of different sizes, rates, and margins of the lift, by Fieller: t - c - margin*|c|
+# has the variance v1/n1 + (1 + margin*sign(c))^2*v0/n0.
 cases <- list(
   list(c(300, 100), 0, 0.3, 0, 1, NA, 0.025, 1), list(c(10, 990), 0.2, 1, 0, 1, NA, 0.05, 1), list(c(7, 11), -0.3, 1.2, 0, 1, NA, 0.05, 2),
   list(c(4000, 1000), 0.1, 0.05, 1, 3, 10, 0.025, 1), list(c(500, 500), -0.2, 0.1, 1, 4, -5, 0.05, 1), list(c(90, 60), 0, 0.2, 1, 2, 6, 0.05, 2),
@@ -172,11 +172,11 @@ items <- c(items, vapply(cases, function(k) {
   n <- k[[1]]; effect <- k[[2]]; rate <- is.na(k[[5]]); base <- if (is.na(k[[6]])) 1 else k[[6]]
   v <- if (rate) c(base * (1 - base), (base + effect) * (1 - base - effect)) else k[[5]]^2 * c(1, 1)
   unit <- if (k[[4]] == 1) abs(base) else 1
-  part <- v / n * c(if (k[[4]] == 1) (1 + effect / base)^2 else 1, 1) / unit^2
   null <- if (k[[8]] == 1) -k[[3]] else k[[3]]
+  part <- v / n * c(if (k[[4]] == 1) (1 + null * sign(base))^2 else 1, 1) / unit^2
   df <- sum(part)^2 / sum(part^2 / (n - 1))
   object(
-    field("call", text("v = c((1 + effect/control)^2*v0/n0, v1/n1)/control^2 for a lift, c(v0/n0, v1/n1) for a difference; df = sum(v)^2/sum(v^2/(n-1)); pt(qt(1 - alpha, df), df, (effect - null)/sqrt(sum(v)), lower.tail = FALSE)")),
+    field("call", text("v = c((1 + null*sign(control))^2*v0/n0, v1/n1)/control^2 for a lift, c(v0/n0, v1/n1) for a difference; df = sum(v)^2/sum(v^2/(n-1)); pt(qt(1 - alpha, df), df, (effect - null)/sqrt(sum(v)), lower.tail = FALSE)")),
     field("arms", row(n)), field("effect", number(effect)), field("margin", number(null)), field("scale", number(k[[4]])),
     field(if (rate) "rate" else "value", number(base)), field("deviation", number(if (rate) sqrt(base * (1 - base)) else k[[5]])),
     field("alpha", number(k[[7]])), field("alternative", number(k[[8]])),

@@ -101,7 +101,7 @@ for effect, n, alpha, side in ((0.2, 1000, 0.05, 0), (0.1, 4000, 0.05, 0), (0.15
 # Arms of different sizes, several of them, and margins. rho is that of the plan's
 # alpha at the subjects of two arms in the mean; each treatment is tested at its part
 # of alpha, and the smallest is planned for. A lift is estimated with the variance
-# (v/n1 + (1 + effect/control)^2*v/n0)/control^2. Rows: alternative, arms, alpha,
+# (v/n1 + (1 + margin*sign(control))^2*v/n0)/control^2 (Fieller). Rows: alternative, arms, alpha,
 # effect, margin, value of the control and deviation if the margin is of the lift.
 out["unevenAlways"] = []
 for side, arms, alpha, effect, margin, base, deviation in (
@@ -123,7 +123,7 @@ for side, arms, alpha, effect, margin, base, deviation in (
     if base is None:
         estimate, se = mpf(effect), deviation * sqrt(1 / n0 + 1 / n1)
     else:
-        estimate, se = mpf(effect) / abs(base), mpf(deviation) / abs(base) * sqrt((1 + mpf(effect) / base) ** 2 / n0 + 1 / n1)
+        estimate, se = mpf(effect) / abs(base), mpf(deviation) / abs(base) * sqrt((1 + (margin if base > 0 else -mpf(margin))) ** 2 / n0 + 1 / n1)
     theta = (estimate - mpf(margin)) / se
     power = {0: tail(half - theta) + tail(half + theta), 1: tail(half - theta), 2: tail(half + theta)}[side]
     row = {"call": "P(Z > c - theta), P(Z > c + theta) or both, c = sqrt(n)*sqrt(2(n rho^2+1)/(n^2 rho^2)*ln(sqrt(n rho^2+1)*treatments/alpha)), theta = (effect - margin)/se",

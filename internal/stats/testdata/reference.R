@@ -10,6 +10,7 @@ object <- function(...) paste0("{", paste(c(...), collapse = ", "), "}")
 list_of <- function(name, items, last = FALSE)
   cat(sprintf("\"%s\": [\n  %s\n]%s\n", name, paste(items, collapse = ",\n  "), if (last) "" else ","))
 
+source("judge.R")
 test_fields <- function(t) c(
   field("estimate", number(t$estimate[[1]] - t$estimate[[2]])),
   field("treatment", number(t$estimate[[1]])), field("control", number(t$estimate[[2]])),
@@ -20,7 +21,7 @@ test_fields <- function(t) c(
 cat("{\n")
 set.seed(20260105)
 
-# Welch: t.test on the subjects themselves.
+# Means: judge.R on the subjects themselves.
 draws <- list(
   normal = list(rnorm(20, 10, 2), rnorm(25, 9, 3)),
   same_spread = list(rnorm(12), rnorm(12, 0.4)),
@@ -41,16 +42,16 @@ items <- c()
 for (name in names(draws)) for (s in settings) {
   x <- draws[[name]][[1]]; y <- draws[[name]][[2]]
   if (name == "tiny_values") s[[3]] <- s[[3]] * 1e-9
-  t <- t.test(x, y, alternative = s[[1]], conf.level = s[[2]], mu = s[[3]])
+  t <- judge(x, y, alternative = s[[1]], conf.level = s[[2]], mu = s[[3]])
   items <- c(items, object(
     field("name", text(name)),
-    field("call", text(sprintf("t.test(treatment, control, alternative = '%s', conf.level = %g, mu = %g)", s[[1]], s[[2]], s[[3]]))),
+    field("call", text(sprintf("judge(treatment, control, alternative = '%s', conf.level = %g, mu = %g)", s[[1]], s[[2]], s[[3]]))),
     field("alternative", text(s[[1]])), field("level", number(s[[2]])), field("mu", number(s[[3]])),
     field("treatment_data", row(x)), field("control_data", row(y)), test_fields(t)))
 }
 list_of("welch", items)
 
-# CUPED: lm for theta and the estimate, t.test of the residuals for the rest.
+# CUPED: lm for theta and the estimate, judge.R of the residuals for the rest.
 items <- c()
 for (k in 1:12) {
   arms <- if (k %% 3 == 0) 3 else 2
@@ -63,14 +64,14 @@ for (k in 1:12) {
   fit <- if (two) lm(y ~ factor(arm) + x1 + x2) else lm(y ~ factor(arm) + x1)
   theta <- coef(fit)[c("x1", if (two) "x2")]
   residual <- y - (x1 - mean(x1)) * theta[[1]] - (if (two) (x2 - mean(x2)) * theta[[2]] else 0)
-  t <- t.test(residual[arm == 1], residual[arm == 0])
-  plain <- t.test(y[arm == 1], y[arm == 0])
+  t <- judge(residual[arm == 1], residual[arm == 0])
+  plain <- judge(y[arm == 1], y[arm == 0])
   stopifnot(abs(coef(fit)[["factor(arm)1"]] - (t$estimate[[1]] - t$estimate[[2]])) < 1e-9)
   items <- c(items, object(
-    field("call", text(paste0(call, "; t.test(residual[arm == 1], residual[arm == 0])"))),
+    field("call", text(paste0(call, "; judge(residual[arm == 1], residual[arm == 0])"))),
     field("arm", row(arm)), field("y", row(y)), field("x1", row(x1)), field("x2", if (two) row(x2) else "null"),
     field("slope", number(coef(fit)[["factor(arm)1"]])), test_fields(t),
-    field("reduction", number(1 - (t$stderr / plain$stderr)^2))))
+    field("reduction", number(1 - t$own / plain$own))))
 }
 list_of("cuped", items)
 
@@ -85,12 +86,16 @@ for (k in 1:10) {
   w <- table(s) / 80
   part <- function(a, f) tapply(y[arm == a], s[arm == a], f)
   m1 <- sum(w * part(1, mean)); m0 <- sum(w * part(0, mean))
-  v <- c(w^2 * part(1, var) / part(1, length), w^2 * part(0, var) / part(0, length))
-  v <- c(v, sum(w * (part(1, mean) - part(0, mean) - (m1 - m0))^2) / 80)
-  df <- sum(v)^2 / sum(v^2 / (c(part(1, length), part(0, length), 80) - 1))
-  se <- sqrt(sum(v)); tt <- (m1 - m0) / se
+  n1 <- part(1, length); n0 <- part(0, length)
+  v <- c(w^2 * part(1, var) / n1, w^2 * part(0, var) / n0)
+  pooled <- sum(w^2 * ((n1 - 1) * part(1, var) + (n0 - 1) * part(0, var)) / (n1 + n0 - 2) * (1 / n1 + 1 / n0))
+  between <- sum(w * (part(1, mean) - part(0, mean) - (m1 - m0))^2) / 80
+  all <- max(sum(v), pooled) + between
+  v <- c(v, between)
+  df <- sum(v)^2 / sum(v^2 / (c(n1, n0, 80) - 1))
+  se <- sqrt(all); tt <- (m1 - m0) / se
   items <- c(items, object(
-    field("call", text("sum(w * tapply(y, s, mean)), w^2 * tapply(y, s, var) / tapply(y, s, length), sum(w * (m1s - m0s - (m1 - m0))^2) / 80, 2 * pt(-abs(t), df), qt(0.975, df)")),
+    field("call", text("sum(w * tapply(y, s, mean)), the larger of w^2 * tapply(y, s, var) / tapply(y, s, length) and w^2 * pooled var * (1/n1 + 1/n0), + sum(w * (m1s - m0s - (m1 - m0))^2) / 80, 2 * pt(-abs(t), df), qt(0.975, df)")),
     field("stratum", row(s)), field("arm", row(arm)), field("y", row(y)),
     field("treatment", number(m1)), field("control", number(m0)), field("estimate", number(m1 - m0)),
     field("se", number(se)), field("df", number(df)), field("statistic", number(tt)),

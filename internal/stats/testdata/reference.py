@@ -11,6 +11,8 @@ import json
 import numpy as np
 from scipy import optimize, stats
 
+from judge import Pair
+
 rng = np.random.default_rng(20260105)
 
 
@@ -19,28 +21,7 @@ def influence_ratio(x, y):
     return r, (x - r * y) / y.mean()
 
 
-def welch(z_treatment, z_control, common=0.0):
-    """Standard error and Satterthwaite degrees of influence values; common is a
-    variance that stems from all subjects of both."""
-    va, vb = z_treatment.var(ddof=1) / len(z_treatment), z_control.var(ddof=1) / len(z_control)
-    n = len(z_treatment) + len(z_control)
-    df = (va + vb + common) ** 2 / (
-        va**2 / (len(z_treatment) - 1) + vb**2 / (len(z_control) - 1) + common**2 / (n - 1))
-    return float(np.sqrt(va + vb + common)), float(df)
-
-
-def effect(value, se, df, level):
-    # stats.t.ppf is good to eight digits only when df is not whole.
-    t = optimize.brentq(lambda t: stats.t.sf(t, df) - (1 - level) / 2, 0, 100, xtol=1e-13, rtol=1e-14)
-    return {"estimate": float(value), "se": se, "df": df, "lower": float(value - t * se), "upper": float(value + t * se)}
-
-
-def lifted(a, za, b, zb):
-    """Influence values of (a - b)/|b|."""
-    return (a - b) / abs(b), za / abs(b), -a / (b * abs(b)) * zb * -1
-
-
-# Ratio and lift by the delta method.
+# Ratios, and their lifts by Fieller.
 ratios = []
 for k in range(12):
     na, nb = rng.integers(20, 50, 2)
@@ -50,20 +31,18 @@ for k in range(12):
     level = [0.95, 0.9, 0.99][k % 3]
     a, za = influence_ratio(xa, ya)
     b, zb = influence_ratio(xb, yb)
-    lift, la, lb = lifted(a, za, b, zb)
-    difference = effect(a - b, *welch(za, zb), level)
-    relative = effect(lift, *welch(la, lb), level)
-    t = (a - b) / difference["se"]
-    margin = 0.05
-    u = (lift - margin) / relative["se"]
+    pair, margin = Pair((a, b), (za, zb)), 0.05
+    difference, relative = pair.difference(level), pair.lift(level)
+    at_margin = pair.lift(level, margin)
+    t, u = pair.score(0), pair.score(margin)
     ratios.append({
-        "call": "z = (x - r*y)/mean(y); var(z, ddof=1)/n; lift: z/|b| and a*z/(b*|b|); brentq of stats.t.sf",
+        "call": "z = (x - r*y)/mean(y); judge.py: Pair((a, b), (za, zb)).difference(level), .lift(level), .lift(level, margin)",
         "level": level, "margin": margin,
         "treatment": {"x": xa.tolist(), "y": ya.tolist(), "value": float(a), "se": float(np.sqrt(za.var(ddof=1) / na))},
         "control": {"x": xb.tolist(), "y": yb.tolist(), "value": float(b), "se": float(np.sqrt(zb.var(ddof=1) / nb))},
-        "difference": difference, "lift": relative,
+        "difference": difference, "lift": relative, "lift_at_margin": at_margin,
         "statistic": float(t), "p": float(2 * stats.t.sf(abs(t), difference["df"])),
-        "lift_statistic": float(u), "lift_p": float(2 * stats.t.sf(abs(u), relative["df"])),
+        "lift_statistic": float(u), "lift_p": float(2 * stats.t.sf(abs(u), at_margin["df"])),
     })
 
 # CUPED of a ratio: theta from the least squares regression of the linearised
@@ -86,19 +65,15 @@ for k in range(10):
         plain[a] = za
         value[a] = ra - theta * (c[at].mean() - c.mean())
         values[a] = za - theta * c[at]
-    difference = effect(value[1] - value[0], *welch(values[1], values[0]), 0.95)
-    lift, la, lb = lifted(value[1], values[1], value[0], values[0])
     # Both values contain theta times the mean of all c, which is chance too.
-    step = 1e-6 * abs(value[0])
-    slope = (lifted(value[1] + step, 0, value[0] + step, 0)[0] - lifted(value[1] - step, 0, value[0] - step, 0)[0]) / (2 * step)
-    centred = c - np.where(arm == 1, c[arm == 1].mean(), c[arm == 0].mean())
-    common = (slope * theta) ** 2 * (centred**2).sum() / (n.sum() - 2) / n.sum()
+    pair = Pair(value[::-1], values[::-1], [theta * c[arm == 1], theta * c[arm == 0]])
+    own = Pair((0, 1), plain[::-1]).own.sum()
     cuped.append({
-        "call": "lstsq([1, arm, c], z) for theta; var(z - theta*c, ddof=1)/n; lift: + (slope*theta)**2*var(c)/n, slope by difference",
+        "call": "lstsq([1, arm, c], z) for theta; judge.py: Pair((t, c), z - theta*c, theta*c).difference(0.95), .lift(0.95)",
         "arm": arm.tolist(), "x": x.tolist(), "y": y.tolist(), "c": c.tolist(),
         "treatment": float(value[1]), "control": float(value[0]),
-        "difference": difference, "lift": effect(lift, *welch(la, lb, common), 0.95),
-        "reduction": float(1 - (difference["se"] / welch(plain[1], plain[0])[0]) ** 2),
+        "difference": pair.difference(0.95), "lift": pair.lift(0.95),
+        "reduction": float(1 - pair.own.sum() / own),
     })
 
 

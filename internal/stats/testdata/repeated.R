@@ -94,12 +94,40 @@ for (k in cases) for (type in names(spendings)) {
 }
 list_of("two_sided", items)
 
-# Lifts of arms that are given by subjects, mean and variance, by the delta method.
+# Lifts of arms that are given by subjects, mean and variance, by Fieller: L is tested by
+# (m1 - m0) - L*|m0|, whose variance is v1 + (1 + L*sign(m0))^2*v0. They are the arms' own,
+# or those by both arms' pooled variance where that is more for L = 0; the degrees of
+# freedom are those at the null value, by b - 1, b the subjects or of zeros and ones, which
+# the variance tells, the fewer.
+informative <- function(a) if (a[2] > 0 && a[2] < 1 && abs(a[3] * (a[1] - 1) / a[1] / (a[2] * (1 - a[2])) - 1) < 0.002) min(round(a[1] * a[2]), a[1] - round(a[1] * a[2])) else a[1]
+judge_lift <- function(type, times, level, alternative, t, c0, null) {
+  n <- c(t[1], c0[1]); own <- c(t[3], c0[3]) / n; s <- sign(c0[2])
+  pooled <- c(t[3], c0[3]) * (n - 1) / (sum(n) - 2) * sum(1 / n)
+  v <- if (sum(pooled) > sum(own)) pooled else own
+  weights <- function(l) c(1, (1 + s * l)^2)
+  df <- sum(own * weights(null))^2 / sum((own * weights(null))^2 / (c(informative(t), informative(c0)) - 1))
+  score <- function(l) (t[2] - c0[2] - l * abs(c0[2])) / sqrt(sum(v * weights(l)))
+  lift <- (t[2] - c0[2]) / abs(c0[2]); se <- sqrt(v[1] + (t[2] / c0[2])^2 * v[2]) / abs(c0[2])
+  fields <- judge(type, times, level, alternative, score(null), 1, df, 0)
+  sided <- if (alternative == 0) 2 else 1
+  critical <- qt(pnorm(boundary(type, times, 1 - level, sided), lower.tail = FALSE), df, lower.tail = FALSE)
+  root <- function(k) { # By uniroot, and a few steps of Newton's method for the last digits.
+    f <- function(l) score(l) - k
+    l <- uniroot(f, lift - sign(k) * c(0, 4) * abs(k) * se, tol = 1e-12 * se)$root
+    for (i in 1:4) { h <- 1e-5 * se; l <- l - f(l) / ((f(l + h) - f(l - h)) / (2 * h)) }
+    l
+  }
+  put <- function(name, value) sub(paste0("\"", name, "\": .*"), field(name, value), fields[grep(paste0("^\"", name, "\""), fields)])
+  for (f in list(list("estimate", number(lift)), list("se", number(se)), list("null", number(null)),
+    list("lower", if (alternative == 2) "null" else number(root(critical))), list("upper", if (alternative == 1) "null" else number(root(-critical)))))
+    fields[grep(paste0("^\"", f[[1]], "\""), fields)] <- put(f[[1]], f[[2]])
+  fields
+}
 cases <- list(
   list(c(0.5, 1), 0.95, c(1000, 10.9, 25), c(1100, 10, 20), 0), list(c(0.2, 0.6, 1), 0.95, c(5000, 0.115, 0.1018), c(5000, 0.1, 0.09), 0),
   list(c(0.3, 0.7), 0.9, c(40, 12, 9), c(300, 9, 16), 0.1), list(0.4, 0.95, c(2000, -4.7, 30), c(1000, -5, 28), 0.01),
   list(c(0.25, 0.5, 0.75), 0.99, c(7000, 50.9, 900), c(3000, 49, 1000), 0), list(1, 0.95, c(12, 6, 4), c(9, 4.5, 3), -0.1),
-  list((1:4) / 4, 0.95, c(800, 0.95, 0.4), c(900, 1, 0.5), 0), list((1:5) / 5, 0.975, c(600, 2.2, 4), c(600, 2, 4.4), -0.05),
+  list(c(0.25, 0.5, 1), 0.95, c(800, 0.95, 0.4), c(900, 1, 0.5), 0), list(c(0.2, 0.4, 1), 0.975, c(600, 2.2, 4), c(600, 2, 4.4), -0.05),
   list(c(0.6, 0.65, 1), 0.8, c(150, 3e-9, 1e-17), c(170, 2.5e-9, 1.2e-17), 0.02), list(c(0.4, 0.8, 1), 0.95, c(30, 1.2e6, 1e11), c(90, 1e6, 2e11), 0.03),
   list(c(0.15, 0.95), 0.95, c(90000, 0.0225, 0.022), c(10000, 0.02, 0.0196), 0), list(c(0.1, 0.5, 0.7), 0.95, c(400, 7, 90), c(200, 8.5, 95), 0))
 items <- c()
@@ -108,9 +136,9 @@ for (i in seq_along(cases)) for (alternative in 0:2) {
   t <- k[[3]]; c0 <- k[[4]]; b <- abs(c0[2])
   v <- c(t[3] / t[1], (t[2] / c0[2])^2 * c0[3] / c0[1]) / b^2
   lift <- (t[2] - c0[2]) / b; null <- signif(lift + c(0, -1, 1)[alternative + 1] * c(1.2, 2.4, 3.1)[1 + i %% 3] * sqrt(sum(v)), 3)
-  items <- c(items, object(field("call", text(paste0("v = c(v1/n1, (m1/m0)^2*v0/n0)/m0^2; df = sum(v)^2/sum(v^2/(n - 1)); ", gsub("\"", "", called(k[[1]]))))),
+  items <- c(items, object(field("call", text(paste0("judge_lift: ((m1 - m0) - L*|m0|)/sqrt(v1 + (1 + L*sign(m0))^2*v0), uniroot for the bounds; ", gsub("\"", "", called(k[[1]]))))),
     field("treatment", row(t)), field("control", row(c0)),
-    judge(type, k[[1]], k[[2]], alternative, lift, sqrt(sum(v)), sum(v)^2 / sum(v^2 / (c(t[1], c0[1]) - 1)), if (alternative == 0) k[[5]] else null)))
+    judge_lift(type, k[[1]], k[[2]], alternative, t, c0, if (alternative == 0) k[[5]] else null)))
 }
 list_of("lifts", items, last = TRUE)
 cat("}\n")
