@@ -120,7 +120,7 @@ func summaryArms(moments map[string]*stats.Moments) []*assayv1.SummaryArm {
 	var arms []*assayv1.SummaryArm
 	for _, variant := range []string{"none", "mens", "womens"} {
 		m := moments[variant]
-		stratum := &assayv1.SummaryStratum{Subjects: m.N, Means: m.Means}
+		stratum := &assayv1.SummaryStratum{Subjects: m.N, Means: m.Means, NonzeroSubjects: m.NonZero, NegativeSubjects: m.Negative}
 		for i := range m.Means {
 			for j := i; j < len(m.Means); j++ {
 				covariance, _ := m.Covariance(i, j)

@@ -155,6 +155,9 @@ type Arm struct {
 // Interval is an estimate with its bounds.
 type Interval struct {
 	Estimate, Lower, Upper *float64
+	// Unbounded says that it reaches to infinity on a side on which the test has a
+	// bound.
+	Unbounded bool
 }
 
 // Comparison is one variant against the control.

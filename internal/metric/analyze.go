@@ -129,6 +129,7 @@ func (s *Study) compareAt(metric *compiled, moments Arms, rate float64) ([]Arm, 
 		expression: metric.expression, control: s.control, test: test, margin: margin,
 		arms: metric.arms(moments), names: make([]string, len(metric.sources)),
 		proportion: metric.Metric.Definition.Kind == KindProportion,
+		guardrail:  metric.Role == experiment.RoleGuardrail && metric.Margin != nil,
 	}
 	c.test.LessIsBetter = metric.Metric.Definition.Direction == DirectionDecrease
 	for v := range moments {

@@ -422,10 +422,11 @@ func TestAnalyzeRoles(t *testing.T) {
 			}
 		}
 	}
+	const unbounded = "The lift has no bounds: the control's value is not known to differ from zero."
 	wantKinds := []kind{
-		{"primary", true, true, true, 2, nil},
-		{"ratio", true, false, false, 2, nil},
-		{"asked", false, false, true, 2, []string{"Exploratory: the plan does not name this metric, and its p-value is not corrected."}},
+		{"primary", true, true, true, 2, []string{unbounded}},
+		{"ratio", true, false, false, 2, []string{unbounded}},
+		{"asked", false, false, true, 2, []string{unbounded, "Exploratory: the plan does not name this metric, and its p-value is not corrected."}},
 	}
 	if diff := cmp.Diff(wantKinds, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)

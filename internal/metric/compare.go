@@ -22,6 +22,7 @@ type contest struct {
 	names      []string
 	covariates []int
 	proportion bool // Of subjects: each has 0 or 1.
+	guardrail  bool // The interval is held against a guardrail's margin.
 	test       stats.Test
 	margin     stats.Margin
 }
@@ -31,7 +32,8 @@ type contest struct {
 func (c *contest) compare() ([]Arm, []Comparison, error) {
 	result, err := stats.Compare(stats.Request{
 		Formula: c.expression.Evaluate, Covariates: c.covariates, Proportion: c.proportion,
-		Arms: c.arms, Control: c.control, Test: c.test, Margin: c.margin,
+		Arms: c.arms, Control: c.control, Test: c.test, Margin: c.margin, Guardrail: c.guardrail,
+		Informative: c.expression.informative, NonNegative: c.expression.nonNegative(), Divisors: c.expression.divisors,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -66,8 +68,8 @@ func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
 	out := Comparison{
 		Variant:       c.variants[arm],
 		Baseline:      c.variants[c.control],
-		Difference:    Interval{from.Difference.Estimate, from.Difference.Lower, from.Difference.Upper},
-		Lift:          Interval{from.Lift.Estimate, from.Lift.Lower, from.Lift.Upper},
+		Difference:    intervalOf(&from.Difference),
+		Lift:          intervalOf(&from.Lift),
 		StandardError: from.Difference.StandardError,
 		Statistic:     from.Statistic,
 		PValue:        from.PValue,
@@ -89,10 +91,15 @@ func (c *contest) comparison(arm int, from *stats.Comparison) Comparison {
 	}
 	out.Significant, out.Opposed = c.significant(from.PValue), c.significant(from.Opposite)
 	if c.test.Method == stats.Bayesian {
+		out.DegreesOfFreedom = nil // The posterior is normal.
 		out.Significant = c.excludesMargin(&out)
 		out.Opposed = c.test.Alternative != stats.TwoSided && c.significant(from.ChanceToWin)
 	}
 	return out
+}
+
+func intervalOf(e *stats.Effect) Interval {
+	return Interval{e.Estimate, e.Lower, e.Upper, e.Unbounded}
 }
 
 // rename puts the name of a component in the place of its number, which means

@@ -72,8 +72,10 @@ func TestFoldDays(t *testing.T) {
 //	w <- tapply(y, s, length)/240
 //	part <- function(a) list(m=tapply(y[arm==a], s[arm==a], mean), v=tapply(y[arm==a], s[arm==a], var), n=tapply(y[arm==a], s[arm==a], length))
 //	c0 <- part(0); c1 <- part(1)
-//	d <- sum(w*(c1$m-c0$m)); q <- c(w^2*c1$v/c1$n, w^2*c0$v/c0$n, sum(w*(c1$m-c0$m-d)^2)/240); v <- sum(q)
-//	df <- v^2/sum(q^2/(c(c1$n,c0$n,240)-1)); c(d, sqrt(v), df, 2*pt(-abs(d)/sqrt(v), df))
+//	d <- sum(w*(c1$m-c0$m)); q <- c(w^2*c1$v/c1$n, w^2*c0$v/c0$n); between <- sum(w*(c1$m-c0$m-d)^2)/240
+//	pooled <- sum(w^2*((c1$n-1)*c1$v+(c0$n-1)*c0$v)/(c1$n+c0$n-2)*(1/c1$n+1/c0$n)); v <- max(sum(q), pooled)+between
+//	b <- function(a) (sum(y[arm==a]!=0)-1)/(sum(arm==a)-1); q <- c(q, between)
+//	df <- sum(q)^2/sum(q^2/c((c1$n-1)*b(1),(c0$n-1)*b(0),239)); c(d, sqrt(v), df, 2*pt(-abs(d)/sqrt(v), df))
 func TestFoldStratifies(t *testing.T) {
 	d := definition("control", "short")
 	d.Plan.StratifyBy = "past_spend" // The attribute of a covariate.
@@ -90,8 +92,8 @@ func TestFoldStratifies(t *testing.T) {
 	c := a.Metrics[0].Comparisons[0]
 	want(t, "difference", c.Difference.Estimate, 1.3075, 1e-12)
 	want(t, "standard error", c.StandardError, 0.11113524466217155, 1e-12)
-	want(t, "degrees of freedom", c.DegreesOfFreedom, 241.0074334776813, 1e-12)
-	want(t, "p-value", c.PValue, 1.500198265430516e-25, 1e-9)
+	want(t, "degrees of freedom", c.DegreesOfFreedom, 238.8999925209229, 1e-12)
+	want(t, "p-value", c.PValue, 1.6513798305482560e-25, 1e-9)
 	if len(c.Notes) != 0 || len(a.Warnings) != 0 {
 		t.Errorf("notes %q and warnings %q, want none", c.Notes, a.Warnings)
 	}

@@ -1,12 +1,15 @@
 package metric
 
+import "github.com/assayhq/assay/internal/stats"
+
 // Expression is a parsed formula over named numbers. It is immutable.
 //
 // Its tree is kept in postfix order: operands stand before their operator. So
 // one loop over the nodes evaluates, one loop backwards differentiates, and
 // neither recurses, however the formula is nested.
 type Expression struct {
-	nodes []node
+	nodes    []node
+	divisors []stats.Formula
 }
 
 type node struct {

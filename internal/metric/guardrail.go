@@ -2,8 +2,8 @@ package metric
 
 import "github.com/assayhq/assay/internal/experiment"
 
-// guardrail judges a comparison by its whole interval: the estimate alone
-// never passes.
+// guardrail judges a comparison by its interval: it passes by the bound on the bad
+// side, also where the interval has no other, and the estimate alone never does.
 func guardrail(c *Comparison, direction Direction, margin *experiment.Magnitude) GuardrailVerdict {
 	if margin == nil {
 		return GuardrailUndecided
@@ -12,17 +12,15 @@ func guardrail(c *Comparison, direction Direction, margin *experiment.Magnitude)
 	if margin.Relative {
 		interval = c.Lift
 	}
-	if interval.Lower == nil || interval.Upper == nil {
-		return GuardrailUndecided
-	}
-	worst, best := *interval.Lower, *interval.Upper
+	worst, best := interval.Lower, interval.Upper
 	if direction == DirectionDecrease {
-		worst, best = -best, -worst
+		worst, best = best, worst
 	}
+	sign := direction.sign()
 	switch {
-	case worst >= -margin.Value:
+	case worst != nil && sign**worst >= -margin.Value:
 		return GuardrailPassed
-	case best < -margin.Value:
+	case best != nil && sign**best < -margin.Value:
 		return GuardrailFailed
 	}
 	return GuardrailUndecided

@@ -41,7 +41,7 @@ func Parse(expression string, names []string) (*Expression, error) {
 	if p.token != end {
 		return nil, p.expected("an operator")
 	}
-	return &Expression{p.nodes}, nil
+	return &Expression{p.nodes, divisorsOf(p.nodes)}, nil
 }
 
 // parser descends recursively and appends nodes in postfix order. It looks at

@@ -48,6 +48,9 @@ type SummaryStratum struct {
 	// Covariances is the upper triangle, row by row, of the sample covariance
 	// matrix.
 	Covariances []float64
+	// NonZero and Negative count for each component the subjects whose number is not
+	// 0, and those whose number is below 0; empty if that is not known.
+	NonZero, Negative []int64
 }
 
 // Compare compares the arms as Analyze would: they form one family, corrected
@@ -62,6 +65,8 @@ func (s *Summaries) Compare() (*SummaryResult, error) {
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
+	// Bayesian has another prior for a rate, which the caller asks for by naming it.
+	c.proportion = c.proportion || c.test.Method != stats.Bayesian && c.isRate()
 	var result SummaryResult
 	var err error
 	if result.Arms, result.Comparisons, err = c.compare(); err == nil {
@@ -321,9 +326,52 @@ func (s *Summaries) readStrata(i int, bad *experiment.InvalidError) []stats.Mome
 			addFaults(bad, path, err)
 			continue
 		}
+		stratum.readCounts(&m, path, bad)
 		moments[position] = m
 	}
 	return moments
+}
+
+// readCounts adds the counts of a stratum to its moments, if they can be.
+func (s *SummaryStratum) readCounts(m *stats.Moments, path string, bad *experiment.InvalidError) {
+	for _, counts := range []struct {
+		name string
+		from []int64
+		to   *[]int64
+	}{{"nonzero_subjects", s.NonZero, &m.NonZero}, {"negative_subjects", s.Negative, &m.Negative}} {
+		if len(counts.from) == 0 {
+			continue
+		}
+		if len(counts.from) != len(s.Means) {
+			bad.Add(path+"."+counts.name, "there are %d for %d components", len(counts.from), len(s.Means))
+			continue
+		}
+		for i, n := range counts.from {
+			field := fmt.Sprintf("%s.%s[%d]", path, counts.name, i)
+			switch {
+			case n < 0 || n > s.Subjects:
+				bad.Add(field, "must lie between 0 and the %d subjects", s.Subjects)
+			case n == 0 && counts.name == "nonzero_subjects" && s.Means[i] != 0:
+				bad.Add(field, "must not be 0, as the mean is %v", s.Means[i])
+			case counts.name == "negative_subjects" && i < len(s.NonZero) && n > s.NonZero[i]:
+				bad.Add(field, "must not be more than the %d subjects whose number is not 0", s.NonZero[i])
+			}
+		}
+		*counts.to = slices.Clone(counts.from)
+	}
+}
+
+// isRate tells whether the formula is one component, and all of its numbers are 0 or
+// 1, as far as their mean and variance tell.
+func (c *contest) isRate() bool {
+	component, ok := c.expression.mean()
+	for i := range c.arms {
+		for j := range c.arms[i].Strata {
+			m := &c.arms[i].Strata[j]
+			ok = ok && (m.N == 0 || m.Binary(component))
+		}
+	}
+	return ok
 }
 
 // addFaults adds what stats refuses under a path, and returns any other error

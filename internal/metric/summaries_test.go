@@ -41,7 +41,7 @@ func TestSummariesAreAnAnalysis(t *testing.T) {
 			arm := SummaryArm{Variant: tally.Variants[v], Control: v == 0, Weight: &weight}
 			for p := range strata {
 				m := &strata[p]
-				stratum := SummaryStratum{Name: []string{"first", "second"}[p], Subjects: m.N, Means: m.Means}
+				stratum := SummaryStratum{Name: []string{"first", "second"}[p], Subjects: m.N, Means: m.Means, NonZero: m.NonZero, Negative: m.Negative}
 				for _, product := range m.Products {
 					stratum.Covariances = append(stratum.Covariances, product/float64(m.N-1))
 				}
@@ -110,16 +110,16 @@ func TestSummariesMarginAndSide(t *testing.T) {
 		t.Errorf("interval %+v, want a lower bound only", c.Difference)
 	}
 	// On the lift's scale statistic and degrees of freedom are the lift's. By
-	// hand, for means 5 and 6 with variance 4 of 1,000 subjects each: the parts
-	// of its variance are 4/1000/5² and 4/1000·(6/5²)², of 999 degrees each.
+	// hand, for means 5 and 6 with variance 4 of 1,000 subjects each: that of
+	// 6 − 5·(1 − 0.02) has the parts 4/1000 and 4/1000·0.98², of 999 degrees each.
 	s.Arms[1].Strata[0].Means[0] = 6
 	s.Margin = stats.Margin{Scale: stats.Relative, Value: -0.02}
 	if result, err = s.Compare(); err != nil {
 		t.Fatal(err)
 	}
 	comparisons = result.Comparisons
-	treatment, control := 4.0/1000/25, 4.0/1000*36/625
-	want(t, "statistic of the lift", comparisons[0].Statistic, 0.22/math.Sqrt(treatment+control), 1e-12)
+	treatment, control := 4.0/1000, 4.0/1000*0.98*0.98
+	want(t, "statistic of the lift", comparisons[0].Statistic, 1.1/math.Sqrt(treatment+control), 1e-12)
 	want(t, "degrees of freedom of the lift", comparisons[0].DegreesOfFreedom,
 		999*math.Pow(treatment+control, 2)/(treatment*treatment+control*control), 1e-12)
 }
@@ -135,7 +135,10 @@ func TestSummariesNotesNameComponents(t *testing.T) {
 		t.Fatal(err)
 	}
 	comparisons := result.Comparisons
-	if diff := cmp.Diff([]string{`Component "c" is constant: it is not used as a covariate.`}, comparisons[0].Notes); diff != "" {
+	if diff := cmp.Diff([]string{
+		`Component "c" is constant: it is not used as a covariate.`,
+		"How many subjects have a number other than 0 is not known: whether too few of them decide was not checked.",
+	}, comparisons[0].Notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
 	}
 }
@@ -246,7 +249,7 @@ func TestSummariesGuard(t *testing.T) {
 		arm := SummaryArm{Variant: variant, Control: v == 0, Weight: &half}
 		for j, country := range tally.Segments[0].Values {
 			m := tally.Metrics[0].Segments[0][j][v][0]
-			stratum := SummaryStratum{Name: country, Subjects: m.N, Means: m.Means}
+			stratum := SummaryStratum{Name: country, Subjects: m.N, Means: m.Means, NonZero: m.NonZero, Negative: m.Negative}
 			for _, product := range m.Products {
 				stratum.Covariances = append(stratum.Covariances, product/float64(m.N-1))
 			}

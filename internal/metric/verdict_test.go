@@ -96,7 +96,7 @@ func TestVerdict(t *testing.T) {
 			guard := Result{Metric: "refunds", Role: experiment.RoleGuardrail}
 			for i, from := range []treatment{tt.a, tt.b} {
 				lower, upper := from.effect-from.half, from.effect+from.half
-				interval := Interval{&from.effect, &lower, &upper}
+				interval := Interval{Estimate: &from.effect, Lower: &lower, Upper: &upper}
 				variant := []string{"a", "b"}[i]
 				primary.Comparisons = append(primary.Comparisons, Comparison{
 					Variant: variant, Baseline: "control", Difference: interval, Lift: interval, Significant: from.significant,
@@ -145,9 +145,9 @@ func TestReasons(t *testing.T) {
 		c    Comparison
 		want string
 	}{
-		{Comparison{Difference: Interval{&x, &y, &z}, Lift: Interval{&x, &y, &z}, AdjustedPValue: &p},
+		{Comparison{Difference: Interval{Estimate: &x, Lower: &y, Upper: &z}, Lift: Interval{Estimate: &x, Lower: &y, Upper: &z}, AdjustedPValue: &p},
 			"short against control on revenue: better; difference +0.1 (+0.05 to +0.15), lift +10.00%; adjusted p = 0.0012."},
-		{Comparison{Difference: Interval{&x, &y, &z}}, "short against control on revenue: better; difference +0.1 (+0.05 to +0.15)."},
+		{Comparison{Difference: Interval{Estimate: &x, Lower: &y, Upper: &z}}, "short against control on revenue: better; difference +0.1 (+0.05 to +0.15)."},
 		{Comparison{Difference: Interval{Estimate: &zero}}, "short against control on revenue: better; difference +0."},
 		{Comparison{}, "short against control on revenue: better; no estimate."},
 	}
@@ -241,7 +241,7 @@ func TestManyGuardrails(t *testing.T) {
 func TestEndedTreatments(t *testing.T) {
 	comparison := func(variant string, effect float64, significant bool) Comparison {
 		lower, upper := effect-0.1, effect+0.1
-		interval := Interval{&effect, &lower, &upper}
+		interval := Interval{Estimate: &effect, Lower: &lower, Upper: &upper}
 		return Comparison{Variant: variant, Baseline: "control", Difference: interval, Lift: interval, Significant: significant}
 	}
 	lose, open, win := comparison("a", -0.2, true), comparison("b", 0.05, false), comparison("b", 0.2, true)

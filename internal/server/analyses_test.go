@@ -128,7 +128,17 @@ func summaryOf(shoppers []shopper, variant string) *assayv1.SummaryArm {
 			}
 		}
 	}
-	stratum := &assayv1.SummaryStratum{Subjects: int64(n), Means: mean}
+	stratum := &assayv1.SummaryStratum{Subjects: int64(n), Means: mean, NonzeroSubjects: make([]int64, 3), NegativeSubjects: make([]int64, 3)}
+	for _, s := range shoppers {
+		for i, x := range s.numbers {
+			if s.variant == variant && x != 0 {
+				stratum.NonzeroSubjects[i]++
+			}
+			if s.variant == variant && x < 0 {
+				stratum.NegativeSubjects[i]++
+			}
+		}
+	}
 	for i := range mean {
 		for j := i; j < len(mean); j++ {
 			stratum.Covariances = append(stratum.Covariances, products[i][j]/(n-1))

@@ -27,7 +27,7 @@ func (s *analysisService) CompareSummaries(ctx context.Context, req *assayv1.Com
 	for _, arm := range req.Arms {
 		a := metric.SummaryArm{Variant: arm.Variant, Control: arm.Control, Weight: arm.Weight}
 		for _, st := range arm.Strata {
-			a.Strata = append(a.Strata, metric.SummaryStratum{Name: st.Stratum, Subjects: st.Subjects, Means: st.Means, Covariances: st.Covariances})
+			a.Strata = append(a.Strata, metric.SummaryStratum{Name: st.Stratum, Subjects: st.Subjects, Means: st.Means, Covariances: st.Covariances, NonZero: st.NonzeroSubjects, Negative: st.NegativeSubjects})
 		}
 		summaries.Arms = append(summaries.Arms, a)
 	}
@@ -198,7 +198,7 @@ func toComparison(c *metric.Comparison) *assayv1.Comparison {
 }
 
 func toInterval(i metric.Interval) *assayv1.Interval {
-	return &assayv1.Interval{Estimate: i.Estimate, Lower: i.Lower, Upper: i.Upper}
+	return &assayv1.Interval{Estimate: i.Estimate, Lower: i.Lower, Upper: i.Upper, Unbounded: i.Unbounded}
 }
 
 // convert applies f to each item.

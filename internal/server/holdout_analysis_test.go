@@ -126,6 +126,14 @@ func sampleOf(visitors []visitor, held bool) (s sample) {
 	return s
 }
 
+// differenceError is the standard error of their difference: the larger of Welch's and
+// of that with the variance of both together.
+func differenceError(a, b sample) float64 {
+	n, m := float64(a.n), float64(b.n)
+	squares := a.sdOf*a.sdOf*n*(n-1) + b.sdOf*b.sdOf*m*(m-1)
+	return math.Max(math.Hypot(a.sdOf, b.sdOf), math.Sqrt(squares/(n+m-2)*(1/n+1/m)))
+}
+
 func near(got, want float64) bool { return math.Abs(got-want) <= 1e-9*math.Abs(want) }
 
 // TestAnalyzeHoldout compares the effect of two experiments with what the test
@@ -164,7 +172,7 @@ func TestAnalyzeHoldout(t *testing.T) {
 	}
 	c := m.Comparisons[0]
 	if c.Variant != "open" || c.Baseline != "held_out" || !near(c.Difference.GetEstimate(), open.mean-held.mean) || !near(c.Lift.GetEstimate(), open.mean/held.mean-1) ||
-		!near(c.GetStandardError(), math.Hypot(open.sdOf, held.sdOf)) || !c.Significant || c.Lift.GetLower() <= 0 || c.Lift.GetUpper() < c.Lift.GetEstimate() {
+		!near(c.GetStandardError(), differenceError(held, open)) || !c.Significant || c.Lift.GetLower() <= 0 || c.Lift.GetUpper() < c.Lift.GetEstimate() {
 		t.Errorf("comparison %v, want a difference of %v", c, open.mean-held.mean)
 	}
 	if got.Holdout != "global" || got.ConfidenceLevel != 0.95 || len(got.Warnings) != 0 || got.Exclusions.Crossovers != 0 {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/jackc/pgx/v5"
+	"gonum.org/v1/gonum/stat/distuv"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -79,11 +80,13 @@ type effect struct {
 }
 
 // effectOf computes an effect in two passes, by the boundary
-// se·√N·√(2(Nρ²+1)/(N²ρ²)·ln(√(Nρ²+1)/α)), ρ² = (−2 ln α + ln(1 − 2 ln α))/N*.
+// √N·√(2(Nρ²+1)/(N²ρ²)·ln(√(Nρ²+1)/α)), ρ² = (−2 ln α + ln(1 − 2 ln α))/N*, of the normal
+// score of Student's t by the customers who bought.
 func effectOf(customers []customer, counts func(*customer) (number float64, ok bool)) effect {
 	const alpha, planned = 0.05, 300
 	var e effect
-	var mean, variance [2]float64
+	var mean, variance, squares, bought [2]float64
+	binary := true
 	for pass := range 2 {
 		for i := range customers {
 			x, ok := counts(&customers[i])
@@ -94,6 +97,10 @@ func effectOf(customers []customer, counts func(*customer) (number float64, ok b
 			if pass == 0 {
 				e.subjects[arm]++
 				mean[arm] += x
+				if x != 0 {
+					bought[arm]++
+				}
+				binary = binary && (x == 0 || x == 1)
 			} else {
 				variance[arm] += (x - mean[arm]) * (x - mean[arm])
 			}
@@ -102,19 +109,49 @@ func effectOf(customers []customer, counts func(*customer) (number float64, ok b
 			if pass == 0 {
 				mean[arm] /= float64(n)
 			} else {
+				squares[arm] = variance[arm]
 				variance[arm] /= float64(n-1) * float64(n)
 			}
 		}
 	}
+	for arm, n := range e.subjects {
+		if binary {
+			bought[arm] = math.Min(bought[arm], float64(n)-bought[arm]) // The rarer.
+		}
+	}
 	n := float64(e.subjects[0] + e.subjects[1])
 	rho := (-2*math.Log(alpha) + math.Log(1-2*math.Log(alpha))) / planned
-	half := math.Sqrt(variance[0]+variance[1]) * math.Sqrt(n) * math.Sqrt(2*(n*rho+1)/(n*n*rho)*math.Log(math.Sqrt(n*rho+1)/alpha))
+	boundary := math.Sqrt(n) * math.Sqrt(2*(n*rho+1)/(n*n*rho)*math.Log(math.Sqrt(n*rho+1)/alpha))
+	pooled := (squares[0] + squares[1]) / (n - 2) * (1/float64(e.subjects[0]) + 1/float64(e.subjects[1]))
+	degrees := math.Pow(variance[0]+variance[1], 2) / (math.Pow(variance[0], 2)/math.Max(bought[0]-1, 1) + math.Pow(variance[1], 2)/math.Max(bought[1]-1, 1))
+	half := math.Sqrt(math.Max(variance[0]+variance[1], pooled)) * atNormalScore(boundary, degrees)
+	if (bought[0]+bought[1])/n*float64(min(e.subjects[0], e.subjects[1])) < 5 {
+		half = math.NaN() // Too few bought.
+	}
 	if uneven := math.Abs(float64(e.subjects[1] - e.subjects[0])); uneven > 0.1*math.Sqrt(float64(e.subjects[0]*e.subjects[1])*n) {
 		half = math.NaN() // It is not judged yet, as in the first hours of a day.
 	}
 	e.estimate = mean[1] - mean[0]
 	e.lower, e.upper = e.estimate-half, e.estimate+half
 	return e
+}
+
+// atNormalScore is where Student's t has the same tail beyond it as the normal
+// distribution has beyond z, by halves.
+func atNormalScore(z, degrees float64) float64 {
+	if !(degrees > 0) {
+		return math.NaN()
+	}
+	t, tail := distuv.StudentsT{Sigma: 1, Nu: degrees}, math.Erfc(z/math.Sqrt2)/2
+	low, high := 0.0, 1e9
+	for range 200 {
+		if middle := (low + high) / 2; t.Survival(middle) > tail {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return low
 }
 
 // orders is how often a customer bought from one time after exposure to another.

@@ -1253,10 +1253,14 @@ type Interval struct {
 	// posterior mean of the difference over that of the control.
 	Estimate *float64 `protobuf:"fixed64,1,opt,name=estimate,proto3,oneof" json:"estimate,omitempty"`
 	// The lower bound: of a confidence interval, or under BAYESIAN of the central
-	// credible interval. Absent if one-sided the other way.
+	// credible interval. Absent if one-sided the other way, and where there is none.
 	Lower *float64 `protobuf:"fixed64,2,opt,name=lower,proto3,oneof" json:"lower,omitempty"`
-	// The upper bound. Absent if one-sided the other way.
-	Upper         *float64 `protobuf:"fixed64,3,opt,name=upper,proto3,oneof" json:"upper,omitempty"`
+	// The upper bound. Absent if one-sided the other way, and where there is none.
+	Upper *float64 `protobuf:"fixed64,3,opt,name=upper,proto3,oneof" json:"upper,omitempty"`
+	// Whether the values that the test does not reject reach to infinity on a side on
+	// which the test has a bound: of a lift over a control that is not known to
+	// differ from zero. A bound that is there is then the only one.
+	Unbounded     bool `protobuf:"varint,4,opt,name=unbounded,proto3" json:"unbounded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1312,6 +1316,13 @@ func (x *Interval) GetUpper() float64 {
 	return 0
 }
 
+func (x *Interval) GetUnbounded() bool {
+	if x != nil {
+		return x.Unbounded
+	}
+	return false
+}
+
 // Comparison is one variant against the control.
 type Comparison struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1333,10 +1344,14 @@ type Comparison struct {
 	// too.
 	StandardError *float64 `protobuf:"fixed64,5,opt,name=standard_error,json=standardError,proto3,oneof" json:"standard_error,omitempty"`
 	// The difference (less the margin) over its standard error; with a relative margin
-	// the lift less the margin over the lift's standard error. Absent under
-	// BAYESIAN.
+	// L the treatment less the control and less L times the control's size, over the
+	// standard error of that; of rates at a fixed horizon, in one stratum and without
+	// covariates, Miettinen and Nurminen's score statistic. Absent under BAYESIAN.
 	Statistic *float64 `protobuf:"fixed64,6,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
-	// Welch's degrees of freedom. Absent where the method has none.
+	// Welch's degrees of freedom, by the subjects of each arm that are informative: of
+	// a mean those whose number is not 0, of a ratio those with something to divide and
+	// to divide by, of a rate the rarer of those with the event and those without.
+	// Absent where the method has none.
 	DegreesOfFreedom *float64 `protobuf:"fixed64,7,opt,name=degrees_of_freedom,json=degreesOfFreedom,proto3,oneof" json:"degrees_of_freedom,omitempty"`
 	// How surprising the data would be without an effect, or with one at the margin:
 	// of the difference, or with a relative margin of the lift. It agrees with that
@@ -2231,11 +2246,12 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x05_meanB\x11\n" +
 	"\x0f_standard_errorB\b\n" +
 	"\x06_totalB\x10\n" +
-	"\x0e_largest_share\"\x82\x01\n" +
+	"\x0e_largest_share\"\xa0\x01\n" +
 	"\bInterval\x12\x1f\n" +
 	"\bestimate\x18\x01 \x01(\x01H\x00R\bestimate\x88\x01\x01\x12\x19\n" +
 	"\x05lower\x18\x02 \x01(\x01H\x01R\x05lower\x88\x01\x01\x12\x19\n" +
-	"\x05upper\x18\x03 \x01(\x01H\x02R\x05upper\x88\x01\x01B\v\n" +
+	"\x05upper\x18\x03 \x01(\x01H\x02R\x05upper\x88\x01\x01\x12\x1c\n" +
+	"\tunbounded\x18\x04 \x01(\bR\tunboundedB\v\n" +
 	"\t_estimateB\b\n" +
 	"\x06_lowerB\b\n" +
 	"\x06_upper\"\xd1\b\n" +

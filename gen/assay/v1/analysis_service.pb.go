@@ -1088,9 +1088,18 @@ type SummaryStratum struct {
 	Means []float64 `protobuf:"fixed64,3,rep,packed,name=means,proto3" json:"means,omitempty"`
 	// The upper triangle, row by row, of the sample covariance matrix (n − 1) of
 	// the components. All 0 with fewer than 2 subjects.
-	Covariances   []float64 `protobuf:"fixed64,4,rep,packed,name=covariances,proto3" json:"covariances,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Covariances []float64 `protobuf:"fixed64,4,rep,packed,name=covariances,proto3" json:"covariances,omitempty"`
+	// How many subjects have a number other than 0, for each component; empty if that
+	// is not known. With fewer than 5 in an arm that inform the formula nothing is
+	// judged. Where it is empty that is not checked, and a note says so; but numbers
+	// that are 0 or 1, as their variance tells, need it not.
+	NonzeroSubjects []int64 `protobuf:"varint,5,rep,packed,name=nonzero_subjects,json=nonzeroSubjects,proto3" json:"nonzero_subjects,omitempty"`
+	// How many subjects have a number below 0, for each component; empty if that is not
+	// known. A lift over a control that could be of either sign is not shown, and one of
+	// numbers that are never negative is not below −1.
+	NegativeSubjects []int64 `protobuf:"varint,6,rep,packed,name=negative_subjects,json=negativeSubjects,proto3" json:"negative_subjects,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SummaryStratum) Reset() {
@@ -1147,6 +1156,20 @@ func (x *SummaryStratum) GetMeans() []float64 {
 func (x *SummaryStratum) GetCovariances() []float64 {
 	if x != nil {
 		return x.Covariances
+	}
+	return nil
+}
+
+func (x *SummaryStratum) GetNonzeroSubjects() []int64 {
+	if x != nil {
+		return x.NonzeroSubjects
+	}
+	return nil
+}
+
+func (x *SummaryStratum) GetNegativeSubjects() []int64 {
+	if x != nil {
+		return x.NegativeSubjects
 	}
 	return nil
 }
@@ -2539,12 +2562,14 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\acontrol\x18\x02 \x01(\bR\acontrol\x12-\n" +
 	"\x06weight\x18\x04 \x01(\x01B\x10\xbaH\r\x12\v@\x01)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x06weight\x88\x01\x01\x12=\n" +
 	"\x06strata\x18\x03 \x03(\v2\x18.assay.v1.SummaryStratumB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x06strataB\t\n" +
-	"\a_weight\"\xad\x01\n" +
+	"\a_weight\"\xa1\x02\n" +
 	"\x0eSummaryStratum\x12\"\n" +
 	"\astratum\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\astratum\x12#\n" +
 	"\bsubjects\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\bsubjects\x12\"\n" +
 	"\x05means\x18\x03 \x03(\x01B\f\xbaH\t\x92\x01\x06\"\x04\x12\x02@\x01R\x05means\x12.\n" +
-	"\vcovariances\x18\x04 \x03(\x01B\f\xbaH\t\x92\x01\x06\"\x04\x12\x02@\x01R\vcovariances\"\xaa\x02\n" +
+	"\vcovariances\x18\x04 \x03(\x01B\f\xbaH\t\x92\x01\x06\"\x04\x12\x02@\x01R\vcovariances\x127\n" +
+	"\x10nonzero_subjects\x18\x05 \x03(\x03B\f\xbaH\t\x92\x01\x06\"\x04\"\x02(\x00R\x0fnonzeroSubjects\x129\n" +
+	"\x11negative_subjects\x18\x06 \x03(\x03B\f\xbaH\t\x92\x01\x06\"\x04\"\x02(\x00R\x10negativeSubjects\"\xaa\x02\n" +
 	"\x18CompareSummariesResponse\x12'\n" +
 	"\x04arms\x18\x01 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
 	"\vcomparisons\x18\x02 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x128\n" +
