@@ -19,7 +19,9 @@ const ShortlyBefore = 5 * time.Second
 
 // Accounts is by what a query is to tell the outcomes of some names apart.
 type Accounts struct {
-	Names      []string // Distinct.
+	Names []string // Distinct.
+	// AliveOnly says that it matters only whether somebody has outcomes of a name.
+	AliveOnly  bool
 	Windows    []time.Duration
 	Conditions []Conditions
 }
@@ -140,10 +142,18 @@ func (s *Study) Unaccounted() *Study {
 	return &unaccounted
 }
 
+// AliveOnly returns the study with accounts that need not count: they tell whether
+// names are alive.
+func (s *Study) AliveOnly() *Study {
+	alive := *s
+	alive.aliveOnly = true
+	return &alive
+}
+
 // Accounts is by what the study's metrics tell outcomes apart; it has no names if
 // nothing is to be accounted for.
 func (s *Study) Accounts() *Accounts {
-	a := new(Accounts)
+	a := &Accounts{AliveOnly: s.aliveOnly}
 	for _, d := range s.Definitions() {
 		if d.Window > 0 && !slices.Contains(a.Windows, d.Window) {
 			a.Windows = append(a.Windows, d.Window)

@@ -61,7 +61,8 @@ type Study struct {
 	deferred   []int // The metrics with a percentile among their caps.
 	earlier    time.Time
 	conduct    Conduct
-	accounted  int // Of how many metrics, from the first on, outcomes are accounted for.
+	accounted  int  // Of how many metrics, from the first on, outcomes are accounted for.
+	aliveOnly  bool // It matters only whether names are alive.
 	looks      looks
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -231,4 +232,35 @@ func (a *accounting) place(ctx context.Context, tx pgx.Tx, sql string, names map
 		}
 		return p, nil
 	})
+}
+
+// sightings are the names of which an exposed subject has an outcome after
+// exposure, as its numbers tell. They spare who asks for no more than that the pass
+// over all outcomes.
+type sightings map[string]bool
+
+// watching returns a visitor that notes what it sees of the study's metrics.
+func (seen sightings) watching(study *metric.Study, visit func(*metric.Row) error) func(*metric.Row) error {
+	columns := study.Columns()
+	return func(row *metric.Row) error {
+		for i, x := range row.Values {
+			if c := &columns[i]; c.Before == 0 && x != 0 && !math.IsNaN(x) {
+				seen[c.Component.Outcome] = true
+			}
+		}
+		return visit(row)
+	}
+}
+
+func (seen sightings) all(names []string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return !seen[name] })
+}
+
+// accounted tells that the names are alive.
+func (seen sightings) accounted() *metric.Accounted {
+	accounted := new(metric.Accounted)
+	for name := range seen {
+		accounted.Placed = append(accounted.Placed, metric.Placed{Name: name, Owner: metric.NeverExposed})
+	}
+	return accounted
 }

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -314,5 +315,27 @@ func TestUnitsAreKept(t *testing.T) {
 	units := list[string](t, d.raw, `SELECT coalesce(unit, 'none') FROM outcomes ORDER BY unit NULLS LAST`)
 	if diff := cmp.Diff([]string{"account", "device", "none", "none", "none", "none"}, units); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// Who asks only whether names are alive hears it of what the exposed have as of
+// what others have, and of what nobody has that it is not.
+func TestAliveOnly(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "a", day(10)))
+	recordOutcomes(t, d.DB, outcome("x", 1, day(11), 1.0, ""), named(outcome("y", 2, day(11), 1.0, ""), "refund"), named(outcome("z", 1, day(9), 1.0, ""), "view"))
+	for names, want := range map[string][]bool{"purchase": {true}, "refund": {true}, "view": {false}, "purchase refund": {true, true}, "purchase view": {true, false}} {
+		var columns []metric.Column
+		for _, name := range strings.Fields(names) {
+			columns = append(columns, metric.Column{Component: experiment.Component{Outcome: name, Aggregate: experiment.AggregateCount}})
+		}
+		columns = append(columns, metric.Column{Component: experiment.Component{Outcome: "view", Aggregate: experiment.AggregateCount}, Before: 100 * hour})
+		var got []bool
+		for _, uses := range d.accounts(t, 7, forever, studyOf(t, columns, nil, nil).AliveOnly()) {
+			got = append(got, uses[0].Alive)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: alive %v, want %v", names, got, want)
+		}
 	}
 }

@@ -80,10 +80,18 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 		if err != nil {
 			return err
 		}
-		if err := stream(ctx, tx, sql, q.args, study, asOf, visit); err != nil || len(study.Accounts().Names) == 0 {
+		accounts, seen := study.Accounts(), sightings{}
+		if accounts.AliveOnly {
+			visit = seen.watching(study, visit)
+		}
+		if err := stream(ctx, tx, sql, q.args, study, asOf, visit); err != nil || len(accounts.Names) == 0 {
 			return err
 		}
-		a := accounting{subjectQuery: subjectQuery{args: []any{id, asOf}, asOf: asOf, study: study, names: names, phased: q.phased}, Accounts: study.Accounts()}
+		if accounts.AliveOnly && seen.all(accounts.Names) {
+			accounted = seen.accounted()
+			return nil
+		}
+		a := accounting{subjectQuery: subjectQuery{args: []any{id, asOf}, asOf: asOf, study: study, names: names, phased: q.phased}, Accounts: accounts}
 		accounted, err = a.account(ctx, tx, len(pinned) > 0)
 		return err
 	})

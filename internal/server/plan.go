@@ -107,7 +107,7 @@ func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBasel
 	if err != nil {
 		return b, nil, err
 	}
-	tally, err := s.tally(ctx, e.ID, study.Conducted(conduct), asOf)
+	tally, err := s.tally(ctx, e.ID, study.Conducted(conduct).AliveOnly(), asOf)
 	if err != nil {
 		return b, nil, err
 	}
