@@ -125,7 +125,7 @@ func effectOf(customers []customer, counts func(*customer) (number float64, ok b
 	pooled := (squares[0] + squares[1]) / (n - 2) * (1/float64(e.subjects[0]) + 1/float64(e.subjects[1]))
 	degrees := math.Pow(variance[0]+variance[1], 2) / (math.Pow(variance[0], 2)/math.Max(bought[0]-1, 1) + math.Pow(variance[1], 2)/math.Max(bought[1]-1, 1))
 	half := math.Sqrt(math.Max(variance[0]+variance[1], pooled)) * atNormalScore(boundary, degrees)
-	if (bought[0]+bought[1])/n*float64(min(e.subjects[0], e.subjects[1])) < 5 {
+	if min(bought[0], bought[1]) < 5 && (bought[0]+bought[1])/n*float64(min(e.subjects[0], e.subjects[1])) < 5 {
 		half = math.NaN() // Too few bought.
 	}
 	if uneven := math.Abs(float64(e.subjects[1] - e.subjects[0])); uneven > 0.1*math.Sqrt(float64(e.subjects[0]*e.subjects[1])*n) {

@@ -4,15 +4,15 @@
 # The variance is the larger of Welch's and of that with both arms' pooled variance;
 # the degrees of freedom are Welch's with b - 1 for n - 1, where b is how many
 # subjects of an arm are informative: those that are not 0, or of zeros and ones the
-# fewer. Where an arm would be expected to have fewer than 5 of them, by those of both,
-# nothing is judged, and the degrees are by n - 1.
+# fewer. Where an arm has fewer than 5 of them, and would be expected to, by those of
+# both, nothing is judged, and the degrees are by n - 1.
 
 informative <- function(x) if (all(x %in% 0:1)) min(sum(x), sum(1 - x)) else sum(x != 0)
 
 # dispersion is the variance of each arm's value and the degrees of freedom of a
 # difference at a lift. rx and ry are residuals, bx and by informative subjects.
 dispersion <- function(rx, ry, bx = informative(rx), by = informative(ry)) {
-  nx <- length(rx); ny <- length(ry); few <- (bx + by) / (nx + ny) * min(nx, ny) < 5
+  nx <- length(rx); ny <- length(ry); few <- min(bx, by) < 5 && (bx + by) / (nx + ny) * min(nx, ny) < 5
   own <- c(var(rx) / nx, var(ry) / ny)
   squares <- c((nx - 1) * var(rx), (ny - 1) * var(ry))
   pooled <- squares / (nx + ny - 2) * (1 / nx + 1 / ny)
