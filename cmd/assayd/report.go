@@ -200,6 +200,9 @@ func (r *report) segments(m *assayv1.MetricAnalysis) {
 		if value == "" {
 			value = "(none)"
 		}
+		if s.GetRest() {
+			value = "(all others)"
+		}
 		first := value
 		if len(s.GetComparisons()) == 0 {
 			t.row(value, map[bool]string{true: "withheld", false: absent}[s.GetWithheld()])

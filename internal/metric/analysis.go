@@ -106,6 +106,7 @@ type Result struct {
 type Segment struct {
 	Attribute   string
 	Value       string // Empty for subjects that lack it.
+	Rest        bool   // It is all values but those that are shown.
 	Arms        []Arm
 	Comparisons []Comparison
 	Withheld    bool // It has too few subjects, or would tell of those that have: there are no figures.

@@ -11,10 +11,13 @@ import (
 )
 
 const (
-	// maxSegmentValues is how many values a segment may have. One with more is
-	// not a segment but an identifier, and is withheld as a whole: which values
-	// came first must not decide which are shown.
+	// maxSegmentValues is how many values a segment may have. Of one with more a fold
+	// cannot know in time which have most subjects, and it is withheld as a whole:
+	// which values came first must not decide which are shown. A second fold is told
+	// them: see [Fold.Show].
 	maxSegmentValues = 200
+	// shownValues is how many values are then shown.
+	shownValues = 20
 	// maxSegmentNumbers bounds the memory that segments take in one phase, in
 	// float64s, so that one analysis of many metrics cannot exhaust the server:
 	// 256 MiB.
@@ -98,6 +101,7 @@ type segment struct {
 	values   map[string]int32 // As indices of groups.
 	groups   []*group
 	withheld bool
+	shown    []string // The only ones to be told apart, as indices of groups: the others are together in the last. Nil for all.
 }
 
 // position is what decides where a row is counted.
@@ -358,6 +362,9 @@ func (s *segment) find(value []byte, limit int) int32 {
 		return -1
 	}
 	at, ok := s.values[string(value)]
+	if !ok && s.shown != nil {
+		return int32(len(s.shown))
+	}
 	if !ok {
 		if len(s.groups) == limit {
 			s.withheld, s.values, s.groups = true, nil, nil
@@ -517,8 +524,11 @@ func (f *Fold) segmentValues(i int, phases []int32) SegmentValues {
 		return values
 	}
 	values.Values = slices.Sorted(maps.Keys(f.segments[i].values))
-	for _, value := range values.Values {
-		g := f.groupOf(i, value)
+	if values.Rest = f.segments[i].shown != nil; values.Rest {
+		values.Values = append(values.Values, "")
+	}
+	for j := range values.Values {
+		g := f.groupOf(i, &values, j)
 		byPhase := make([][]int64, len(phases))
 		for p, phase := range phases {
 			byPhase[p] = make([]int64, len(f.variants))
@@ -531,9 +541,38 @@ func (f *Fold) segmentValues(i int, phases []int32) SegmentValues {
 	return values
 }
 
-func (f *Fold) groupOf(segment int, value string) *group {
+// groupOf is the group of the j-th value of a segment.
+func (f *Fold) groupOf(segment int, of *SegmentValues, j int) *group {
 	s := &f.segments[segment]
-	return s.groups[s.values[value]]
+	if of.Rest && j == len(of.Values)-1 {
+		return s.groups[len(s.shown)]
+	}
+	return s.groups[s.values[of.Values[j]]]
+}
+
+// Overflown lists the segments that are withheld, as they have too many values, each
+// with how many of its values may be shown.
+func (f *Fold) Overflown() map[string]int {
+	over := map[string]int{}
+	for i := range f.segments {
+		if f.segments[i].withheld {
+			over[f.study.segments[i]] = min(shownValues, f.limit-1)
+		}
+	}
+	return over
+}
+
+// Show has the fold tell apart some values of a segment alone, and count all others
+// together. It is called before the first Add.
+func (f *Fold) Show(attribute string, values []string) {
+	s := &f.segments[slices.Index(f.study.segments, attribute)]
+	s.shown = append([]string{}, values...)
+	for i, value := range values {
+		s.values[value] = int32(i)
+	}
+	for range len(values) + 1 {
+		s.groups = append(s.groups, new(group))
+	}
 }
 
 func (f *Fold) metricTally(m int, t *Tally, parts []part, days []Day) MetricTally {
@@ -554,8 +593,8 @@ func (f *Fold) metricTally(m int, t *Tally, parts []part, days []Day) MetricTall
 	}
 	for i, s := range t.Segments {
 		var arms []Arms
-		for _, value := range s.Values {
-			arms = append(arms, f.arms(f.groupOf(i, value), m, parts))
+		for j := range s.Values {
+			arms = append(arms, f.arms(f.groupOf(i, &s, j), m, parts))
 		}
 		tally.Segments = append(tally.Segments, arms)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -329,4 +330,68 @@ func BenchmarkFold(b *testing.B) {
 		f.Add(&rows[i%len(rows)])
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// TestFoldShowsTheLargest tells two of 30 values apart and counts the others together,
+// which come last, as a part of the subjects like any other.
+func TestFoldShowsTheLargest(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}, "country")
+	f := s.NewFold(moment)
+	f.Show("country", []string{"v7", ""})
+	if over := f.Overflown(); len(over) != 0 {
+		t.Errorf("overflown %v", over)
+	}
+	met := 0
+	add := func(value string, n int) {
+		for i := range n {
+			met++
+			r := row([]string{"control", "short"}[i%2], float64(met*7%5))
+			r.Segments = [][]byte{[]byte(value)}
+			f.Add(&r)
+		}
+	}
+	add("v7", 60)
+	add("", 50)
+	for i := range 30 {
+		if i != 7 {
+			add(fmt.Sprint("v", i), 2)
+		}
+	}
+	tally := f.Tally()
+	want := SegmentValues{Attribute: "country", Values: []string{"", "v7", ""}, Rest: true, Subjects: [][][]int64{{{25, 25}}, {{30, 30}}, {{29, 29}}}}
+	if diff := cmp.Diff(want, tally.Segments[0]); diff != "" {
+		t.Errorf("segment (-want +got):\n%s", diff)
+	}
+	a := mustAnalyze(t, s, tally, 0)
+	segments := a.Metrics[0].Segments
+	if len(segments) != 3 || segments[0].Rest || !segments[2].Rest || segments[2].Value != "" || segments[2].Arms[1].Subjects != 29 || segments[2].Comparisons[0].PValue == nil {
+		t.Errorf("segments %+v", segments)
+	}
+	if h := a.Metrics[0].Heterogeneity[0]; h.DegreesOfFreedom != 2 {
+		t.Errorf("heterogeneity %+v", h)
+	}
+	if !slices.Contains(a.Warnings, `Segment "country" has more values than can be told apart: the 2 with most subjects are shown, and all others as one.`) {
+		t.Errorf("warnings %q", a.Warnings)
+	}
+	// What is withheld is so of the rest too.
+	thirty := int32(30)
+	s.definition.Plan.SmallestCell = &thirty
+	for i, segment := range mustAnalyze(t, s, tally, 0).Metrics[0].Segments {
+		if segment.Withheld != (i != 1) {
+			t.Errorf("segment %d is withheld: %t", i, segment.Withheld)
+		}
+	}
+}
+
+func TestFoldOverflows(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}, "country", "device")
+	f := s.NewFold(moment)
+	for i := range 201 {
+		r := row("control", 1)
+		r.Segments = [][]byte{[]byte("PL"), fmt.Append(nil, i)}
+		f.Add(&r)
+	}
+	if diff := cmp.Diff(map[string]int{"device": 20}, f.Overflown()); diff != "" {
+		t.Errorf("overflown (-want +got):\n%s", diff)
+	}
 }

@@ -195,6 +195,9 @@ func (t *Tally) brokenCells(shares map[int32][]float64) ([]SampleRatioCell, erro
 	}
 	for _, segment := range t.Segments {
 		for i, value := range segment.Values {
+			if segment.Rest && i == len(segment.Values)-1 {
+				break // All other values together are no cell that could be named.
+			}
 			if err := test(segment.Attribute, value, segment.Subjects[i]); err != nil {
 				return nil, err
 			}

@@ -12,7 +12,7 @@ func (s *Study) bySegment(m int, t *Tally, result *Result) error {
 	for i, segment := range t.Segments {
 		cuts := make([]Segment, len(segment.Values))
 		for j, value := range segment.Values {
-			cuts[j] = Segment{Attribute: segment.Attribute, Value: value}
+			cuts[j] = Segment{Attribute: segment.Attribute, Value: value, Rest: segment.Rest && j == len(segment.Values)-1}
 			var err error
 			if cuts[j].Arms, cuts[j].Comparisons, err = s.compare(&s.metrics[m], t.Metrics[m].Segments[i][j]); err != nil {
 				return err

@@ -183,6 +183,9 @@ type SegmentValues struct {
 	Values    []string `json:"values"` // Rising. Empty text: lacks it.
 	// Subjects counts by value, phase and variant, as Tally.Subjects.
 	Subjects [][][]int64 `json:"subjects,omitempty"`
+	// Rest says that there were too many values, so that those with most subjects are
+	// shown, and the last one, of empty text, is all others together.
+	Rest bool `json:"rest,omitempty"`
 	// Limit is positive if there were more values than this many, so that the
 	// segment was withheld.
 	Limit int `json:"limit,omitempty"`

@@ -94,6 +94,9 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		if segment.Limit > 0 {
 			warn("Segment %q is withheld: it has more than %d values.", segment.Attribute, segment.Limit)
 		}
+		if segment.Rest {
+			warn("Segment %q has more values than can be told apart: the %d with most subjects are shown, and all others as one.", segment.Attribute, len(segment.Values)-1)
+		}
 	}
 	return out
 }

@@ -98,6 +98,23 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 	return pinned, accounted, interpret(err)
 }
 
+// LargestValues returns the values of an attribute that most subjects of an experiment
+// have, as known at asOf: at most so many, of equal ones those whose text is first.
+// Empty text stands for subjects that lack it. Pinned subjects do not count.
+func (db *DB) LargestValues(ctx context.Context, id int32, asOf time.Time, attribute string, most int) ([]string, error) {
+	rows, err := db.analysis.Query(ctx, `SELECT value FROM (
+			SELECT DISTINCT ON (subject_id) subject_id, coalesce(attributes->>$3::text, '') COLLATE "C" AS value FROM exposures x
+			WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
+				SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
+			ORDER BY subject_id, exposed_time, phase, variant) e
+		GROUP BY value ORDER BY count(*) DESC, value LIMIT $4`, id, asOf, attribute, most)
+	if err != nil {
+		return nil, interpret(err)
+	}
+	values, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return values, interpret(err)
+}
+
 // pinnedSubjects counts the exposed subjects that were ever pinned by their first
 // phase and variant, and by whether they were pinned before they were exposed.
 func pinnedSubjects(ctx context.Context, tx pgx.Tx, id int32, asOf time.Time) ([]metric.Excluded, error) {

@@ -232,12 +232,26 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 	return analysis, s.newAnalysis(id, asOf, moments, erased), err
 }
 
-// tally folds what was recorded of an experiment or a holdout.
+// tally folds what was recorded of an experiment or a holdout. Where a segment has
+// too many values it does so again, with those that have most subjects.
 func (s *analysisService) tally(ctx context.Context, id int32, study *metric.Study, asOf time.Time) (*metric.Tally, error) {
 	fold := study.NewFold(asOf)
 	pinned, accounted, err := s.fold(ctx, id, study, asOf, fold)
 	if err != nil {
 		return nil, err
+	}
+	if over := fold.Overflown(); len(over) > 0 {
+		fold = study.NewFold(asOf)
+		for attribute, most := range over {
+			values, err := s.DB.LargestValues(ctx, id, asOf, attribute, most)
+			if err != nil {
+				return nil, err
+			}
+			fold.Show(attribute, values)
+		}
+		if pinned, accounted, err = s.fold(ctx, id, study, asOf, fold); err != nil {
+			return nil, err
+		}
 	}
 	tally := fold.Tally()
 	tally.Excluded = append(tally.Excluded, pinned...)

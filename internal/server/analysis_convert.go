@@ -88,7 +88,7 @@ func toMetricAnalysis(r *metric.Result) *assayv1.MetricAnalysis {
 		Comparisons: convert(r.Comparisons, toComparison),
 		Segments: convert(r.Segments, func(s *metric.Segment) *assayv1.SegmentResult {
 			return &assayv1.SegmentResult{
-				Attribute: s.Attribute, Value: s.Value, Arms: convert(s.Arms, toArm), Comparisons: convert(s.Comparisons, toComparison), Withheld: s.Withheld,
+				Attribute: s.Attribute, Value: s.Value, Rest: s.Rest, Arms: convert(s.Arms, toArm), Comparisons: convert(s.Comparisons, toComparison), Withheld: s.Withheld,
 				Exploratory: true,
 			}
 		}),

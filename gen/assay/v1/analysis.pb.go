@@ -1605,7 +1605,7 @@ type SegmentResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The attribute's name.
 	Attribute string `protobuf:"bytes,1,opt,name=attribute,proto3" json:"attribute,omitempty"`
-	// Its value, as text. Empty for subjects that lack it.
+	// Its value, as text. Empty for subjects that lack it, and for `rest`.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// As in MetricAnalysis.
 	Arms []*ArmResult `protobuf:"bytes,3,rep,name=arms,proto3" json:"arms,omitempty"`
@@ -1617,7 +1617,11 @@ type SegmentResult struct {
 	Withheld bool `protobuf:"varint,5,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	// Always true, whatever the metric is: a plan names attributes to keep, and no
 	// value for which an effect is to be shown, so that no segment is confirmatory.
-	Exploratory   bool `protobuf:"varint,6,opt,name=exploratory,proto3" json:"exploratory,omitempty"`
+	Exploratory bool `protobuf:"varint,6,opt,name=exploratory,proto3" json:"exploratory,omitempty"`
+	// It is no single value: of an attribute with more than 200 values the 20 with most
+	// subjects are shown (fewer beside very many metrics; of equal ones those whose text
+	// is first), and all others as this one, the last, with an empty value.
+	Rest          bool `protobuf:"varint,7,opt,name=rest,proto3" json:"rest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1690,6 +1694,13 @@ func (x *SegmentResult) GetWithheld() bool {
 func (x *SegmentResult) GetExploratory() bool {
 	if x != nil {
 		return x.Exploratory
+	}
+	return false
+}
+
+func (x *SegmentResult) GetRest() bool {
+	if x != nil {
+		return x.Rest
 	}
 	return false
 }
@@ -2294,14 +2305,15 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\x0e_chance_to_winB\x10\n" +
 	"\x0e_expected_lossB\v\n" +
 	"\t_boundaryB\x13\n" +
-	"\x11_smallest_p_value\"\xe2\x01\n" +
+	"\x11_smallest_p_value\"\xf6\x01\n" +
 	"\rSegmentResult\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12'\n" +
 	"\x04arms\x18\x03 \x03(\v2\x13.assay.v1.ArmResultR\x04arms\x126\n" +
 	"\vcomparisons\x18\x04 \x03(\v2\x14.assay.v1.ComparisonR\vcomparisons\x12\x1a\n" +
 	"\bwithheld\x18\x05 \x01(\bR\bwithheld\x12 \n" +
-	"\vexploratory\x18\x06 \x01(\bR\vexploratory\"\xc2\x02\n" +
+	"\vexploratory\x18\x06 \x01(\bR\vexploratory\x12\x12\n" +
+	"\x04rest\x18\a \x01(\bR\x04rest\"\xc2\x02\n" +
 	"\x10CovariateBalance\x12\x1c\n" +
 	"\tcovariate\x18\x01 \x01(\tR\tcovariate\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12<\n" +
