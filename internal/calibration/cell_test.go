@@ -30,7 +30,8 @@ func cellsLike(parts ...string) []Cell {
 // one that looks ten times at a fixed horizon breaks both of a dense design.
 func TestCellPromises(t *testing.T) {
 	const runs = 300
-	for _, c := range cellsLike("dense/proportion, 1:1", "rate/5 %, 1:1, 500 events", "sparse/mean, 2 % buy, σ 1, 1:1, 500 events", "drifting effect/0.25", "decided/0.25",
+	for _, c := range cellsLike("dense/proportion, 1:1", "rate/1 %, 1:99, 500 events", "sparse/ratio, 2 % buy, σ 1, 1:9, 500 events",
+		"rare numerator/one each, 1:99, 500 events", "lift with covariates/slopes 1 and 1.5", "non-inferiority/rate 1 % against a lift of +50 %, 1:9, 100 events", "drifting effect/0.25", "decided/0.25",
 		"20 groups, 100 subjects a cell, normal", "under a trend/90:10 becomes 50:50, window of 2 days") {
 		r, err := c.Try(t.Context(), runs, 1)
 		if err != nil {

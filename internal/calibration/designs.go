@@ -50,7 +50,7 @@ func known() []Cell {
 		for _, uneven := range []int{1, 9} {
 			const subjects = 4000
 			s := sample{
-				request: stats.Request{Formula: p.formula, Covariates: p.covariates, Proportion: p.proportion},
+				request: stats.Request{Formula: p.formula, Covariates: p.covariates, Proportion: p.proportion, NonNegative: true},
 				dim:     p.dim, subjects: split(subjects, uneven),
 				difference: p.value(p.lift) - p.value(0), lift: p.value(p.lift)/p.value(0) - 1,
 				draw: func(rng *rand.Rand, arm, n int, effect bool, strata []stats.Moments) {
@@ -131,7 +131,9 @@ func converting(chance float64, subjects []int) sample {
 
 // sample is a comparison of subjects of the crowd.
 func (c crowd) sample(subjects []int) sample {
-	return sample{dim: c.dim, subjects: subjects, draw: c.add}
+	s := sample{dim: c.dim, subjects: subjects, draw: c.add}
+	s.request.NonNegative = true
+	return s
 }
 
 // spending is a mean or a ratio of what few buyers spend: log-normally, and for a

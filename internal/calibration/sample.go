@@ -162,7 +162,8 @@ func (o *sight) look(c *stats.Comparison, difference float64) {
 
 // lookAtLift takes in the lift.
 func (o *sight) lookAtLift(c *stats.Comparison, lift float64) {
-	o.liftShown = o.liftShown || c.Lift.Lower != nil || c.Lift.Upper != nil
+	o.liftShown = o.liftShown || c.Lift.Lower != nil || c.Lift.Upper != nil || c.Lift.Unbounded
+	o.unbounded = o.unbounded || c.Lift.Unbounded
 	miss(c.Lift.Lower, c.Lift.Upper, lift, &o.liftBelow, &o.liftAbove)
 }
 
