@@ -12,7 +12,7 @@ import (
 )
 
 // short is small enough for every run of the suite.
-var short = Config{Experiments: 100, Subjects: 600, Share: 0.5, Seed: 7}
+var short = Config{Experiments: 200, Subjects: 600, Share: 0.5, Seed: 7}
 
 // TestPromises: no method breaks its promise, and the simulation would notice:
 // the fixed horizon, looked at often, is wrong far too often, and its intervals

@@ -80,6 +80,9 @@ func (r *Request) view(c *Comparison, p *pair, adj *adjustment) *view {
 	if r.Proportion && (v.silentControl && v.silentTreatment || few && exempt) {
 		v.addOne(p)
 	}
+	if few && exempt && r.Test.Method != AlwaysValid { // Whose boundary leaves room for that.
+		v.atMargin(p, r.Margin)
+	}
 	if r.Test.Method == FixedHorizon && r.Proportion && adj == nil && len(p.weights) == 1 {
 		if rates, ok := p.rates(); ok {
 			v.score = &rates

@@ -99,3 +99,40 @@ func TestRateScoreAgrees(t *testing.T) {
 		}
 	}
 }
+
+// TestRareGuardrailInStrata: a rate of 0.1 % that the treatment raises by the margin of
+// 1 %, in 20 strata, is found to keep within it in no more than the promised 2.5 %, and
+// one that it does not raise is, though some arm has fewer than five events.
+func TestRareGuardrailInStrata(t *testing.T) {
+	const runs, strata, margin = 600, 20, 0.01
+	rng := rand.New(rand.NewPCG(81, 82))
+	arm := func(n int, rate float64) (a Arm) {
+		for range strata {
+			events := 0.0
+			for range n / strata {
+				events += float64(one(rng.Float64() < rate))
+			}
+			a.Strata = append(a.Strata, proportion(t, events, int64(n/strata)))
+		}
+		return a
+	}
+	within, kept := 0, 0
+	for range runs {
+		for i, added := range []float64{margin, 0} {
+			r := Request{
+				Formula: ComponentMean(0), Proportion: true, Guardrail: true, Margin: Margin{Value: margin}, Test: fixed95,
+				Arms: []Arm{arm(3600, 0.001), arm(400, 0.001+added)},
+			}
+			upper := mustCompare(t, r).Comparisons[0].Unadjusted.Difference.Upper
+			if upper == nil {
+				t.Fatal("a guardrail has no interval")
+			}
+			passes := *upper <= margin
+			within += count(passes && i == 0)
+			kept += count(passes && i == 1)
+		}
+	}
+	if exceeds(within, runs, 0.025) || kept < runs/3 {
+		t.Errorf("%d of %d pass at the margin, %d without harm", within, runs, kept)
+	}
+}

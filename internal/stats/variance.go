@@ -232,12 +232,16 @@ func (m *Moments) bilinear(g, h []float64) (sum float64) {
 // more (Agresti and Caffo 2000, Simple and effective confidence intervals for
 // proportions and differences of proportions result from adding two successes and
 // two failures), if that is more: that nobody was lost of 10,000 is known to within
-// some ten-thousandths.
+// some ten-thousandths. Where some did differ the arm as a whole has one more of each,
+// for its strata are known to be alike, more or less.
 func (d *dispersion) addOne(p *pair) {
 	var more form
 	terms := make([]term, 0, 2*len(p.weights))
 	for k, w := range p.weights {
-		c, t := oneMore(w, p.control.value, p.control.cells[k].N), oneMore(w, p.treatment.value, p.treatment.cells[k].N)
+		c, t := p.control.oneMore(k, w), p.treatment.oneMore(k, w)
+		if d.silentControl && d.silentTreatment {
+			c, t = oneMore(w, p.control.value, p.control.cells[k].N), oneMore(w, p.treatment.value, p.treatment.cells[k].N)
+		}
 		terms = append(terms, term{form{cc: c}, float64(p.control.cells[k].N - 1)}, term{form{tt: t}, float64(p.treatment.cells[k].N - 1)})
 		more = more.plus(form{cc: c, tt: t})
 	}
@@ -257,6 +261,40 @@ func oneMore(weight, rate float64, n int64) float64 {
 	subjects := float64(n)
 	rate = (rate*subjects + 1) / (subjects + 2)
 	return weight * weight * rate * (1 - rate) / (subjects + 2)
+}
+
+// atMargin gives both arms the variances at the rates that fit best if their difference
+// is the margin, if that is more, as in the score test of rates: of a few events what
+// is seen says less of the variance than what would have to be seen. Guardrails in 20
+// strata pass falsely in 6.6 % without it, at 1:9 with 4,000 subjects and a margin of
+// 1 % over a rate of 0.1 %, and in 0.9 % with it, where 2.5 % are promised.
+func (d *dispersion) atMargin(p *pair, margin Margin) {
+	r, ok := p.rates()
+	value := margin.Value
+	if margin.Scale == Relative {
+		value *= p.control.value
+	}
+	if !ok || !(math.Abs(value) < 1) {
+		return
+	}
+	c := r.underDifference(value)
+	t := math.Max(0, math.Min(1, c+value))
+	var cells form
+	for k, w := range p.weights {
+		cells.cc += w * w * c * (1 - c) / float64(p.control.cells[k].N)
+		cells.tt += w * w * t * (1 - t) / float64(p.treatment.cells[k].N)
+	}
+	if cells.cc+cells.tt > d.cells.cc+d.cells.tt {
+		d.replace(cells)
+	}
+}
+
+// oneMore is a stratum's part of the variance of the side's rate, with one success and
+// one failure more among all of its subjects.
+func (s side) oneMore(stratum int, weight float64) float64 {
+	subjects := float64(s.subjects())
+	rate := (s.value*subjects + 1) / (subjects + 2)
+	return weight * weight * rate * (1 - rate) / float64(s.cells[stratum].N) * subjects / (subjects + 2)
 }
 
 // deviation is the standard error at a lift.
