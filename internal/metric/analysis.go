@@ -149,6 +149,7 @@ type Arm struct {
 	Mean          *float64
 	StandardError *float64
 	Total         *float64 // Mean × subjects; nil for metrics that are not means.
+	Informative   *int64   // Subjects that inform the formula; nil if that is not known.
 	LargestShare  *float64 // That one subject has in the sum; only of all subjects of a variant.
 	Notes         []string
 }

@@ -44,6 +44,7 @@ func (c *contest) compare() ([]Arm, []Comparison, error) {
 		if component, ok := c.expression.mean(); ok {
 			arms[i].Total = a.Totals[component]
 		}
+		arms[i].Informative = c.informativeSubjects(i)
 		if a.Note != "" {
 			arms[i].Notes = []string{a.Note}
 		}

@@ -34,6 +34,28 @@ func (e *Expression) informative(counts []float64) float64 {
 	return values[len(values)-1]
 }
 
+// informativeSubjects is how many subjects of an arm inform the formula, of a
+// proportion the rarer of those with the event and those without; nil if that is not
+// known. It is of all strata, also of those in which nothing is compared.
+func (c *contest) informativeSubjects(arm int) *int64 {
+	counts, subjects := make([]float64, len(c.names)), int64(0)
+	for i := range c.arms[arm].Strata {
+		m := &c.arms[arm].Strata[i]
+		if m.N > 0 && len(m.NonZero) != len(counts) {
+			return nil
+		}
+		subjects += m.N
+		for k, n := range m.NonZero {
+			counts[k] += float64(n)
+		}
+	}
+	informed := int64(min(float64(subjects), c.expression.informative(counts)))
+	if c.proportion {
+		informed = min(informed, subjects-informed)
+	}
+	return &informed
+}
+
 // nonNegative tells whether the formula cannot be negative where no component is.
 // Numbers are not negative themselves.
 func (e *Expression) nonNegative() bool {

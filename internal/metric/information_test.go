@@ -247,3 +247,32 @@ func TestCrashGuardrail(t *testing.T) {
 		}
 	}
 }
+
+// TestInformativeSubjects counts those whose numbers say something: of a sum the
+// buyers, of a rate the rarer of buyers and others.
+func TestInformativeSubjects(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		metric Definition
+		buyers int // Of 20 subjects.
+		want   int64
+	}{
+		{"sum", Sum("purchase", nil), 15, 15},
+		{"rare rate", Proportion("purchase", nil), 3, 3},
+		{"common rate", Proportion("purchase", nil), 17, 3},
+	} {
+		s := mustStudy(t, definition("control", "short"), []Use{use("m", tt.metric, experiment.RolePrimary)})
+		var rows []Row
+		for i := range 20 {
+			x := 0.0
+			if i < tt.buyers {
+				x = 1
+			}
+			rows = append(rows, row("control", x), row("short", x))
+		}
+		arm := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0].Arms[1]
+		if arm.Informative == nil || *arm.Informative != tt.want {
+			t.Errorf("%s: %v informative, want %d", tt.name, arm.Informative, tt.want)
+		}
+	}
+}

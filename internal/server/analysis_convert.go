@@ -169,7 +169,7 @@ func toHeterogeneity(h *metric.Heterogeneity) *assayv1.Heterogeneity {
 
 func toArm(a *metric.Arm) *assayv1.ArmResult {
 	return &assayv1.ArmResult{
-		Variant: a.Variant, Subjects: a.Subjects, Mean: a.Mean, StandardError: a.StandardError, Total: a.Total, LargestShare: a.LargestShare, Notes: a.Notes,
+		Variant: a.Variant, Subjects: a.Subjects, Mean: a.Mean, StandardError: a.StandardError, Total: a.Total, InformativeSubjects: a.Informative, LargestShare: a.LargestShare, Notes: a.Notes,
 	}
 }
 

@@ -1156,6 +1156,12 @@ type ArmResult struct {
 	Total *float64 `protobuf:"fixed64,5,opt,name=total,proto3,oneof" json:"total,omitempty"`
 	// Why a number is absent.
 	Notes []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	// How many of its subjects inform the metric: of a mean those whose number is not 0,
+	// of a ratio those with both numbers not 0, of a rate the rarer of those with the
+	// event and those without. Below 5 in either arm of a comparison nothing is judged,
+	// and its notes say so. Absent where it is not known, as the caller did not bring
+	// counts, where figures are withheld, and in analyses from before it was told.
+	InformativeSubjects *int64 `protobuf:"varint,7,opt,name=informative_subjects,json=informativeSubjects,proto3,oneof" json:"informative_subjects,omitempty"`
 	// The largest part that one subject has in the sum of the subjects' numbers,
 	// regardless of sign and after caps; of a formula in that of its components of
 	// which it is largest. A warning tells of more than a half. Only in `arms` of
@@ -1236,6 +1242,13 @@ func (x *ArmResult) GetNotes() []string {
 		return x.Notes
 	}
 	return nil
+}
+
+func (x *ArmResult) GetInformativeSubjects() int64 {
+	if x != nil && x.InformativeSubjects != nil {
+		return *x.InformativeSubjects
+	}
+	return 0
 }
 
 func (x *ArmResult) GetLargestShare() float64 {
@@ -2245,18 +2258,20 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	"\alowered\x18\x05 \x01(\x03R\alowered\x12\x14\n" +
 	"\x05notes\x18\x06 \x03(\tR\x05notesB\b\n" +
 	"\x06_lowerB\b\n" +
-	"\x06_upper\"\x99\x02\n" +
+	"\x06_upper\"\xea\x02\n" +
 	"\tArmResult\x12\x18\n" +
 	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
 	"\bsubjects\x18\x02 \x01(\x03R\bsubjects\x12\x17\n" +
 	"\x04mean\x18\x03 \x01(\x01H\x00R\x04mean\x88\x01\x01\x12*\n" +
 	"\x0estandard_error\x18\x04 \x01(\x01H\x01R\rstandardError\x88\x01\x01\x12\x19\n" +
 	"\x05total\x18\x05 \x01(\x01H\x02R\x05total\x88\x01\x01\x12\x14\n" +
-	"\x05notes\x18\x06 \x03(\tR\x05notes\x12(\n" +
-	"\rlargest_share\x18\b \x01(\x01H\x03R\flargestShare\x88\x01\x01B\a\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes\x126\n" +
+	"\x14informative_subjects\x18\a \x01(\x03H\x03R\x13informativeSubjects\x88\x01\x01\x12(\n" +
+	"\rlargest_share\x18\b \x01(\x01H\x04R\flargestShare\x88\x01\x01B\a\n" +
 	"\x05_meanB\x11\n" +
 	"\x0f_standard_errorB\b\n" +
-	"\x06_totalB\x10\n" +
+	"\x06_totalB\x17\n" +
+	"\x15_informative_subjectsB\x10\n" +
 	"\x0e_largest_share\"\xa0\x01\n" +
 	"\bInterval\x12\x1f\n" +
 	"\bestimate\x18\x01 \x01(\x01H\x00R\bestimate\x88\x01\x01\x12\x19\n" +
