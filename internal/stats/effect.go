@@ -50,6 +50,7 @@ type view struct {
 	control, treatment, difference float64
 	dispersion
 	info    information
+	gauge   gauge
 	score   *rates // Nil unless the pair is judged by the score test of rates.
 	silence string // Why nothing is judged; empty if something is.
 }
@@ -62,6 +63,7 @@ func (r *Request) view(c *Comparison, p *pair, adj *adjustment) *view {
 	v := &view{
 		r: r, c: c, p: p, control: control + controlTail, treatment: treatment + treatmentTail,
 		difference: (treatment - control) + (treatmentTail - controlTail),
+		gauge:      gauge{Test: r.Test, subjects: c.Subjects},
 	}
 	if !p.variance { // The notes say why.
 		return v
@@ -186,7 +188,7 @@ func (v *view) eitherSign(l *lifts) bool {
 	t := v.r.Test
 	critical := math.Inf(1)
 	if t.silence() == "" {
-		critical = t.critical(t.intervalRate(), degrees, v.c.Subjects)
+		critical = v.gauge.reach(degrees)
 	}
 	if !finite(critical) {
 		critical = studentUpperQuantile(t.tail(), degrees)
@@ -259,19 +261,23 @@ func (v *view) effect(out *Effect, on Scale, value, deviation, liftUnit float64,
 	}
 }
 
-// infer judges one scale by the method.
-func (v *view) infer(e Evidence, on Scale, null float64, s scale) Inference {
+// infer judges one scale by the method. On the other scale than the margin's there is an
+// interval alone.
+func (v *view) infer(e Evidence, on Scale, null float64, s scale) (i Inference) {
 	test := v.r.Test
 	if v.score != nil {
-		return test.weigh(scoreScale{v.score, on}, e.Subjects, null)
-	}
-	if note := test.hindrance(e, null); note != "" {
+		s = scoreScale{v.score, on}
+	} else if note := test.hindrance(e, null); note != "" {
 		return Inference{Note: note}
 	}
-	if test.Method == Bayesian {
+	switch {
+	case test.Method == Bayesian:
 		return test.posterior(e, null)
+	case on == v.r.Margin.Scale || test.silence() != "":
+		return v.gauge.weigh(s, null)
 	}
-	return test.weigh(s, e.Subjects, null)
+	v.gauge.bound(&i, s, null)
+	return i
 }
 
 // decides tells whether a test says something: where a bound that it would need is

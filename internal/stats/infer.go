@@ -125,7 +125,8 @@ func (t Test) Infer(e Evidence, null float64) Inference {
 	if t.Method == Bayesian {
 		return t.posterior(e, null)
 	}
-	return t.weigh(line{e}, e.Subjects, null)
+	g := gauge{Test: t, subjects: e.Subjects}
+	return g.weigh(line{e}, null)
 }
 
 // A scale is where an effect is judged.
@@ -150,65 +151,87 @@ func (l line) bounds(below, above float64) (lower, upper *float64) {
 	return present(l.Estimate - below*l.StandardError), present(l.Estimate + above*l.StandardError)
 }
 
+// A gauge is a test of effects of so many subjects. It remembers the last critical
+// value of an interval, which a difference and its lift share.
+type gauge struct {
+	Test
+	subjects           int64
+	degrees, remembers float64
+}
+
+// reach is how many standard errors an interval reaches to each side.
+func (g *gauge) reach(degrees float64) float64 {
+	if g.degrees != degrees {
+		g.degrees, g.remembers = degrees, g.critical(g.intervalRate(), degrees, g.subjects)
+	}
+	return g.remembers
+}
+
 // sided is one test of an effect on a scale, against its own null value.
 type sided struct {
 	side                  Alternative
 	statistic, degrees, p float64
 }
 
-// weigh tests an effect on a scale against the null value. Each bound has the degrees
-// of freedom of its own null value, so that it agrees with the p-value there.
-func (t Test) weigh(s scale, subjects int64, null float64) Inference {
-	against := func(side Alternative, null float64) sided {
-		one := sided{side: side, p: 1}
-		one.statistic, one.degrees = s.score(null)
-		if t.silence() == "" {
-			one.p = t.pValue(side, one.statistic, one.degrees, subjects)
-		}
-		return one
+func (g *gauge) against(s scale, side Alternative, null float64) sided {
+	one := sided{side: side, p: 1}
+	one.statistic, one.degrees = s.score(null)
+	if g.silence() == "" {
+		one.p = g.pValue(side, one.statistic, one.degrees, g.subjects)
 	}
-	decisive := against(t.Alternative, null)
-	below, above := decisive.degrees, decisive.degrees
-	if t.Alternative == Equivalent {
-		greater := against(Greater, -null)
-		decisive = against(Less, null)
-		below = greater.degrees
-		if finite(greater.statistic) && (greater.p > decisive.p || greater.p == decisive.p && greater.statistic < -decisive.statistic) {
+	return one
+}
+
+// weigh tests an effect on a scale against the null value, and finds its interval.
+func (g *gauge) weigh(s scale, null float64) Inference {
+	var decisive sided
+	if g.Alternative == Equivalent {
+		greater, less := g.against(s, Greater, -null), g.against(s, Less, null)
+		decisive = less
+		if finite(greater.statistic) && (greater.p > less.p || greater.p == less.p && greater.statistic < -less.statistic) {
 			decisive = greater
 		}
+	} else {
+		decisive = g.against(s, g.Alternative, null)
 	}
 	if !finite(decisive.statistic) {
 		return Inference{Note: tooLarge}
 	}
 	inference := Inference{Statistic: &decisive.statistic}
-	if inference.Note = t.silence(); inference.Note != "" {
+	if inference.Note = g.silence(); inference.Note != "" {
 		return inference
 	}
 	inference.PValue = &decisive.p
 	if decisive.side != TwoSided {
-		opposite := t.pValue(Greater+Less-decisive.side, decisive.statistic, decisive.degrees, subjects) // On the other side.
+		opposite := g.pValue(Greater+Less-decisive.side, decisive.statistic, decisive.degrees, g.subjects) // On the other side.
 		inference.Opposite = &opposite
 	}
-	if t.Method == GroupSequential {
-		inference.Boundary = present(t.critical(1-t.ConfidenceLevel, decisive.degrees, subjects))
+	if g.Method == GroupSequential {
+		boundary := g.reach(decisive.degrees)
+		if g.IntervalRate != 0 {
+			boundary = g.critical(1-g.ConfidenceLevel, decisive.degrees, g.subjects)
+		}
+		inference.Boundary = present(boundary)
 	}
-	t.reach(&inference, s, below, above, subjects)
+	g.bound(&inference, s, null)
 	return inference
 }
 
-// reach sets the bounds, by the degrees of freedom below the data and above.
-func (t Test) reach(i *Inference, s scale, below, above float64, subjects int64) {
-	low := t.critical(t.intervalRate(), below, subjects)
-	high := low
-	if above != below {
-		high = t.critical(t.intervalRate(), above, subjects)
+// bound sets the bounds. Each has the degrees of freedom of its own null value, so
+// that it agrees with the p-value there.
+func (g *gauge) bound(i *Inference, s scale, null float64) {
+	_, above := s.score(null)
+	below := above
+	if g.Alternative == Equivalent {
+		_, below = s.score(-null)
 	}
+	low, high := g.reach(below), g.reach(above)
 	if !finite(low) || !finite(high) {
-		i.Note = t.endless()
+		i.Note = g.endless()
 		return
 	}
 	lower, upper := s.bounds(low, high)
-	i.bounds(t.Alternative, lower, upper)
+	i.bounds(g.Alternative, lower, upper)
 }
 
 // endless says why an interval would reach to infinity whatever the data are.
