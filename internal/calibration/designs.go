@@ -349,7 +349,7 @@ func stratified() []Cell {
 // guardrails is rates that must not rise by more than a margin, and rise by just
 // as much.
 func guardrails() []Cell {
-	var cells []Cell
+	var cells, stratified []Cell
 	for _, chance := range []float64{0.001, 0.01, 0.1} {
 		for _, relative := range []bool{false, true} {
 			name := fmt.Sprintf("rate %g %% against %+g %%", 100*chance, 100*chance*sparseLift)
@@ -363,11 +363,19 @@ func guardrails() []Cell {
 				if relative {
 					s.request.Margin = stats.Margin{Scale: stats.Relative, Value: s.lift}
 				}
-				c := s.cell("non-inferiority", fmt.Sprintf("%s, %s", name, size), Promise{FalsePositives: mostFalse, Reason: reasonLight})
+				promise := Promise{FalsePositives: mostFalse, Reason: reasonLight}
+				c := s.cell("non-inferiority", fmt.Sprintf("%s, %s", name, size), promise)
 				c.parts, c.atMargin = [2]bool{false, true}, true
 				cells = append(cells, c)
+				if chance > 0.01 || size.events > 500 {
+					return
+				}
+				s.strata, s.judges = 20, fewer
+				c = s.cell("non-inferiority in 20 strata", fmt.Sprintf("%s, %s", name, size), promise)
+				c.parts, c.atMargin = [2]bool{false, true}, true
+				stratified = append(stratified, c)
 			})
 		}
 	}
-	return cells
+	return append(cells, stratified...)
 }
