@@ -19,13 +19,32 @@ import (
 
 // accounting counts the outcomes of an analysis' names from the earlier of the
 // experiment's start and its first exposure on, whether or not they count: one more
-// pass over them, in the same snapshot, grouped by all that tells them apart.
+// pass over them, grouped by all that tells them apart.
 type accounting struct {
 	subjectQuery
 	*metric.Accounts
 	from  time.Time // Zero if the experiment has neither begun nor exposed anybody.
 	since time.Time // Units were recorded from then on.
 	keys  []key
+}
+
+// account says what became of the outcomes that a study accounts for.
+func (db *DB) account(ctx context.Context, id int32, asOf time.Time, study *metric.Study) (accounted *metric.Accounted, err error) {
+	err = db.reading(ctx, func(tx pgx.Tx) error {
+		names, err := columnNames(ctx, tx, study)
+		if err != nil {
+			return err
+		}
+		var pinned bool
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM overrides o JOIN exposures x USING (experiment_id, subject_id)
+			WHERE o.experiment_id = $1 AND o.create_time <= $2 AND x.recorded_time <= $2)`, id, asOf).Scan(&pinned); err != nil {
+			return err
+		}
+		a := accounting{subjectQuery: subjectQuery{args: []any{id, asOf}, asOf: asOf, study: study, names: names}, Accounts: study.Accounts()}
+		accounted, err = a.account(ctx, tx, pinned)
+		return err
+	})
+	return accounted, err
 }
 
 // account counts outcomes. pinned says that there are exposed subjects who were.

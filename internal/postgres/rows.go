@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/metric"
@@ -65,9 +66,41 @@ func (db *DB) Settle(ctx context.Context, t time.Time) error {
 // and counted. The row is valid until visit returns.
 //
 // It also returns what became of the outcomes that the study accounts for, or nil
-// if that are none.
+// if that are none. Those are counted beside the subjects, in a transaction of its
+// own: nothing that was recorded up to asOf changes but by an erasure.
 func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *metric.Study, visit func(*metric.Row) error) (pinned []metric.Excluded, accounted *metric.Accounted, err error) {
-	err = pgx.BeginTxFunc(ctx, db.analysis, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	accounts, seen := study.Accounts(), sightings{}
+	if accounts.AliveOnly {
+		visit = seen.watching(study, visit)
+	}
+	rows := func(ctx context.Context) (err error) {
+		pinned, err = db.subjects(ctx, id, asOf, study, visit)
+		return err
+	}
+	account := func(ctx context.Context) (err error) {
+		accounted, err = db.account(ctx, id, asOf, study)
+		return err
+	}
+	if len(accounts.Names) > 0 && !accounts.AliveOnly {
+		both, ctx := errgroup.WithContext(ctx)
+		both.Go(func() error { return rows(ctx) })
+		both.Go(func() error { return account(ctx) })
+		err = both.Wait()
+		return pinned, accounted, err
+	}
+	switch err = rows(ctx); {
+	case err != nil || len(accounts.Names) == 0:
+	case seen.all(accounts.Names):
+		accounted = seen.accounted()
+	default:
+		err = account(ctx)
+	}
+	return pinned, accounted, err
+}
+
+// subjects streams the rows, and counts the pinned.
+func (db *DB) subjects(ctx context.Context, id int32, asOf time.Time, study *metric.Study, visit func(*metric.Row) error) (pinned []metric.Excluded, err error) {
+	err = db.reading(ctx, func(tx pgx.Tx) error {
 		if pinned, err = pinnedSubjects(ctx, tx, id, asOf); err != nil {
 			return err
 		}
@@ -80,22 +113,14 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 		if err != nil {
 			return err
 		}
-		accounts, seen := study.Accounts(), sightings{}
-		if accounts.AliveOnly {
-			visit = seen.watching(study, visit)
-		}
-		if err := stream(ctx, tx, sql, q.args, study, asOf, visit); err != nil || len(accounts.Names) == 0 {
-			return err
-		}
-		if accounts.AliveOnly && seen.all(accounts.Names) {
-			accounted = seen.accounted()
-			return nil
-		}
-		a := accounting{subjectQuery: subjectQuery{args: []any{id, asOf}, asOf: asOf, study: study, names: names, phased: q.phased}, Accounts: accounts}
-		accounted, err = a.account(ctx, tx, len(pinned) > 0)
-		return err
+		return stream(ctx, tx, sql, q.args, study, asOf, visit)
 	})
-	return pinned, accounted, interpret(err)
+	return pinned, err
+}
+
+// reading runs the queries of a part of an analysis in one snapshot.
+func (db *DB) reading(ctx context.Context, read func(pgx.Tx) error) error {
+	return interpret(pgx.BeginTxFunc(ctx, db.analysis, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, read))
 }
 
 // LargestValues returns the values of an attribute that most subjects of an experiment
