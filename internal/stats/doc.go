@@ -27,7 +27,10 @@
 // of independent variances, one for each arm and stratum, from which the
 // Satterthwaite degrees of freedom follow. What judges the estimate (a [Test])
 // sees only the estimate, its standard error, the degrees of freedom and the
-// number of subjects, so a new method stands beside the old ones. A
+// number of subjects, so a new method stands beside the old ones. Lifts are judged
+// by Fieller's method and rates by their score, each as a scale of its own. What is
+// not promised: where means are equal and variances are not, skewed numbers are
+// found to differ in 6 to 9 % at 5 %, as no test here knows how skewed its data are. A
 // group-sequential one also has a [Schedule] of looks, whose boundaries are
 // computed once for all estimates that it judges.
 //
