@@ -122,8 +122,9 @@ func TestRoughDenominator(t *testing.T) {
 func TestZeroByRounding(t *testing.T) {
 	s := mustStudy(t, definition("control", "short"), []Use{use("net", Formula("a - b", []experiment.Component{sum("a", "x"), sum("b", "y")}), experiment.RolePrimary)})
 	var rows []Row
+	tenth, fifth := 0.1, 0.2 // Their sum is 0.3 as a constant, and not as numbers.
 	for i := range 60 {
-		r := row([]string{"control", "short"}[i%2], 0.1+0.2, 0.3)
+		r := row([]string{"control", "short"}[i%2], tenth+fifth, 0.3)
 		if i%2 == 1 {
 			r = row("short", 0.1*float64(i%7), 0.3)
 		}
