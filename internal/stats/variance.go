@@ -95,24 +95,23 @@ func (d *dispersion) degrees(lift float64) float64 {
 // residual. With few subjects that count an arm's own variance is too small just
 // when its mean is, and the pooled one is not; with unequal variances it is the
 // other way round. Which one is decided for the difference and kept for lifts, so
-// that the two agree. A stratum in which nobody varies is certain of nothing either:
+// that the two agree: what the pooled one has more is each arm's by its size, since
+// only the control's is multiplied by a lift. A stratum in which nobody varies is certain of nothing either:
 // with one, all cells have the variance of the subjects of all strata, if that is
 // more.
 func (r *Request) disperse(p *pair, adj *adjustment, info information) dispersion {
 	d := dispersion{terms: make([]term, 0, 2*len(p.weights)+1), silentControl: true, silentTreatment: true}
 	control, treatment := p.control.residual(adj), p.treatment.residual(adj)
-	var own, pooled, all form
-	var reach, subjects float64
+	var own, sizes form
+	var pooled, deviations, subjects float64
 	silent := 0
 	for k, w := range p.weights {
 		c, t := &p.control.cells[k], &p.treatment.cells[k]
 		squares := [2]float64{c.quadratic(control), t.quadratic(treatment)}
 		n := [2]float64{float64(c.N), float64(t.N)}
-		both := w * w * (1/n[0] + 1/n[1])
-		pooled.cc += both * squares[0] / (n[0] + n[1] - 2)
-		pooled.tt += both * squares[1] / (n[0] + n[1] - 2)
-		all = all.plus(form{cc: squares[0], tt: squares[1]})
-		reach, subjects = reach+both, subjects+n[0]+n[1]-2
+		here := form{cc: w * w / n[0], tt: w * w / n[1]}
+		pooled += here.at(0) * (squares[0] + squares[1]) / (n[0] + n[1] - 2)
+		sizes, deviations, subjects = sizes.plus(here), deviations+squares[0]+squares[1], subjects+n[0]+n[1]-2
 		ofControl := term{form{cc: w * w * squares[0] / (n[0] - 1) / n[0]}, info.control.degrees(n[0])}
 		ofTreatment := term{form{tt: w * w * squares[1] / (n[1] - 1) / n[1]}, info.treatment.degrees(n[1])}
 		own.cc += ofControl.cc
@@ -134,12 +133,12 @@ func (r *Request) disperse(p *pair, adj *adjustment, info information) dispersio
 		d.terms = append(d.terms, term{between, p.population - 1})
 	}
 	d.whole, d.cells = d.own(), own
-	if all = all.times(reach / subjects); silent > 0 && all.cc+all.tt > pooled.cc+pooled.tt {
-		pooled = all
+	if all := sizes.at(0) * deviations / subjects; silent > 0 {
+		pooled = max(pooled, all)
 	}
-	if pooled.cc+pooled.tt > own.cc+own.tt {
+	if more := pooled - own.at(0); more > 0 {
 		d.pooled = true
-		d.replace(pooled)
+		d.replace(own.plus(sizes.times(more / sizes.at(0))))
 	}
 	return d
 }

@@ -149,8 +149,8 @@ for treatment, control, planned, level, null in [
     (n1, m1, v1), (n0, m0, v0) = [tuple(map(mpf, arm)) for arm in (treatment, control)]
     estimate, sigma = (m1 - m0) / abs(m0), sign(m0)
     own = [v1 / n1, v0 / n0]
-    pooled = [v * (n - 1) / (n1 + n0 - 2) * (1 / n1 + 1 / n0) for v, n in ((v1, n1), (v0, n0))]
-    v = pooled if sum(pooled) > sum(own) else own
+    pooled = (v1 * (n1 - 1) + v0 * (n0 - 1)) / (n1 + n0 - 2) * (1 / n1 + 1 / n0)
+    v = [o + max(0, pooled - sum(own)) / n / (1 / n1 + 1 / n0) for o, n in zip(own, (n1, n0))]
     nu = [informative(n1, m1, v1) - 1, informative(n0, m0, v0) - 1]
     variance = lambda l: v[0] + (1 + sigma * l) ** 2 * v[1]
     score = lambda l: (estimate - l) * abs(m0) / sqrt(variance(l))

@@ -1,7 +1,8 @@
 # What the reference scripts take for the test of a mean, beside R's own functions:
 # source("judge.R"). It is written from the rules, by pt, qt and uniroot:
 #
-# The variance is the larger of Welch's and of that with both arms' pooled variance;
+# The variance is the larger of Welch's and of that with both arms' pooled variance,
+# of which what is more than Welch's falls to the arms by one over their subjects;
 # the degrees of freedom are Welch's with b - 1 for n - 1, where b is how many
 # subjects of an arm are informative: those that are not 0, or of zeros and ones the
 # fewer. Where an arm has fewer than 5 of them, and would be expected to, by those of
@@ -15,9 +16,9 @@ dispersion <- function(rx, ry, bx = informative(rx), by = informative(ry)) {
   nx <- length(rx); ny <- length(ry); few <- min(bx, by) < 5 && (bx + by) / (nx + ny) * min(nx, ny) < 5
   own <- c(var(rx) / nx, var(ry) / ny)
   squares <- c((nx - 1) * var(rx), (ny - 1) * var(ry))
-  pooled <- squares / (nx + ny - 2) * (1 / nx + 1 / ny)
+  size <- 1 / c(nx, ny); more <- max(0, sum(squares) / (nx + ny - 2) * sum(size) - sum(own))
   nu <- if (few) c(nx, ny) - 1 else pmax(c(bx, by) - 1, 1)
-  list(v = if (sum(pooled) > sum(own)) pooled else own, own = own, few = few,
+  list(v = own + more * size / sum(size), own = own, few = few,
     df = function(lift = 0) { v <- own * c(1, (1 + lift)^2); sum(v)^2 / sum(v^2 / nu) })
 }
 

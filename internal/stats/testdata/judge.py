@@ -21,8 +21,8 @@ class Pair:
         self.x = [np.zeros(n) + v for n, v in zip(self.n, x)]
         squares = np.array([v.var(ddof=1) * (n - 1) for v, n in zip(self.z, self.n)])
         self.own = np.array([v.var(ddof=1) / n for v, n in zip(self.z, self.n)])
-        self.pooled = squares / (self.n.sum() - 2) * (1 / self.n).sum()
-        self.extra = self.pooled - self.own if self.pooled.sum() > self.own.sum() else 0 * self.own
+        pooled = squares.sum() / (self.n.sum() - 2) * (1 / self.n).sum()
+        self.extra = max(0, pooled - self.own.sum()) * (1 / self.n) / (1 / self.n).sum()
 
     def parts(self, b):
         """Each cell's own variance of b_t*t + b_c*c."""

@@ -102,8 +102,8 @@ list_of("two_sided", items)
 informative <- function(a) if (a[2] > 0 && a[2] < 1 && abs(a[3] * (a[1] - 1) / a[1] / (a[2] * (1 - a[2])) - 1) < 0.002) min(round(a[1] * a[2]), a[1] - round(a[1] * a[2])) else a[1]
 judge_lift <- function(type, times, level, alternative, t, c0, null) {
   n <- c(t[1], c0[1]); own <- c(t[3], c0[3]) / n; s <- sign(c0[2])
-  pooled <- c(t[3], c0[3]) * (n - 1) / (sum(n) - 2) * sum(1 / n)
-  v <- if (sum(pooled) > sum(own)) pooled else own
+  pooled <- sum(c(t[3], c0[3]) * (n - 1)) / (sum(n) - 2) * sum(1 / n)
+  v <- own + max(0, pooled - sum(own)) / n / sum(1 / n)
   weights <- function(l) c(1, (1 + s * l)^2)
   df <- sum(own * weights(null))^2 / sum((own * weights(null))^2 / (c(informative(t), informative(c0)) - 1))
   score <- function(l) (t[2] - c0[2] - l * abs(c0[2])) / sqrt(sum(v * weights(l)))
