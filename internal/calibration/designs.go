@@ -35,8 +35,8 @@ var (
 func Cells() []Cell {
 	var cells []Cell
 	for _, group := range [][]Cell{
-		known(), rates(), sparse(), numerators(), unequal(), adjustedSparse(), stratified(), lifts(), weakBaselines(), guardrails(),
-		drifts(), decisions(), heterogeneities(), conducts(),
+		rates(), sparse(), numerators(), unequal(), adjustedSparse(), stratified(), lifts(), weakBaselines(), guardrails(),
+		drifts(), decisions(), heterogeneities(), conducts(), known(),
 	} {
 		cells = append(cells, group...)
 	}
@@ -48,7 +48,7 @@ func known() []Cell {
 	var cells []Cell
 	for _, p := range populations {
 		for _, uneven := range []int{1, 9} {
-			const subjects = 4000
+			const subjects = 2000
 			s := sample{
 				request: stats.Request{Formula: p.formula, Covariates: p.covariates, Proportion: p.proportion, NonNegative: true},
 				dim:     p.dim, subjects: split(subjects, uneven),
