@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"internal/stats":                 {"gonum.org/v1/gonum"},
 	"internal/calibration":           {"experiment", "metric", "stats", "gonum.org/v1/gonum"},
 	"internal/metric":                {"experiment", "stats"},
-	"internal/postgres":              {"experiment", "metric", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3"},
+	"internal/postgres":              {"experiment", "metric", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "golang.org/x/sync"},
 	"internal/postgres/postgrestest": {"experiment", "localpg", "postgres", "github.com/jackc/pgx/v5"},
 	"internal/catalog":               {"assign", "experiment"},
 	"internal/event":                 {"experiment"},
