@@ -42,7 +42,7 @@ func TestCellPromises(t *testing.T) {
 		}
 	}
 	s := converting(0.05, []int{2000, 2000})
-	s.judges = []watch{{"fixed horizon, looked at ten times", false, alike(stats.FixedHorizon)}}
+	s.judges = []watch{{"fixed horizon, looked at ten times", looks, alike(stats.FixedHorizon, looks)}}
 	wrong := s.cell("test", "wrong method", light)
 	r, err := wrong.Try(t.Context(), runs, 1)
 	if err != nil {

@@ -73,7 +73,7 @@ func judges(subjects int) ([]judge, error) {
 		name string
 		stats.Spending
 	}{{"group sequential, O'Brien–Fleming", stats.OBrienFleming}, {"group sequential, Pocock", stats.Pocock}} {
-		tests, err := sequential(spending.Spending, subjects)
+		tests, err := sequential(spending.Spending, subjects, 10)
 		if err != nil {
 			return nil, err
 		}
@@ -91,11 +91,12 @@ func judges(subjects int) ([]judge, error) {
 // every is the same test at every look.
 func every(t stats.Test) func(int) stats.Test { return func(int) stats.Test { return t } }
 
-// sequential is the tests of ten looks.
-func sequential(spending stats.Spending, subjects int) ([]stats.Test, error) {
+// sequential is the tests of so many looks, after equal shares of the subjects.
+func sequential(spending stats.Spending, subjects, number int) ([]stats.Test, error) {
 	var looks []stats.Look
 	var tests []stats.Test
-	for _, n := range Ten.at(subjects) {
+	for k := range number {
+		n := subjects * (k + 1) / number
 		looks = append(looks, stats.Look{Time: float64(n) / float64(subjects), Information: float64(n)})
 		schedule, err := stats.NewSchedule(spending, looks)
 		if err != nil {

@@ -30,24 +30,31 @@ type sample struct {
 // watch is a method that looks at a sample.
 type watch struct {
 	method string
-	once   bool // At the end, or ten times.
+	looks  int // After equal shares of the subjects: a divisor of looks.
 	tests  func() []stats.Test
+}
+
+// number is which look of the watch one of the looks is, from 0; ok is false if it is
+// none.
+func (w *watch) number(look int) (number int, ok bool) {
+	every := looks / w.looks
+	return (look+1)/every - 1, (look+1)%every == 0
 }
 
 // The methods by which an analysis is made that claim their error rate.
 var (
-	fixedOnce = watch{"fixed horizon", true, alike(stats.FixedHorizon)}
-	alwaysTen = watch{"always valid, 10 looks", false, alike(stats.AlwaysValid)}
-	obrienTen = watch{"O'Brien–Fleming, 10 looks", false, scheduled(stats.OBrienFleming)}
-	pocockTen = watch{"Pocock, 10 looks", false, scheduled(stats.Pocock)}
+	fixedOnce  = watch{"fixed horizon", 1, alike(stats.FixedHorizon, 1)}
+	alwaysTen  = watch{"always valid, 10 looks", looks, alike(stats.AlwaysValid, looks)}
+	obrienFive = watch{"O'Brien–Fleming, 5 looks", 5, scheduled(stats.OBrienFleming, 5)}
+	pocockFive = watch{"Pocock, 5 looks", 5, scheduled(stats.Pocock, 5)}
 
-	promising = []watch{fixedOnce, alwaysTen, obrienTen, pocockTen}
+	promising = []watch{fixedOnce, alwaysTen, obrienFive, pocockFive}
 	// fewer are enough where the two schedules have nothing to tell apart.
-	fewer = []watch{fixedOnce, alwaysTen, obrienTen}
+	fewer = []watch{fixedOnce, alwaysTen, obrienFive}
 )
 
 // alike is the same test at every look.
-func alike(method stats.Method) func() []stats.Test {
+func alike(method stats.Method, looks int) func() []stats.Test {
 	return func() []stats.Test {
 		tests := make([]stats.Test, looks)
 		for i := range tests {
@@ -57,11 +64,11 @@ func alike(method stats.Method) func() []stats.Test {
 	}
 }
 
-// scheduled is the group-sequential tests of ten looks, made once: where equal
+// scheduled is the group-sequential tests of so many looks, made once: where equal
 // shares of the subjects come between looks, their number does not matter.
-func scheduled(spending stats.Spending) func() []stats.Test {
+func scheduled(spending stats.Spending, looks int) func() []stats.Test {
 	return sync.OnceValue(func() []stats.Test {
-		tests, err := sequential(spending, looks)
+		tests, err := sequential(spending, looks, looks)
 		if err != nil {
 			panic(err) // Equal looks are a schedule.
 		}
@@ -82,7 +89,7 @@ func (s sample) cell(group, design string, promise Promise) Cell {
 			names = append(names, j.method+", with covariates")
 		}
 		held := promise
-		if first := s.events / looks; !j.once && s.events > 0 && first < held.FromEvents || j.once && s.events < held.FromEvents {
+		if s.events/j.looks < held.FromEvents {
 			held.Coverage = 0
 		}
 		c.Methods = append(c.Methods, methods(held, names...)...)
@@ -125,11 +132,12 @@ func (s *sample) start() simulation {
 			}
 			at := 0
 			for j := range s.judges {
-				if s.judges[j].once && look < looks-1 {
+				number, looking := s.judges[j].number(look)
+				if !looking {
 					at += 1 + min(1, len(request.Covariates))
 					continue
 				}
-				request.Test = tests[j][look]
+				request.Test = tests[j][number]
 				result, err := stats.Compare(request)
 				if err != nil {
 					return err
