@@ -38,13 +38,13 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64) (*Analysis, error)
 		a.Metrics = append(a.Metrics, result)
 		a.PausedShare = max(a.PausedShare, result.PausedShare)
 	}
+	withoutData := s.withholdWithoutData(t, a)
 	if err := s.correct(a); err != nil {
 		return nil, err
 	}
 	if err := s.widen(t, a); err != nil {
 		return nil, err
 	}
-	withoutData := s.withholdWithoutData(t, a)
 	if a.Balance, err = s.balance(t); err != nil {
 		return nil, fmt.Errorf("balance: %w", err)
 	}
@@ -95,7 +95,7 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 	if !result.Confirmatory {
 		for i := range result.Comparisons {
 			c := &result.Comparisons[i]
-			if s.definition.Plan.Method == experiment.MethodBayesian {
+			if c.PValue == nil {
 				c.Notes = append(c.Notes, "Exploratory: the plan does not name this metric.")
 			} else {
 				c.Notes = append(c.Notes, "Exploratory: the plan does not name this metric, and its p-value is not corrected.")
@@ -146,7 +146,7 @@ func (s *Study) compareAt(metric *compiled, moments Arms, rate float64) ([]Arm, 
 		if metric.Role == experiment.RoleGuardrail {
 			comparison.Guardrail = guardrail(comparison, metric.Metric.Definition.Direction, metric.Margin)
 		}
-		if metric.Margin != nil {
+		if metric.Margin != nil && (comparison.PValue != nil || comparison.ChanceToWin != nil) {
 			comparison.Notes = append(comparison.Notes, marginNote(metric.Objective, test.Method, margin))
 		}
 	}

@@ -66,6 +66,9 @@ func (s *Study) correct(a *Analysis) error {
 func (s *Study) widen(t *Tally, a *Analysis) error {
 	for m := range a.Metrics {
 		result, tally := &a.Metrics[m], &t.Metrics[m]
+		if result.WithoutData {
+			continue
+		}
 		among := func(moments Arms) func(float64) ([]Comparison, error) {
 			return func(rate float64) ([]Comparison, error) {
 				_, comparisons, err := s.compareAt(&s.metrics[m], moments, rate)
@@ -96,12 +99,12 @@ func appendPointers(to []*Comparison, comparisons []Comparison) []*Comparison {
 
 // correct adjusts the p-values of a family by the plan, and judges its
 // comparisons by the adjusted ones. Bayesian plans have none. Of a family whose size
-// was planned a comparison counts as one of 1 if it has no p-value yet, or is gone:
-// else the family would grow or shrink in the course of an experiment.
+// was planned a comparison counts as one of 1 if it has no p-value yet or no data, or
+// is gone: else the family would grow or shrink in the course of an experiment.
 func correct(plan *experiment.Plan, family []*Comparison, planned int) error {
 	if plan.Method == experiment.MethodBayesian {
 		for _, c := range family {
-			if n := len(family); n > 1 {
+			if n := len(family); n > 1 && c.ChanceToWin != nil {
 				c.Notes = append(c.Notes, fmt.Sprintf("One of %d comparisons, and not corrected for their number: a Bayesian plan has no p-values to correct.", n))
 			}
 		}

@@ -39,7 +39,7 @@ func (s *Study) withoutData(t *MetricTally) string {
 		}
 		names = append(names, text)
 	}
-	return fmt.Sprintf("Metric %s has no data: since the experiment began, nobody of the unit %s, exposed or not, has had an outcome %s. Its zeros decide nothing.",
+	return fmt.Sprintf("Metric %s has no data: since the experiment began, nobody of the unit %s, exposed or not, has had an outcome %s. Nothing is decided by it.",
 		t.Metric, s.Unit(), strings.Join(names, " or "))
 }
 
@@ -59,22 +59,21 @@ func (s *Study) arrived(use *OutcomeUse) string {
 	return strings.Join(list, "; ")
 }
 
-// decideNothing keeps comparisons on a metric without data from deciding anything.
-func decideNothing(comparisons []Comparison, note string) {
+// leaveNothing leaves nothing of comparisons on a metric without data but whom they
+// compare, and the note that says why. A p-value of zeros that nobody had would be
+// one of a family, and make the others' look better.
+func leaveNothing(comparisons []Comparison, note string) {
 	for i := range comparisons {
 		c := &comparisons[i]
-		c.Significant, c.Opposed = false, false
+		*c = Comparison{Variant: c.Variant, Baseline: c.Baseline, Subjects: c.Subjects, Guardrail: c.Guardrail, Notes: []string{note}}
 		if c.Guardrail != "" {
 			c.Guardrail = GuardrailUndecided
-		}
-		c.Notes = append(c.Notes, note)
-		if c.Unadjusted != nil {
-			c.Unadjusted.Significant, c.Unadjusted.Opposed = false, false
 		}
 	}
 }
 
-// withholdWithoutData does so for all metrics without data, and returns why.
+// withholdWithoutData does so for all metrics without data, before p-values are
+// corrected, and returns why.
 func (s *Study) withholdWithoutData(t *Tally, a *Analysis) (reasons []string) {
 	for m := range a.Metrics {
 		note := s.withoutData(&t.Metrics[m])
@@ -84,9 +83,14 @@ func (s *Study) withholdWithoutData(t *Tally, a *Analysis) (reasons []string) {
 		result := &a.Metrics[m]
 		result.WithoutData = true
 		reasons = append(reasons, note)
-		decideNothing(result.Comparisons, note)
+		leaveNothing(result.Comparisons, note)
 		for i := range result.Segments {
-			decideNothing(result.Segments[i].Comparisons, note)
+			leaveNothing(result.Segments[i].Comparisons, note)
+		}
+		for _, tests := range [][]Heterogeneity{result.Heterogeneity, result.Drift} {
+			for i := range tests {
+				tests[i] = Heterogeneity{Attribute: tests[i].Attribute, Variant: tests[i].Variant, Notes: []string{note}}
+			}
 		}
 	}
 	return reasons

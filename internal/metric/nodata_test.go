@@ -1,6 +1,8 @@
 package metric
 
 import (
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,6 +96,81 @@ func TestFaultsOfOutcomes(t *testing.T) {
 		got := strings.Join(s.uncounted(&MetricTally{Metric: "m", Outcomes: []OutcomeUse{c.use}}), "|")
 		if got != c.want {
 			t.Errorf("%+v: %q, want %q", c.use, got, c.want)
+		}
+	}
+}
+
+// Metrics without data are tests of their family that found nothing: their zeros,
+// which are well within any margin, make no other metric significant. By the method of
+// Benjamini and Hochberg, of seven tests (R: p.adjust(c(p, 1, 1, 1), "BH")).
+func TestMetricsWithoutDataLendNothing(t *testing.T) {
+	for _, method := range []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid, experiment.MethodBayesian} {
+		d := definition("control", "short")
+		d.Plan.Method, d.Plan.Correction = method, experiment.CorrectionBenjaminiHochberg
+		uses := []Use{use("sales", Sum("sale", nil), experiment.RolePrimary)}
+		for _, name := range []string{"one", "two", "three", "four"} {
+			uses = append(uses, use(name, Sum(name, nil), experiment.RoleSecondary))
+		}
+		for _, name := range []string{"dead", "gone", "lost"} {
+			dead := use(name, Proportion(name, nil), experiment.RoleSecondary)
+			dead.Objective, dead.Margin = experiment.ObjectiveNonInferiority, &experiment.Magnitude{Value: 0.5}
+			uses = append(uses, dead)
+		}
+		s := mustStudy(t, d, uses, "country")
+		r := rand.New(rand.NewPCG(1, 16))
+		var rows []Row
+		for i := range 400 {
+			values := make([]float64, 8)
+			for k := range 5 {
+				values[k] = r.NormFloat64() + 0.1*float64(k*(i%2))
+			}
+			item := row([]string{"control", "short"}[i%2], values...)
+			item.Segments = [][]byte{[]byte("PL")}
+			rows = append(rows, item)
+		}
+		tally := fold(s, rows...)
+		accounted := &Accounted{}
+		for _, name := range []string{"sale", "one", "two", "three", "four"} {
+			accounted.Placed = append(accounted.Placed, Placed{Name: name, Owner: NeverExposed, Outcomes: 1})
+		}
+		s.Account(tally, accounted)
+		a, err := s.Analyze(tally, map[int32][]float64{1: {0.5, 0.5}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p []float64
+		for i := range a.Metrics[1:] {
+			result := &a.Metrics[1+i]
+			all := append(result.Comparisons, result.Segments[0].Comparisons...)
+			for _, c := range all {
+				if !result.WithoutData {
+					continue
+				}
+				if c.PValue != nil || c.AdjustedPValue != nil || c.Smallest != nil || c.ChanceToWin != nil || c.Difference != (Interval{}) || c.Lift != (Interval{}) ||
+					c.AdjustedDifference != (Interval{}) || c.Unadjusted != nil || c.Significant || strings.Contains(strings.Join(c.Notes, " "), "p-value") {
+					t.Errorf("%s, %s: %+v", method, result.Metric, c)
+				}
+			}
+			if c := result.Comparisons[0]; c.PValue != nil {
+				p = append(p, *c.PValue)
+			}
+		}
+		if method == experiment.MethodBayesian {
+			continue
+		}
+		slices.Sort(p)
+		if len(p) != 4 {
+			t.Fatalf("%s: %d p-values", method, len(p))
+		}
+		for i := range a.Metrics[1:5] {
+			c := &a.Metrics[1+i].Comparisons[0]
+			adjusted := 1.0
+			for k, q := range p {
+				if q >= *c.PValue {
+					adjusted = min(adjusted, q*7/float64(k+1))
+				}
+			}
+			want(t, string(method)+" "+a.Metrics[1+i].Metric, c.AdjustedPValue, adjusted, 1e-12)
 		}
 	}
 }

@@ -142,7 +142,7 @@ func TestMarginOfNothing(t *testing.T) {
 		u := use("m", Sum("m", nil), experiment.RoleGuardrail)
 		u.Margin = &experiment.Magnitude{Relative: relative}
 		s := mustStudy(t, definition("control", "short"), []Use{u})
-		notes := mustAnalyze(t, s, fold(s, rowsOf([]float64{1, 2, 4}, []float64{2, 3, 5})...), 0).Metrics[0].Comparisons[0].Notes
+		notes := mustAnalyze(t, s, fold(s, rowsOf([]float64{1, 2, 4, 5, 7, 9}, []float64{2, 3, 5, 6, 7, 8})...), 0).Metrics[0].Comparisons[0].Notes
 		if text := strings.Join(notes, " "); !strings.Contains(text, "The p-value is of a test against the margin, a ") || strings.Contains(text, "-0") {
 			t.Errorf("notes %q", notes)
 		}

@@ -122,7 +122,7 @@ func (s *Study) Timeline(t *Tally) (*Timeline, error) {
 	if note := s.withoutData(&t.Metrics[timelineCumulative]); note != "" {
 		for _, points := range [][]Point{timeline.Cumulative, timeline.Cohorts, timeline.SinceExposure} {
 			for i := range points {
-				decideNothing(points[i].Comparisons, note)
+				leaveNothing(points[i].Comparisons, note)
 			}
 		}
 	}

@@ -145,7 +145,7 @@ func (s *Study) standings(a *Analysis) []standing {
 		case c.Significant:
 			st.wins, st.loses = sides(c, metric.Metric.Definition.Direction.sign())
 		}
-		if !metric.Objective.HasMargin() && !primary.WithoutData {
+		if !metric.Objective.HasMargin() {
 			st.negligible = within(c, s.definition.Plan.MinimumEffect)
 		}
 		for m := range a.Metrics {
