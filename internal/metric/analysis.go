@@ -228,4 +228,5 @@ type Verdict struct {
 	Action  Action
 	Variant string   // The one to ship; empty unless ActionShip.
 	Reasons []string // One sentence each.
+	Ended   bool     // It would be to keep running, had counting not ended.
 }

@@ -139,7 +139,7 @@ func (s *Study) conductWarnings(t *Tally, a *Analysis) []string {
 	warnings := countingEnded(t)
 	if !t.CountingEnd.IsZero() {
 		intervals := "its intervals hold only if the stop was planned"
-		if len(a.Metrics) > 0 && a.Metrics[0].PeekingProtected || s.definition.Plan.Method == experiment.MethodGroupSequential {
+		if len(a.Metrics) > 0 && (a.Metrics[0].PeekingProtected || s.definition.Plan.Method == experiment.MethodGroupSequential && !s.decidesOnce()) {
 			intervals = "its intervals hold all the same"
 		}
 		warnings = append(warnings, fmt.Sprintf("If it was stopped for what its figures said, they make the effect look larger on average than it is; %s.", intervals))

@@ -45,7 +45,7 @@ func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
 	if n := a.Analysed(); fixed && float64(n) > tolerated*float64(plan.PlannedSubjects) {
 		add("PLANNED_SUBJECTS_EXCEEDED", "%d subjects were analysed of %d planned: a fixed horizon decides at the planned size.", n, plan.PlannedSubjects)
 	}
-	if n := a.exposed(); course.Concluded && n < plan.PlannedSubjects && a.Verdict.Action == ActionKeepRunning {
+	if n := a.exposed(); course.Concluded && n < plan.PlannedSubjects && (a.Verdict.Ended || a.Verdict.Action == ActionKeepRunning) {
 		add("ENDED_EARLY", "The experiment was concluded with %d of %d planned subjects exposed, and undecided.", n, plan.PlannedSubjects)
 	}
 	if n := a.Exclusions.Overridden; n > 0 {

@@ -16,6 +16,7 @@ const maxLooks = 50
 type Look struct {
 	Number   int32            // From 1 on.
 	Subjects map[string]int64 // Those that were analysed, by metric of the plan.
+	Ended    bool             // Counting had ended when it was taken.
 	// Verdict is what the look decided. Only the latest one's is needed, where
 	// an analysis takes no look.
 	Verdict Verdict
@@ -68,7 +69,28 @@ func (s *Study) Information(l *Look) float64 {
 // Spent is the error rate that two-sided tests have spent up to a look.
 func (s *Study) Spent(l *Look) float64 {
 	plan := &s.definition.Plan
-	return spendings[plan.Spending].Spent(1-plan.ConfidenceLevel, s.Information(l), stats.TwoSided)
+	return spendings[plan.Spending].Spent(1-plan.ConfidenceLevel, s.timeOf(l), stats.TwoSided)
+}
+
+// decides says whether a look can decide, which of a plan that decides once only that
+// look can which has the planned subjects, or comes when counting has ended.
+func (s *Study) decides(l *Look) bool {
+	return !s.decidesOnce() || l.Ended || s.Information(l) >= 1
+}
+
+// timeOf is the time of a look on the scale of the error rate. A plan that decides
+// once spends all of it at the look that does, and nothing at one that cannot. Any
+// other plan spends by the subjects that a look has, after a conclusion too: whoever
+// concludes for what the figures said, and then spent what is left, would have a full
+// error rate at every look that looked well.
+func (s *Study) timeOf(l *Look) float64 {
+	switch {
+	case !s.decidesOnce():
+		return s.Information(l)
+	case s.decides(l):
+		return 1
+	}
+	return 0
 }
 
 // Boundaries are those of the primary metric's statistic at each of the looks, in
@@ -77,6 +99,9 @@ func (s *Study) Spent(l *Look) float64 {
 func (s *Study) Boundaries(looks []Look) ([]*float64, error) {
 	boundaries := make([]*float64, len(looks))
 	for i := range looks {
+		if !s.decides(&looks[i]) {
+			continue
+		}
 		alternative, _ := s.metrics[0].question()
 		test, err := test(&s.definition.Plan, s.pairShare(), alternative)
 		if err != nil {
@@ -96,13 +121,13 @@ func (s *Study) schedule(t *Tally) (*Study, *Look, error) {
 	if !s.looks.taking {
 		return s, nil, nil
 	}
-	look := Look{Number: int32(len(s.looks.earlier)) + 1, Subjects: map[string]int64{}}
+	look := Look{Number: int32(len(s.looks.earlier)) + 1, Subjects: map[string]int64{}, Ended: !t.CountingEnd.IsZero()}
 	for i := range t.Metrics {
 		if s.metrics[i].Role != "" {
 			look.Subjects[t.Metrics[i].Metric] = t.Metrics[i].Whole.subjects()
 		}
 	}
-	if err := s.checkGrowth(&look); err != nil {
+	if err := s.checkNext(&look); err != nil {
 		return nil, nil, err
 	}
 	at := *s
@@ -125,18 +150,38 @@ func (s *Study) schedule(t *Tally) (*Study, *Look, error) {
 	return &at, &look, nil
 }
 
-// checkGrowth refuses a look that adds too little to the one before.
-func (s *Study) checkGrowth(look *Look) error {
-	primary := s.metrics[0].Metric.Key
+// checkNext refuses a look that cannot decide, or adds too little to the one before.
+func (s *Study) checkNext(look *Look) error {
+	primary, once := s.metrics[0].Metric.Key, s.decidesOnce()
 	now, before := look.Subjects[primary], int64(0)
-	if n := len(s.looks.earlier); n > 0 {
-		before = s.looks.earlier[n-1].Subjects[primary]
+	if !s.decides(look) {
+		return experiment.Errorf(experiment.ErrPrecondition, "LOOK_CANNOT_DECIDE",
+			"%q has no window, so that the plan decides once, at its planned size or when the experiment has been concluded: an earlier look would spend its error rate for nothing", primary)
+	}
+	for i := range s.looks.earlier {
+		switch earlier := &s.looks.earlier[i]; {
+		case once && s.decides(earlier):
+			return experiment.Errorf(experiment.ErrPrecondition, "LAST_LOOK_TAKEN", "look %d was the last one: the plan decides once, as %q has no window", earlier.Number, primary)
+		case !once:
+			before = earlier.Subjects[primary]
+		}
 	}
 	if stats.Grown(float64(before), float64(now)) {
 		return nil
 	}
+	ended := ""
+	if look.Ended {
+		ended = ", and as counting has ended, there will be none: what the look before left undecided stays so"
+	}
 	return experiment.Errorf(experiment.ErrPrecondition, "LOOK_WITHOUT_SUBJECTS",
-		"%d subjects have been analysed for %q, and %d at the look before: a look needs a thousandth more", now, primary, before)
+		"%d subjects have been analysed for %q, and %d at the look before: a look needs a thousandth more%s", now, primary, before, ended)
+}
+
+// canLook says whether an analysis of so many subjects for the primary metric could
+// take a look.
+func (s *Study) canLook(subjects int64, ended bool) bool {
+	_, err := s.AtLook(s.looks.earlier, true)
+	return err == nil && s.checkNext(&Look{Subjects: map[string]int64{s.metrics[0].Metric.Key: subjects}, Ended: ended}) == nil
 }
 
 // looksOf is the looks of one metric. All metrics spend by the time of the
@@ -148,9 +193,12 @@ func (s *Study) looksOf(key string, all []Look) []stats.Look {
 	if slices.ContainsFunc(all, func(l Look) bool { _, ok := l.Subjects[key]; return !ok }) {
 		key = s.metrics[0].Metric.Key
 	}
+	if s.decidesOnce() {
+		all = all[len(all)-1:] // Those before decided nothing.
+	}
 	looks := make([]stats.Look, len(all))
 	for i := range all {
-		looks[i] = stats.Look{Time: s.Information(&all[i]), Information: float64(all[i].Subjects[key])}
+		looks[i] = stats.Look{Time: s.timeOf(&all[i]), Information: float64(all[i].Subjects[key])}
 	}
 	return looks
 }

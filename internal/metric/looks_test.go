@@ -198,3 +198,109 @@ func TestVerdictBetweenLooks(t *testing.T) {
 		t.Errorf("at the last look: %+v", v)
 	}
 }
+
+// A plan whose primary metric has no window decides once: no look before spends
+// anything, and the one when counting has ended has the boundary of a single look,
+// which is that of a fixed horizon (R: qnorm(0.975)), whatever was looked at before.
+func TestLooksOfAPlanThatDecidesOnce(t *testing.T) {
+	d := definition("control", "short")
+	d.Plan.Method, d.Plan.PlannedSubjects, d.Plan.Spending = experiment.MethodGroupSequential, 400, experiment.SpendingOBrienFleming
+	s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	look := func(ended bool) Look {
+		return Look{Number: 1, Subjects: map[string]int64{"revenue": 200}, Ended: ended}
+	}
+	at := func(earlier []Look, take, ended bool) (*Analysis, error) {
+		tally := fold(s, oneColumn(200)...)
+		if ended {
+			tally.CountingEnd = moment
+		}
+		return mustLook(t, s, earlier, take).Analyze(tally, map[int32][]float64{1: {0.5, 0.5}})
+	}
+	refused := func(name, reason string, err error) {
+		t.Helper()
+		var refusal *experiment.Error
+		if !errors.As(err, &refusal) || refusal.Reason != reason {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := at(nil, true, false)
+	refused("early", "LOOK_CANNOT_DECIDE", err)
+	_, err = at([]Look{look(true)}, true, true)
+	refused("a second one", "LAST_LOOK_TAKEN", err)
+	a, err := at([]Look{look(false)}, true, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Verdict.Action != ActionShip || a.Look.Number != 2 || !a.Look.Ended {
+		t.Errorf("the look when counting has ended: %v, %+v", a.Verdict, a.Look)
+	}
+	looks := []Look{look(false), *a.Look}
+	boundaries, err := s.Boundaries(looks)
+	if err != nil || boundaries[0] != nil {
+		t.Fatal(boundaries, err)
+	}
+	want(t, "boundary", boundaries[1], 1.959963984540054, 1e-9)
+	if early, last := s.Spent(&looks[0]), s.Spent(&looks[1]); early != 0 || math.Abs(last-0.05) > 1e-12 {
+		t.Errorf("spent %v and %v", early, last)
+	}
+	if text := strings.Join(a.Warnings, " "); strings.Contains(text, "hold all the same") || !strings.Contains(text, "hold for one look") {
+		t.Errorf("warnings %q", a.Warnings)
+	}
+	if a, err = at([]Look{look(false)}, false, true); err != nil || a.Verdict.Action != ActionInconclusive || !strings.Contains(a.Verdict.Reasons[1], "take the next one") {
+		t.Errorf("before that look: %v, %v", a.Verdict, err)
+	}
+}
+
+// oneColumn is n subjects of two variants, of which the treatment is better.
+func oneColumn(n int) (rows []Row) {
+	for i := range n {
+		rows = append(rows, row([]string{"control", "short"}[i%2], float64(i*37%11)+2*float64(i%2)))
+	}
+	return rows
+}
+
+// When counting has ended nothing is waited for: neither for subjects, nor for a look
+// that would have no more than the one before.
+func TestUndecidedWhenCountingEnded(t *testing.T) {
+	const undecided = "It was concluded undecided"
+	s := sequential(t)
+	earlier := []Look{{Number: 1, Subjects: map[string]int64{"revenue": 200}, Verdict: Verdict{Action: ActionKeepRunning}}}
+	for subjects, says := range map[int]string{200: "there are no more subjects for another one", 300: "take the next one"} {
+		tally := shoppers(s, subjects, 0, 50)
+		tally.CountingEnd = moment
+		v := mustAnalyze(t, mustLook(t, s, earlier, false), tally, 0).Verdict
+		if v.Action != ActionInconclusive || !v.Ended || !strings.HasPrefix(v.Reasons[0], undecided) || !strings.Contains(v.Reasons[1], says) {
+			t.Errorf("after a look, with %d subjects: %+v", subjects, v)
+		}
+	}
+	tally := shoppers(s, 300, 0, 0.1)
+	tally.CountingEnd = moment
+	if v := mustAnalyze(t, mustLook(t, s, earlier, true), tally, 0).Verdict; v.Action != ActionInconclusive || !v.Ended {
+		t.Errorf("at a last look: %+v", v)
+	}
+	for _, method := range []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid, experiment.MethodBayesian} {
+		for _, planned := range []int64{0, 1000} {
+			d := definition("control", "short")
+			d.Plan.Method, d.Plan.PlannedSubjects = method, planned
+			s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+			var rows []Row
+			for i := range 200 {
+				rows = append(rows, row([]string{"control", "short"}[i%2], float64(i/2%7)))
+			}
+			tally := fold(s, rows...)
+			before := mustAnalyze(t, s, tally, 0)
+			tally.CountingEnd = moment
+			after := mustAnalyze(t, s, tally, 0)
+			if v := before.Verdict; v.Action != ActionKeepRunning || v.Ended {
+				t.Errorf("%s of %d, running: %+v", method, planned, v)
+			}
+			if v := after.Verdict; v.Action != ActionInconclusive || !strings.HasPrefix(v.Reasons[0], undecided) {
+				t.Errorf("%s of %d, ended: %+v", method, planned, v)
+			}
+			deviations := s.Deviations(after, Course{Concluded: true})
+			if ended := len(deviations) == 1 && deviations[0].Reason == "ENDED_EARLY"; ended != (planned > 0) {
+				t.Errorf("%s of %d: %v", method, planned, deviations)
+			}
+		}
+	}
+}

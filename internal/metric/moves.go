@@ -144,8 +144,8 @@ func (t *Tally) moveWarnings(metrics int) (warnings []string) {
 	}
 	if m := mostOf(metrics, func(m int) int64 { return t.Metrics[m].Doubts.Diluted }); m >= 0 {
 		n := t.Metrics[m].Doubts.Diluted
-		warnings = append(warnings, fmt.Sprintf("%s (%.3g%%) followed for %s past a later phase that %s: some of them may have got nothing or another variant since, which is not known, so they are kept, and an effect looks smaller than it is.",
-			subjects(n), 100*float64(n)/float64(t.Metrics[m].Whole.subjects()), t.Metrics[m].Metric, strings.Join(t.Dilutions, " or ")))
+		warnings = append(warnings, fmt.Sprintf("%s followed for %s (%.3g%% of its subjects) past a later phase that %s: some of them may have got nothing or another variant since, which is not known, so they are kept, and an effect looks smaller than it is.",
+			subjects(n), t.Metrics[m].Metric, 100*float64(n)/float64(t.Metrics[m].Whole.subjects()), strings.Join(t.Dilutions, " or ")))
 	}
 	return warnings
 }
@@ -160,8 +160,8 @@ func (t *Tally) movedWarning(m int) string {
 		for v, name := range t.Variants {
 			byVariant[v] = fmt.Sprintf("%d of %s", left.Subjects[name], name)
 		}
-		text = fmt.Sprintf("%s (%.3g%%) left out of %s, as a later phase gave them another variant while they were followed, whether or not they came back: %s.",
-			subjects(total(t.Metrics[m].LeftOut[Moved])), 100*left.Share, t.Metrics[m].Metric, strings.Join(byVariant, ", "))
+		text = fmt.Sprintf("%s left out of %s (%.3g%%), as a later phase gave them another variant while they were followed, whether or not they came back: %s.",
+			subjects(total(t.Metrics[m].LeftOut[Moved])), t.Metrics[m].Metric, 100*left.Share, strings.Join(byVariant, ", "))
 	}
 	if t.Reshuffled {
 		text += " Past a reshuffle nobody is known to have stayed, and all are left out, of every variant."

@@ -133,12 +133,12 @@ func TestMoveWarnings(t *testing.T) {
 		want   []string
 	}{
 		{"moved", []experiment.Phase{moves(2, start, evenly)}, []string{
-			"36 subjects were (36%) left out of revenue, as a later phase gave them another variant while they were followed, whether or not they came back: 36 of control, 0 of short.",
+			"36 subjects were left out of revenue (36%), as a later phase gave them another variant while they were followed, whether or not they came back: 36 of control, 0 of short.",
 			"10 subjects were followed for revenue past a later phase that gives some subjects another variant, and kept, as it is not known which bucket they are in: their exposures were recorded before buckets were."}},
 		{"reshuffled", []experiment.Phase{reshuffled}, []string{
-			"100 subjects were (100%) left out of revenue, as a later phase gave them another variant while they were followed, whether or not they came back: 90 of control, 10 of short. Past a reshuffle nobody is known to have stayed, and all are left out, of every variant."}},
+			"100 subjects were left out of revenue (100%), as a later phase gave them another variant while they were followed, whether or not they came back: 90 of control, 10 of short. Past a reshuffle nobody is known to have stayed, and all are left out, of every variant."}},
 		{"diluted", []experiment.Phase{diluting}, []string{
-			"100 subjects were (100%) followed for revenue past a later phase that lowered the traffic: some of them may have got nothing or another variant since, which is not known, so they are kept, and an effect looks smaller than it is."}},
+			"100 subjects were followed for revenue (100% of its subjects) past a later phase that lowered the traffic: some of them may have got nothing or another variant since, which is not known, so they are kept, and an effect looks smaller than it is."}},
 		{"later", []experiment.Phase{moves(2, moment, evenly)}, nil},
 		{"of an earlier phase", []experiment.Phase{moves(1, start, evenly)}, nil},
 	} {

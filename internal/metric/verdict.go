@@ -42,11 +42,22 @@ var (
 	}
 )
 
-// verdict applies the plan. Rules are tried in the order of what they trust
-// the figures with: first whether they can be trusted at all, then whether it
+// verdict applies the plan. Once counting has ended there is no more to wait for: what
+// is undecided then stays so.
+func (s *Study) verdict(a *Analysis, latest []float64) Verdict {
+	v := s.decide(a, latest)
+	if v.Action == ActionKeepRunning && !a.CountingEnd.IsZero() {
+		v.Action, v.Ended = ActionInconclusive, true
+		v.Reasons = slices.Insert(v.Reasons, 0, "It was concluded undecided: counting has ended, and no subject will be added.")
+	}
+	return v
+}
+
+// decide is the verdict while counting goes on. Rules are tried in the order of what
+// they trust the figures with: first whether they can be trusted at all, then whether it
 // is time, then winners, losers, and the end of waiting. latest is the variants'
 // shares in the latest phase, in the definition's order; nil if it is not known.
-func (s *Study) verdict(a *Analysis, latest []float64) Verdict {
+func (s *Study) decide(a *Analysis, latest []float64) Verdict {
 	if len(a.Metrics) == 0 || a.Metrics[0].Role != experiment.RolePrimary {
 		return Verdict{Action: ActionInconclusive, Reasons: []string{"The plan has no primary metric to decide by."}}
 	}
@@ -81,7 +92,11 @@ func (s *Study) verdict(a *Analysis, latest []float64) Verdict {
 		if v := s.looks.latest(); v != nil {
 			return *v
 		}
-		return decide(ActionKeepRunning, "A group-sequential plan decides at its looks only, and none so far has decided: take the next one.")
+		const undecided = "A group-sequential plan decides at its looks only, and none so far has decided: "
+		if ended := !a.CountingEnd.IsZero(); ended && !s.canLook(subjects, ended) {
+			return decide(ActionKeepRunning, undecided+"there are no more subjects for another one.")
+		}
+		return decide(ActionKeepRunning, undecided+"take the next one.")
 	case plan.Method == experiment.MethodBayesian && plan.PlannedSubjects > 0 && !complete:
 		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed, and a Bayesian plan with a planned size decides only then.", subjects, plan.PlannedSubjects)
 	}

@@ -259,7 +259,7 @@ func TestMovedSubjects(t *testing.T) {
 	if diff := cmp.Diff(map[string]int64{"a": moved, "b": 0}, leftOut(m)); diff != "" || m.Arms[0].Subjects != stay["a"] || m.Arms[1].Subjects != stay["b"] {
 		t.Errorf("%v of %v; left out (-want +got):\n%s", m.Arms, stay, diff)
 	}
-	if !warned(got.Warnings, fmt.Sprintf("%d subjects were (%.3g%%) left out of revenue, as a later phase gave them another variant", moved, float64(moved)/20)) {
+	if !warned(got.Warnings, fmt.Sprintf("%d subjects were left out of revenue (%.3g%%), as a later phase gave them another variant", moved, float64(moved)/20)) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
 	if use := m.Outcomes[0]; use.Counted != 2000-moved || len(use.NotCounted) != 1 || use.NotCounted[0].Outcomes != moved || use.NotCounted[0].Reason != assayv1.UncountedReason_UNCOUNTED_REASON_SUBJECT_LEFT_OUT {
@@ -334,7 +334,7 @@ func TestDilutingPhase(t *testing.T) {
 	a.do(t, updateExperiment, `{"allow_movement":true,"experiment":{"key":"plain","traffic":0.5}}`)
 	time.Sleep(2 * time.Millisecond)
 	got := a.analyze(t, `{"experiment":"plain"}`)
-	if m := got.Metrics[0]; m.LeftOut != nil || m.Arms[0].Subjects+m.Arms[1].Subjects != 60 || !warned(got.Warnings, "60 subjects were (100%) followed for revenue past a later phase that lowered the traffic") {
+	if m := got.Metrics[0]; m.LeftOut != nil || m.Arms[0].Subjects+m.Arms[1].Subjects != 60 || !warned(got.Warnings, "60 subjects were followed for revenue (100% of its subjects) past a later phase that lowered the traffic") {
 		t.Errorf("%v, warnings %q", m, got.Warnings)
 	}
 }

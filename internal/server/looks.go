@@ -29,7 +29,7 @@ func (s *analysisService) atLook(ctx context.Context, e *experiment.Experiment, 
 			last.Number, last.AsOfTime.UTC().Format(time.RFC3339Nano))
 	}
 	looks = looks[:n]
-	earlier := plainLooks(looks)
+	earlier := plainLooks(study, looks)
 	if n > 0 && !req.TakeLook {
 		if earlier[n-1].Verdict, err = s.verdictOf(ctx, &looks[n-1]); err != nil {
 			return nil, nil, err
@@ -54,29 +54,31 @@ func (s *analysisService) verdictOf(ctx context.Context, l *postgres.Look) (metr
 }
 
 func toLooks(study *metric.Study, looks []postgres.Look) ([]*assayv1.Look, error) {
-	boundaries, err := study.Boundaries(plainLooks(looks))
+	plain := plainLooks(study, looks)
+	boundaries, err := study.Boundaries(plain)
 	if err != nil {
 		return nil, err
 	}
-	list := convert(looks, func(l *postgres.Look) *assayv1.Look {
-		return &assayv1.Look{
-			Number: l.Number, Information: study.Information(&l.Look), Spent: study.Spent(&l.Look),
+	list := make([]*assayv1.Look, len(looks))
+	for i := range looks {
+		l := &looks[i]
+		list[i] = &assayv1.Look{
+			Number: l.Number, Information: study.Information(&l.Look), Spent: study.Spent(&plain[i]),
 			AnalysisId: formatUUID(l.AnalysisID), CreateTime: timestamppb.New(l.CreateTime),
 		}
-	})
-	for i := range list {
 		if list[i].Boundary = boundaries[i]; boundaries[i] == nil {
-			list[i].Notes = []string{"The look spends so little of the error rate that no result could be significant: it has no boundary."}
+			list[i].Notes = []string{"The look spends so little of the error rate, or nothing as the plan decides at a later one, that no result could be significant: it has no boundary."}
 		}
 	}
 	return list, nil
 }
 
 // plainLooks leaves out where looks are stored.
-func plainLooks(looks []postgres.Look) []metric.Look {
+func plainLooks(study *metric.Study, looks []postgres.Look) []metric.Look {
 	plain := make([]metric.Look, len(looks))
 	for i := range looks {
 		plain[i] = looks[i].Look
+		plain[i].Ended = !study.CountingEnd(looks[i].AsOfTime).IsZero()
 	}
 	return plain
 }

@@ -217,7 +217,8 @@ const (
 	VerdictAction_VERDICT_ACTION_SHIP VerdictAction = 1
 	// Not decided yet. A plan that is ALWAYS_VALID or GROUP_SEQUENTIAL and whose primary
 	// metric has no window is not protected against peeking: it decides once, at its
-	// planned size or when the experiment has been concluded.
+	// planned size or when the experiment has been concluded. Never sent once counting
+	// has ended.
 	VerdictAction_VERDICT_ACTION_KEEP_RUNNING VerdictAction = 2
 	// Every variant breaks a guardrail, at the plan's level after Holm's correction
 	// for their number, or loses on the primary metric: it is significantly worse, or
@@ -229,8 +230,9 @@ const (
 	// out, or unevenly (see Exclusions.by_reason); a covariate was out of balance before
 	// exposure, or missing more often in one variant; who has an outcome of the primary
 	// metric or a guardrail depends on the variant; the planned size is reached without
-	// a winner; or there is no primary metric. Each of the tests is at p < 0.001, by
-	// which it is also a warning.
+	// a winner; counting ended undecided, so that no subject will be added; or there is
+	// no primary metric. Each of the tests is at p < 0.001, by which it is also a
+	// warning.
 	VerdictAction_VERDICT_ACTION_INCONCLUSIVE VerdictAction = 4
 )
 
@@ -1842,7 +1844,8 @@ type Look struct {
 	// significant, before correction for several variants, with subjects so many that
 	// the degrees of freedom do not matter. What judges is Comparison.boundary of its
 	// analysis, which takes them into account and is a little greater. Absent if the
-	// look spends so little that no result could be significant.
+	// look spends so little that no result could be significant, or is from before looks
+	// were refused that cannot decide.
 	Boundary *float64 `protobuf:"fixed64,6,opt,name=boundary,proto3,oneof" json:"boundary,omitempty"`
 	// Why the boundary is absent.
 	Notes         []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
@@ -1945,8 +1948,7 @@ type Deviation struct {
 	// other moments were stored before this one: its p-values and intervals hold for
 	// one look. An analysis without subjects of the primary metric is no look.
 	//
-	// ENDED_EARLY: it was concluded with fewer subjects than planned, while the
-	// verdict is to keep running. OVERRIDES: pinned subjects were left out.
+	// ENDED_EARLY: it was concluded with fewer subjects than planned, and undecided. OVERRIDES: pinned subjects were left out.
 	// METRIC_NOT_PLANNED, SEGMENT_NOT_PLANNED: it was only asked for.
 	// PAUSES_EXCLUDED: so were outcomes left out that occurred in a pause.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`

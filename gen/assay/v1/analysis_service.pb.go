@@ -41,6 +41,11 @@ type AnalyzeExperimentRequest struct {
 	// one, and counts its own subjects at each look; one that the plan does not
 	// name counts those of the primary one.
 	//
+	// Where the primary metric has no window the plan decides once, and spends all of
+	// its error rate then: at the planned size, or when counting has ended. An earlier
+	// look could decide nothing, and cannot be taken. After a conclusion any other plan
+	// spends by its subjects as ever, as the moment may have been chosen by the figures.
+	//
 	// FAILED_PRECONDITION if the plan is not group-sequential or has no primary
 	// metric, if the last look or 50 were taken, if the primary metric's subjects
 	// have not grown by a thousandth since the previous one, or if `as_of_time` is
