@@ -21,16 +21,23 @@ const ShortlyBefore = 5 * time.Second
 type Accounts struct {
 	Names []string // Distinct.
 	// AliveOnly says that it matters only whether somebody has outcomes of a name.
-	AliveOnly  bool
-	Windows    []time.Duration
-	Conditions []Conditions
+	AliveOnly bool
+	Windows   []time.Duration
+	Takings   []Taking // Distinct.
 }
 
-// Conditions are those that a component has on the outcomes of a name. There is
-// at least one.
-type Conditions struct {
-	Name string
-	All  []experiment.Condition
+// Taking is what a metric takes of the outcomes of a name: those that one of its
+// components takes. But if a component lacks nothing but the value of an outcome,
+// the outcome is without a value to the metric, whatever others make of it.
+type Taking struct {
+	Name       string
+	Components []Taker
+}
+
+// Taker is what one component takes.
+type Taker struct {
+	Conditions []experiment.Condition
+	Valued     bool // It takes nothing without a value.
 }
 
 // Placed counts outcomes of a name that are alike in all that Accounts tell apart.
@@ -49,9 +56,12 @@ type Placed struct {
 	Early       bool // It is from before the stretch, shortly before exposure.
 	AfterEnd    bool // Counting had ended.
 	DuringPause bool // Of those that are left out.
-	Valued      bool
-	Meets       []bool // By Accounts.Conditions; false for those of other names.
 	Outcomes    int64
+	// Taken counts those of them that count as far as their properties and values
+	// go, and Valueless those that lack a value. Both by Accounts.Takings, and without
+	// meaning for those of other names and for owners who are not analysed. They are
+	// sums, as groups by such conditions may be as many as the outcomes.
+	Taken, Valueless []int64
 }
 
 // Owner is whose an outcome is.
@@ -154,16 +164,18 @@ func (s *Study) AliveOnly() *Study {
 // nothing is to be accounted for.
 func (s *Study) Accounts() *Accounts {
 	a := &Accounts{AliveOnly: s.aliveOnly}
-	for _, d := range s.Definitions() {
+	for i := range s.metrics[:s.accounted] {
+		m := &s.metrics[i]
+		d := &m.Metric.Definition
 		if d.Window > 0 && !slices.Contains(a.Windows, d.Window) {
 			a.Windows = append(a.Windows, d.Window)
 		}
-		for _, c := range d.Components {
-			if !slices.Contains(a.Names, c.Outcome) {
-				a.Names = append(a.Names, c.Outcome)
+		for _, name := range d.outcomes() {
+			if !slices.Contains(a.Names, name) {
+				a.Names = append(a.Names, name)
 			}
-			if len(c.Conditions) > 0 && a.find(&c) < 0 {
-				a.Conditions = append(a.Conditions, Conditions{c.Outcome, c.Conditions})
+			if taking := m.taking(name); a.find(&taking) < 0 {
+				a.Takings = append(a.Takings, taking)
 			}
 		}
 	}
@@ -171,11 +183,22 @@ func (s *Study) Accounts() *Accounts {
 	return a
 }
 
-// find is the place of a component's conditions; −1 if it has none.
-func (a *Accounts) find(c *experiment.Component) int {
-	return slices.IndexFunc(a.Conditions, func(known Conditions) bool {
-		return known.Name == c.Outcome && slices.EqualFunc(known.All, c.Conditions, func(x, y experiment.Condition) bool {
-			return x.Field == y.Field && x.Op == y.Op && slices.Equal(x.Values, y.Values)
+// taking is what the metric takes of the outcomes of a name.
+func (m *compiled) taking(name string) Taking {
+	taking := Taking{Name: name}
+	for i, c := range m.Metric.Definition.Components {
+		if c.Outcome == name {
+			taking.Components = append(taking.Components, Taker{c.Conditions, m.meanCounts[i] || takesValues(c.Aggregate)})
+		}
+	}
+	return taking
+}
+
+// find is the place of what a metric takes; −1 if there is none.
+func (a *Accounts) find(t *Taking) int {
+	return slices.IndexFunc(a.Takings, func(known Taking) bool {
+		return known.Name == t.Name && slices.EqualFunc(known.Components, t.Components, func(x, y Taker) bool {
+			return x.Valued == y.Valued && sameConditions(x.Conditions, y.Conditions)
 		})
 	})
 }
@@ -186,9 +209,10 @@ func (s *Study) Account(t *Tally, accounted *Accounted) {
 	for i, d := range s.Definitions() {
 		for _, name := range d.outcomes() {
 			use := OutcomeUse{Name: name, Similar: accounted.Similar[name]}
+			taking := s.metrics[i].taking(name)
 			for k := range accounted.Placed {
 				if p := &accounted.Placed[k]; p.Name == name {
-					use.take(p, a.reason(d, p))
+					use.take(p, a.reason(d, p), a.find(&taking))
 				}
 			}
 			t.Metrics[i].Outcomes = append(t.Metrics[i].Outcomes, use)
@@ -206,23 +230,40 @@ func (d *Definition) outcomes() (names []string) {
 	return names
 }
 
-// take counts outcomes that are not counted for a reason, or are if it is empty.
-func (u *OutcomeUse) take(p *Placed, reason UncountedReason) {
+// take counts outcomes that are not counted for a reason, or are as far as the metric
+// takes them if it is empty.
+func (u *OutcomeUse) take(p *Placed, reason UncountedReason, taking int) {
 	u.Alive = u.Alive || reason != OfOtherUnit && !p.Early
-	if reason == "" {
-		u.Counted += p.Outcomes
+	if reason != "" && reason != WindowOpen {
+		u.leave(reason, p.Outcomes)
+		if reason == BeforeExposure && p.Place == -1 {
+			u.ShortlyBefore += p.Outcomes
+		}
+		return
+	}
+	taken, valueless := p.Taken[taking], p.Valueless[taking]
+	u.leave(WithoutValue, valueless)
+	u.leave(ConditionNotMet, p.Outcomes-taken-valueless)
+	if reason == WindowOpen {
+		u.leave(WindowOpen, taken)
+	} else {
+		u.Counted += taken
+	}
+}
+
+// leave counts outcomes that are not counted.
+func (u *OutcomeUse) leave(reason UncountedReason, outcomes int64) {
+	if outcomes == 0 {
 		return
 	}
 	if u.NotCounted == nil {
 		u.NotCounted = map[UncountedReason]int64{}
 	}
-	u.NotCounted[reason] += p.Outcomes
-	if reason == BeforeExposure && p.Place == -1 {
-		u.ShortlyBefore += p.Outcomes
-	}
+	u.NotCounted[reason] += outcomes
 }
 
-// reason is why no component of the metric counts the outcomes; empty if one does.
+// reason is why the metric counts none of the outcomes, whatever they are; empty if
+// it may.
 func (a *Accounts) reason(d *Definition, p *Placed) UncountedReason {
 	window := slices.Index(a.Windows, d.Window) // −1 without one.
 	switch {
@@ -240,23 +281,10 @@ func (a *Accounts) reason(d *Definition, p *Placed) UncountedReason {
 		return AfterConclusion
 	case p.DuringPause:
 		return DuringPause
-	}
-	reason := ConditionNotMet
-	for i := range d.Components {
-		c := &d.Components[i]
-		if at := a.find(c); c.Outcome != p.Name || at >= 0 && !p.Meets[at] {
-			continue
-		}
-		if p.Valued || !d.needsValue(c) && !takesValues(c.Aggregate) {
-			reason = ""
-			break
-		}
-		reason = WithoutValue
-	}
-	if reason == "" && window >= p.Closed {
+	case window >= p.Closed:
 		return WindowOpen
 	}
-	return reason
+	return ""
 }
 
 // moved says whether the subject was moved within a window, by its index; −1 is none,
@@ -267,13 +295,4 @@ func (a *Accounts) moved(window int, p *Placed) bool {
 		longer = len(a.Windows) - window
 	}
 	return longer < p.Moved
-}
-
-// takesValues says that an outcome without a value changes nothing.
-func takesValues(a experiment.Aggregate) bool {
-	switch a {
-	case experiment.AggregateSum, experiment.AggregateMin, experiment.AggregateMax, experiment.AggregateLast:
-		return true
-	}
-	return false
 }

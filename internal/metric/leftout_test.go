@@ -96,12 +96,13 @@ func TestMissingPastIsNotZero(t *testing.T) {
 	}
 }
 
-// A mean divides by how many values there were, a count that a caller wrote by
-// how many outcomes. Definitions as they are stored say nothing of it.
+// A mean divides by how many values there were, however it is written; a count of
+// its own is of outcomes. Definitions as they are stored say nothing of it.
 func TestMeansCountValues(t *testing.T) {
 	mean := Mean("purchase", nil)
 	ratio := Ratio(mean.Components[0], mean.Components[1])
-	s := mustStudy(t, definition("control", "short"), []Use{use("mean", mean, experiment.RolePrimary), use("ratio", ratio, experiment.RoleSecondary)})
+	count := Formula("count", mean.Components[1:])
+	s := mustStudy(t, definition("control", "short"), []Use{use("mean", mean, experiment.RolePrimary), use("ratio", ratio, experiment.RoleSecondary), use("count", count, experiment.RoleSecondary)})
 	var valued []bool
 	for _, c := range s.Columns() {
 		valued = append(valued, c.Valued)

@@ -126,6 +126,10 @@ func (s *Study) fault(metric string, use *OutcomeUse) (warnings []string) {
 	if all < someOutcomes {
 		return nil
 	}
+	if n := use.NotCounted[WithoutValue]; n >= someOutcomes && use.Counted > 0 && float64(n) > mostExcluded*float64(n+use.Counted) {
+		warnings = append(warnings, fmt.Sprintf("%d outcomes %q that %s would take have no value, beside %d that count: what takes values leaves them out, and if one variant loses more values than another, the two differ by that.",
+			n, use.Name, metric, use.Counted))
+	}
 	switch {
 	case 2*use.ShortlyBefore > use.ShortlyBefore+use.Counted && use.ShortlyBefore >= someOutcomes:
 		warnings = append(warnings, fmt.Sprintf("%d outcomes %q do not count for %s, as they occurred in the last %.0f seconds before the subject's exposure, and %d count: the clock that they are timed by may be behind.",

@@ -91,6 +91,10 @@ func TestFaultsOfOutcomes(t *testing.T) {
 		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 50},
 			`50 outcomes "x" do not count for m, as they occurred in the last 5 seconds before the subject's exposure, and 40 count: the clock that they are timed by may be behind.`},
 		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 30}, ""},
+		{OutcomeUse{Counted: 400, NotCounted: map[UncountedReason]int64{WithoutValue: 10}},
+			`10 outcomes "x" that m would take have no value, beside 400 that count: what takes values leaves them out, and if one variant loses more values than another, the two differ by that.`},
+		{OutcomeUse{Counted: 500, NotCounted: map[UncountedReason]int64{WithoutValue: 10}}, ""},
+		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{WithoutValue: 9}}, ""},
 	} {
 		c.use.Name, c.use.Alive = "x", true
 		got := strings.Join(s.uncounted(&MetricTally{Metric: "m", Outcomes: []OutcomeUse{c.use}}), "|")

@@ -30,7 +30,7 @@ func Sum(outcome string, conditions []experiment.Condition) Definition {
 }
 
 // Mean is the sum of all values over their number. An outcome without a value does
-// not count: see needsValue.
+// not count: see meanCounts.
 func Mean(outcome string, conditions []experiment.Condition) Definition {
 	return Definition{
 		Kind:       KindMean,
@@ -40,14 +40,6 @@ func Mean(outcome string, conditions []experiment.Condition) Definition {
 			{Name: "count", Outcome: outcome, Aggregate: experiment.AggregateCount, Conditions: conditions},
 		},
 	}
-}
-
-// needsValue says that a component of the definition does not count outcomes
-// without a value, as it is what a mean divides by. That follows from the kind, so
-// that it holds of definitions from before there was such a rule. A count that a
-// caller wrote counts what it says.
-func (d *Definition) needsValue(c *experiment.Component) bool {
-	return d.Kind == KindMean && c.Aggregate == experiment.AggregateCount
 }
 
 // Ratio is one component's mean over another's. A component without a name

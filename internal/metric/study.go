@@ -70,6 +70,7 @@ type Study struct {
 type compiled struct {
 	Use
 	expression *Expression
+	meanCounts []bool // By component of the formula: see [Definition.meanCounts].
 	// sources are the components of the metric's moments: those of the formula
 	// first, then those of the covariates.
 	sources    []source
@@ -194,9 +195,9 @@ func (c *compiler) add(use Use, counted span, entry entry) error {
 		return fmt.Errorf("metric %q: stored expression %q%v", use.Metric.Key, d.Expression, err) // Not the caller's fault, so not wrapped.
 	}
 	use.Objective = cmp.Or(use.Objective, use.Role.DefaultObjective())
-	m := compiled{Use: use, expression: expression, entry: entry}
+	m := compiled{Use: use, expression: expression, meanCounts: d.meanCounts(expression), entry: entry}
 	for i, component := range d.Components {
-		column := c.column(Column{Component: component, Start: counted.start, Window: counted.end, Valued: d.needsValue(&component)})
+		column := c.column(Column{Component: component, Start: counted.start, Window: counted.end, Valued: m.meanCounts[i]})
 		m.sources = append(m.sources, source{fromValue, column})
 		if component.Cap != nil && counted == (span{end: d.Window}) {
 			m.caps = append(m.caps, componentCap{i, component.Cap})

@@ -26,6 +26,7 @@ type accounting struct {
 	from  time.Time // Zero if the experiment has neither begun nor exposed anybody.
 	since time.Time // Units were recorded from then on.
 	keys  []key
+	sums  []string // Two by Takings: those that are taken, and those that lack a value.
 }
 
 // account says what became of the outcomes that a study accounts for.
@@ -121,13 +122,13 @@ func (a *accounting) sql(ctx context.Context, tx pgx.Tx, names map[int32]string,
 	a.tellOwners(pinned)
 	a.tellMoves()
 	a.tellPlaces(early)
-	a.tellWorth()
+	a.tellTakings(len(names) > 1)
 	var keys, groups strings.Builder
 	for i, k := range a.keys {
 		fmt.Fprintf(&keys, ", %s", k.sql)
 		fmt.Fprintf(&groups, ", %d", i+2)
 	}
-	return "SELECT o.name_id" + keys.String() + ", count(*) FROM (" + outcomes + ") o LEFT JOIN (" + fmt.Sprintf(exposedSQL, a.times()+a.bucket()) +
+	return "SELECT o.name_id" + keys.String() + ", count(*), " + strings.Join(a.sums, ", ") + " FROM (" + outcomes + ") o LEFT JOIN (" + fmt.Sprintf(exposedSQL, a.times()+a.bucket()) +
 		") e ON e.subject_id = o.subject_id" + pins + " WHERE NOT " + early + " OR o.occurred_time < " + a.at(0) + " GROUP BY 1" + groups.String(), nil
 }
 
@@ -211,20 +212,66 @@ func (a *accounting) tellPlaces(early string) {
 	}
 }
 
-// tellWorth tells what of them counts.
-func (a *accounting) tellWorth() {
-	a.tell("o.value IS NOT NULL", func(p *metric.Placed) { p.Valued = true })
-	for i, c := range a.Conditions {
-		id, recorded := a.names[c.Name]
-		if !recorded {
-			continue
+// tellTakings tells what of them counts, as sums: groups by conditions that have
+// nothing to do with each other may be as many as the outcomes. Each outcome has one
+// of the names, or of several.
+func (a *accounting) tellTakings(several bool) {
+	for i := range a.Takings {
+		taken, valueless := "0::bigint", "0::bigint"
+		if id, recorded := a.names[a.Takings[i].Name]; recorded {
+			taken, valueless = a.taking(&a.Takings[i], id, several)
 		}
-		parts := []string{"e.subject_id IS NOT NULL", "o.name_id = " + a.arg(id)}
-		for _, condition := range c.All {
-			parts = append(parts, a.condition(condition, "o.value"))
-		}
-		a.tell(strings.Join(parts, " AND "), func(p *metric.Placed) { p.Meets[i] = true })
+		a.sums = append(a.sums, taken, valueless)
 	}
+}
+
+// taking counts what a metric takes of the outcomes of one name, and what lacks a
+// value. Those without conditions are the same for all names, which Postgres then
+// counts but once.
+func (a *accounting) taking(t *metric.Taking, id int32, several bool) (taken, valueless string) {
+	var takes, lacks []string
+	conditional := false
+	for _, c := range t.Components {
+		var all, others []string
+		valued := c.Valued
+		for _, condition := range c.Conditions {
+			sql := a.condition(condition, "o.value")
+			if all = append(all, sql); condition.Field == experiment.FieldValue {
+				valued = true
+			} else {
+				others = append(others, sql)
+			}
+		}
+		conditional = conditional || len(all) > 0
+		takes = append(takes, conjunction(all))
+		if valued {
+			lacks = append(lacks, conjunction(others))
+		}
+	}
+	switch {
+	case !conditional && lacks == nil:
+		return "count(*)", "0::bigint"
+	case !conditional:
+		return "count(o.value)", "count(*) - count(o.value)"
+	}
+	of := "count(*) FILTER (WHERE e.subject_id IS NOT NULL"
+	if several {
+		of += " AND o.name_id = " + a.arg(id)
+	}
+	taken = of + " AND (" + strings.Join(takes, " OR ") + ")"
+	if lacks == nil {
+		return taken + ")", "0::bigint"
+	}
+	lacking := "o.value IS NULL AND (" + strings.Join(lacks, " OR ") + ")"
+	return taken + " AND (" + lacking + ") IS NOT TRUE)", of + " AND " + lacking + ")"
+}
+
+// conjunction is that all conditions hold.
+func conjunction(conditions []string) string {
+	if conditions == nil {
+		return "true"
+	}
+	return "(" + strings.Join(conditions, " AND ") + ")"
 }
 
 // place reads the groups.
@@ -240,10 +287,15 @@ func (a *accounting) place(ctx context.Context, tx pgx.Tx, sql string, names map
 		for i := range holds {
 			targets = append(targets, &holds[i])
 		}
-		if err := row.Scan(append(targets, &p.Outcomes)...); err != nil {
+		p.Taken, p.Valueless = make([]int64, len(a.Takings)), make([]int64, len(a.Takings))
+		targets = append(targets, &p.Outcomes)
+		for i := range a.Takings {
+			targets = append(targets, &p.Taken[i], &p.Valueless[i])
+		}
+		if err := row.Scan(targets...); err != nil {
 			return p, err
 		}
-		p.Name, p.Owner, p.Place, p.Meets = names[id], metric.NeverExposed, len(a.Windows), make([]bool, len(a.Conditions))
+		p.Name, p.Owner, p.Place = names[id], metric.NeverExposed, len(a.Windows)
 		for i, k := range a.keys {
 			if holds[i].Bool {
 				k.set(&p)

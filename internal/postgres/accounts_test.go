@@ -216,23 +216,126 @@ func (w world) reason(o *storedOutcome, m *metric.Definition, exposed time.Time,
 	}
 	reason := metric.ConditionNotMet
 	for _, c := range m.Components {
-		if c.Outcome != o.Name || !meetsAll(o, c.Conditions) {
+		if c.Outcome != o.Name {
 			continue
 		}
-		switch c.Aggregate {
-		case experiment.AggregateSum, experiment.AggregateMin, experiment.AggregateMax, experiment.AggregateLast:
-			if o.Value == nil {
-				reason = metric.WithoutValue
-				continue
-			}
+		if o.Value == nil && meetsAll(o, slices.DeleteFunc(slices.Clone(c.Conditions), onValue)) && (needsValue(m, &c) || slices.ContainsFunc(c.Conditions, onValue)) {
+			return metric.WithoutValue
 		}
-		reason = ""
-		break
+		if meetsAll(o, c.Conditions) {
+			reason = ""
+		}
 	}
 	if reason == "" && m.Window > 0 && exposed.Add(m.Window).After(until) {
 		return metric.WindowOpen
 	}
 	return reason
+}
+
+func onValue(c experiment.Condition) bool { return c.Field == experiment.FieldValue }
+
+// needsValue says whether a component can take no outcome without a value.
+func needsValue(m *metric.Definition, c *experiment.Component) bool {
+	switch c.Aggregate {
+	case experiment.AggregateSum, experiment.AggregateMin, experiment.AggregateMax, experiment.AggregateLast:
+		return true
+	case experiment.AggregateCount:
+		return strings.HasSuffix(m.Expression, "/ "+c.Name) // Of the formulas here.
+	}
+	return false
+}
+
+// An outcome without a value is told of every metric in which a component lacks no
+// more than that, whatever the others make of it. However a mean is written, it is
+// of those with a value.
+func TestAccountsWithoutValue(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "a", day(10)))
+	recordOutcomes(t, d.DB, outcome("a", 1, day(11), 10.0, `{"p":"x"}`), outcome("b", 1, day(11), 2.0, `{"p":"x"}`),
+		outcome("c", 1, day(11), nil, `{"p":"x"}`), outcome("d", 1, day(11), nil, `{"p":"y"}`))
+	large := experiment.Condition{Field: experiment.FieldValue, Op: experiment.OpGreater, Values: []string{"4"}}
+	x := experiment.Condition{Field: "p", Op: experiment.OpEqual, Values: []string{"x"}}
+	part := func(name string, a experiment.Aggregate, conditions ...experiment.Condition) experiment.Component {
+		return experiment.Component{Name: name, Outcome: "purchase", Aggregate: a, Conditions: conditions}
+	}
+	const sum, count = experiment.AggregateSum, experiment.AggregateCount
+	none := map[metric.UncountedReason]int64(nil)
+	for _, c := range []struct {
+		name   string
+		metric metric.Definition
+		values []float64
+		use    metric.OutcomeUse
+	}{
+		{"mean", metric.Mean("purchase", nil), []float64{12, 2}, metric.OutcomeUse{Counted: 2, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 2}}},
+		{"ratio", metric.Ratio(part("s", sum), part("c", count)), []float64{12, 2}, metric.OutcomeUse{Counted: 2, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 2}}},
+		{"formula", metric.Formula("100 * (s - 1) / c", []experiment.Component{part("s", sum, x), part("c", count, x)}), []float64{12, 2},
+			metric.OutcomeUse{Counted: 2, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 1, metric.ConditionNotMet: 1}}},
+		{"largest by count", metric.Formula("m / c", []experiment.Component{part("m", experiment.AggregateMax), part("c", count)}), []float64{10, 2},
+			metric.OutcomeUse{Counted: 2, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 2}}},
+		{"other conditions", metric.Ratio(part("s", sum, x), part("c", count)), []float64{12, 4},
+			metric.OutcomeUse{Counted: 3, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 1}}},
+		{"by subject", metric.Ratio(part("s", sum), part("c", experiment.AggregateAny)), []float64{12, 1},
+			metric.OutcomeUse{Counted: 2, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 2}}},
+		{"count for itself", metric.Formula("s / c + c", []experiment.Component{part("s", sum), part("c", count)}), []float64{12, 4},
+			metric.OutcomeUse{Counted: 2, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 2}}},
+		{"condition on the value", metric.Ratio(part("l", count, large), part("c", count)), []float64{1, 4},
+			metric.OutcomeUse{Counted: 2, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 2}}},
+		{"conditions", metric.Proportion("purchase", []experiment.Condition{large, x}), []float64{1},
+			metric.OutcomeUse{Counted: 1, NotCounted: map[metric.UncountedReason]int64{metric.WithoutValue: 1, metric.ConditionNotMet: 2}}},
+		{"count", metric.Formula("c", []experiment.Component{part("c", count)}), []float64{4}, metric.OutcomeUse{Counted: 4, NotCounted: none}},
+	} {
+		def := definition()
+		def.Variants = append(def.Variants, experiment.Variant{Key: "a"})
+		study, err := metric.NewStudy(&def, def.Variants, []metric.Use{{Metric: metric.Metric{Key: "m", Revision: 1, Definition: c.metric}, Role: experiment.RoleSecondary}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, _ := d.subjects(t, 7, forever, study)
+		if diff := cmp.Diff(c.values, rows[0].Values); diff != "" {
+			t.Errorf("%s: values (-want +got):\n%s", c.name, diff)
+		}
+		c.use.Name, c.use.Alive = "purchase", true
+		if diff := cmp.Diff([][]metric.OutcomeUse{{c.use}}, d.accounts(t, 7, forever, study)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
+
+// However many conditions that have nothing to do with each other metrics have on
+// the outcomes of one name, what is read of them does not grow with the outcomes.
+func TestAccountsAreBounded(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "control", day(10)))
+	var outcomes []experiment.Outcome
+	for i := range 64 { // All combinations of six properties.
+		outcomes = append(outcomes, outcome(fmt.Sprint(i), 1, day(11), 1.0, fmt.Sprintf(`{"a":%d,"b":%d,"c":%d,"d":%d,"e":%d,"f":%d}`, i&1, i>>1&1, i>>2&1, i>>3&1, i>>4&1, i>>5&1)))
+	}
+	recordOutcomes(t, d.DB, outcomes...)
+	def := definition()
+	var uses []metric.Use
+	for _, p := range []string{"a", "b", "c", "d", "e", "f"} {
+		m := metric.Metric{Key: p, Revision: 1, Definition: metric.Proportion("purchase", []experiment.Condition{{Field: p, Op: experiment.OpEqual, Values: []string{"1"}}})}
+		uses = append(uses, metric.Use{Metric: m, Role: experiment.RoleSecondary})
+	}
+	study, err := metric.NewStudy(&def, def.Variants, uses, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fold := study.NewFold(forever)
+	_, accounted, err := d.Subjects(t.Context(), 7, forever, study, func(*metric.Row) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(accounted.Placed); n != 1 {
+		t.Errorf("%d groups, want 1", n)
+	}
+	tally := fold.Tally()
+	study.Account(tally, accounted)
+	for _, m := range tally.Metrics {
+		if use := m.Outcomes[0]; use.Counted != 32 || use.NotCounted[metric.ConditionNotMet] != 32 {
+			t.Errorf("%s: %+v", m.Metric, use)
+		}
+	}
 }
 
 // Names that differ in nothing but what people mistype are told, with the unit

@@ -86,7 +86,10 @@ type Aggregate int32
 const (
 	// Not allowed.
 	Aggregate_AGGREGATE_UNSPECIFIED Aggregate = 0
-	// How many outcomes.
+	// How many outcomes. But where a ratio or a formula divides by it what takes the
+	// values (SUM, MIN, MAX, LAST) of the same outcomes under the same conditions, and
+	// names it nowhere else, it is a mean, and the count is of outcomes with a value,
+	// as in Mean. Of other metrics OutcomeUse tells how many had none.
 	Aggregate_AGGREGATE_COUNT Aggregate = 1
 	// The sum of their values; an outcome without a value adds 0.
 	Aggregate_AGGREGATE_SUM Aggregate = 2

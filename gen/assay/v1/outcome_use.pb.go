@@ -41,7 +41,8 @@ const (
 	UncountedReason_UNCOUNTED_REASON_AFTER_WINDOW UncountedReason = 5
 	// It does not meet the conditions.
 	UncountedReason_UNCOUNTED_REASON_CONDITION_NOT_MET UncountedReason = 6
-	// It has no value, and whatever would count it needs one.
+	// It has no value, and a component of the metric would take it if it had: one that
+	// takes values, or has a condition on them. Other components may count it.
 	UncountedReason_UNCOUNTED_REASON_WITHOUT_VALUE UncountedReason = 7
 	// The subject's window is still open: it will count once that has closed.
 	UncountedReason_UNCOUNTED_REASON_WINDOW_OPEN UncountedReason = 8
@@ -172,7 +173,7 @@ type OutcomeUse struct {
 	// Somebody of the experiment's unit had such an outcome, exposed or not. If nobody
 	// had, the metric has no data: 0 does not mean that it did not happen.
 	Alive bool `protobuf:"varint,2,opt,name=alive,proto3" json:"alive,omitempty"`
-	// Outcomes that a component of the metric takes in. Those of subjects in
+	// Outcomes that a component of the metric takes in, and none lacks the value of. Those of subjects in
 	// MetricAnalysis.left_out are among them.
 	Counted int64 `protobuf:"varint,3,opt,name=counted,proto3" json:"counted,omitempty"`
 	// The others, by the first reason that applies. Reasons without outcomes are absent.
