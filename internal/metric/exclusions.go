@@ -35,8 +35,11 @@ type Excluded struct {
 	Variant string          `json:"variant"`
 	// Beforehand says that they were pinned before they were exposed, so that the
 	// split has no part in their first variant.
-	Beforehand bool  `json:"beforehand,omitempty"`
-	Subjects   int64 `json:"subjects"`
+	Beforehand bool `json:"beforehand,omitempty"`
+	// Tied says that they were first exposed to several variants at one moment: which
+	// came first is not known, and Variant is the first by name.
+	Tied     bool  `json:"tied,omitempty"`
+	Subjects int64 `json:"subjects"`
 }
 
 // Exclusion is what an analysis says of one reason.
@@ -57,7 +60,7 @@ const mostExcluded = 0.02
 
 // exclude counts a subject that is excluded.
 func (f *Fold) exclude(reason ExclusionReason, row *Row) {
-	f.excluded[Excluded{Reason: reason, Phase: row.Phase, Variant: string(row.Variant)}]++
+	f.excluded[Excluded{Reason: reason, Phase: row.Phase, Variant: string(row.Variant), Tied: row.Tied}]++
 }
 
 // excludedSubjects lays out what exclude counted.
@@ -68,9 +71,17 @@ func (f *Fold) excludedSubjects() []Excluded {
 		all = append(all, e)
 	}
 	slices.SortFunc(all, func(a, b Excluded) int {
-		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Variant, b.Variant))
+		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Variant, b.Variant), cmp.Compare(ordinal(a.Tied), ordinal(b.Tied)))
 	})
 	return all
+}
+
+// ordinal is 1 of what is true.
+func ordinal(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // excludedFor counts the subjects of one reason. The first tallies had counts alone.
@@ -119,7 +130,7 @@ func (t *Tally) exclusions(shares map[int32][]float64) (Exclusions, error) {
 func (t *Tally) exclusion(reason ExclusionReason, shares map[int32][]float64) (Exclusion, error) {
 	e := Exclusion{Reason: reason, Subjects: t.excludedFor(reason), ByVariant: map[string]int64{}}
 	first := Tally{Variants: t.Variants}
-	beforehand := int64(0)
+	beforehand, tied := int64(0), int64(0)
 	for i := range t.Excluded {
 		x := &t.Excluded[i]
 		if x.Reason != reason {
@@ -130,6 +141,8 @@ func (t *Tally) exclusion(reason ExclusionReason, shares map[int32][]float64) (E
 		switch {
 		case x.Beforehand:
 			beforehand += x.Subjects
+		case x.Tied:
+			tied += x.Subjects
 		case v >= 0 && len(shares[x.Phase]) == len(t.Variants):
 			p := slices.Index(first.Phases, x.Phase)
 			if p < 0 {
@@ -142,11 +155,14 @@ func (t *Tally) exclusion(reason ExclusionReason, shares map[int32][]float64) (E
 	if beforehand > 0 {
 		e.Notes = append(e.Notes, fmt.Sprintf("%s pinned before the first exposure: their first variant is that of the pin, and does not count in the p-value.", subjects(beforehand)))
 	}
+	if tied > 0 {
+		e.Notes = append(e.Notes, fmt.Sprintf("%s first exposed to several variants at one moment: which came first is not known, they stand by that whose key is first, and do not count in the p-value.", subjects(tied)))
+	}
 	ratio, err := first.ratioOf(first.Subjects, shares)
 	switch {
 	case err != nil:
 		return e, err
-	case len(first.Phases) == 0 && beforehand == e.Subjects:
+	case len(first.Phases) == 0 && beforehand+tied == e.Subjects:
 	case len(first.Phases) == 0:
 		e.Notes = append(e.Notes, "The split gave these subjects no variant that their first one could be held against: no p-value.")
 	case ratio.Verdict == SampleRatioTooFew:

@@ -31,6 +31,14 @@ func crossed(variant string, n int) []Row {
 	return rows
 }
 
+// tied are rows of subjects that met two variants at once.
+func tied(rows []Row) []Row {
+	for i := range rows {
+		rows[i].Tied = true
+	}
+	return rows
+}
+
 // TestExclusions tries the reasons for which a winner does not ship.
 func TestExclusions(t *testing.T) {
 	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
@@ -54,6 +62,8 @@ func TestExclusions(t *testing.T) {
 		{"uneven", crossed("short", 12), nil, false, ActionInconclusive, "their first variants (short 12) are not as the split expects (p = 0.000532)", 12.0 / 1972, 0.000532005505135251, "", 0},
 		{"a little uneven", slices.Concat(crossed("short", 12), crossed("control", 2)), nil, false, ActionShip, "", 14.0 / 1974, 0.00752631516645, "", 2},
 		{"too few to tell", crossed("short", 9), nil, false, ActionShip, "", 9.0 / 1969, math.NaN(), "too few of these subjects", 0},
+		{"at one moment", tied(crossed("control", 15)), nil, false, ActionShip, "", 15.0 / 1975, math.NaN(), "15 subjects were first exposed to several variants at one moment", 15},
+		{"some at one moment", slices.Concat(tied(crossed("control", 15)), crossed("short", 12)), nil, false, ActionInconclusive, "are not as the split expects (p = 0.000532)", 27.0 / 1987, 0.000532005505135251, "", 15},
 		{"unknown variant", rowsIn("gone", 50), nil, false, ActionInconclusive, "50 subjects were seen in a variant that the experiment does not have", 50.0 / 2010, math.NaN(), "gave these subjects no variant", 0},
 		{"pinned while it ran", nil, pinned("short", 12, false), false, ActionInconclusive, "pinned to a variant at some time", 12.0 / 1972, 0.000532005505135251, "", 0},
 		{"pinned before", nil, pinned("short", 12, true), false, ActionShip, "", 12.0 / 1972, math.NaN(), "12 subjects were pinned before the first exposure", 0},

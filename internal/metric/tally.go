@@ -22,6 +22,9 @@ type Row struct {
 	KnownExposure time.Time
 	// Crossover says that it was seen in two variants of one phase.
 	Crossover bool
+	// Tied says that two of them were met at the moment of the first exposure, so that
+	// which of them came first is not known: Variant is the first by name.
+	Tied bool
 	// Segments holds the text of each of the study's segments at first
 	// exposure. Nil and empty are the same: the subject lacks the attribute.
 	Segments [][]byte

@@ -99,9 +99,9 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, pin
 			}
 		}
 		if !pin.IsZero() {
-			left := metric.Excluded{Reason: metric.ExclusionOverridden, Phase: first.Phase, Variant: first.Variant, Beforehand: !pin.After(first.Time), Subjects: 1}
+			left := metric.Excluded{Reason: metric.ExclusionOverridden, Phase: first.Phase, Variant: first.Variant, Beforehand: !pin.After(first.Time), Tied: tied(exposures, first), Subjects: 1}
 			i := slices.IndexFunc(pinned, func(e metric.Excluded) bool {
-				return e.Phase == left.Phase && e.Variant == left.Variant && e.Beforehand == left.Beforehand
+				return e.Phase == left.Phase && e.Variant == left.Variant && e.Beforehand == left.Beforehand && e.Tied == left.Tied
 			})
 			if i < 0 {
 				pinned = append(pinned, left)
@@ -110,7 +110,7 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, pin
 			}
 			continue
 		}
-		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time}
+		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time, Tied: tied(exposures, first)}
 		for _, e := range exposures {
 			row.Crossover = row.Crossover || e.Phase == first.Phase && e.Variant != first.Variant
 			if e.Phase == first.Phase && e.Bucket != nil && study.NeedsBuckets(asOf) {
@@ -138,9 +138,17 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, pin
 		rows = append(rows, textOfRow(&row))
 	}
 	slices.SortFunc(pinned, func(a, b metric.Excluded) int {
-		return cmp.Or(cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Variant, b.Variant), map[bool]int{true: 1}[a.Beforehand]-map[bool]int{true: 1}[b.Beforehand])
+		return cmp.Or(cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.Variant, b.Variant), map[bool]int{true: 1}[a.Beforehand]-map[bool]int{true: 1}[b.Beforehand],
+			map[bool]int{true: 1}[a.Tied]-map[bool]int{true: 1}[b.Tied])
 	})
 	return rows, pinned
+}
+
+// tied says whether the first exposure is one to several variants.
+func tied(exposures []storedExposure, first storedExposure) bool {
+	return slices.ContainsFunc(exposures, func(e storedExposure) bool {
+		return e.Phase == first.Phase && e.Time.Equal(first.Time) && e.Variant != first.Variant
+	})
 }
 
 func textOfRow(r *metric.Row) string {
@@ -148,8 +156,8 @@ func textOfRow(r *metric.Row) string {
 	if r.Bucket != nil {
 		bucket = *r.Bucket
 	}
-	return fmt.Sprintf("%s phase %d bucket %d at %s crossover %t segments %q stratum %q attributes %v values %v",
-		r.Variant, r.Phase, bucket, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Segments, r.Stratum, r.AttributeNumbers, r.Values)
+	return fmt.Sprintf("%s phase %d bucket %d at %s crossover %t tied %t segments %q stratum %q attributes %v values %v",
+		r.Variant, r.Phase, bucket, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Tied, r.Segments, r.Stratum, r.AttributeNumbers, r.Values)
 }
 
 func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric.Column) float64 {

@@ -141,20 +141,23 @@ func (db *DB) LargestValues(ctx context.Context, id int32, asOf time.Time, attri
 }
 
 // pinnedSubjects counts the exposed subjects that were ever pinned by their first
-// phase and variant, and by whether they were pinned before they were exposed.
+// phase and variant, and by whether they were pinned before they were exposed, and
+// met several variants at once.
 func pinnedSubjects(ctx context.Context, tx pgx.Tx, id int32, asOf time.Time) ([]metric.Excluded, error) {
-	rows, err := tx.Query(ctx, `SELECT phase, variant, pinned <= exposed_time, count(*) FROM (
-			SELECT DISTINCT ON (subject_id) subject_id, phase, variant, exposed_time, pinned FROM exposures x JOIN (
+	rows, err := tx.Query(ctx, `SELECT phase, variant, pinned <= exposed_time, tied, count(*) FROM (
+			SELECT DISTINCT ON (subject_id) subject_id, phase, variant, exposed_time, pinned,
+				coalesce(lead(exposed_time) OVER (PARTITION BY subject_id, phase ORDER BY exposed_time, variant) = exposed_time, false) AS tied
+			FROM exposures x JOIN (
 				SELECT subject_id, min(create_time) AS pinned FROM overrides WHERE experiment_id = $1 AND create_time <= $2 GROUP BY subject_id) o USING (subject_id)
 			WHERE x.experiment_id = $1 AND x.recorded_time <= $2
 			ORDER BY subject_id, phase, exposed_time, variant) e
-		GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`, id, asOf)
+		GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4`, id, asOf)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (metric.Excluded, error) {
 		e := metric.Excluded{Reason: metric.ExclusionOverridden}
-		err := row.Scan(&e.Phase, &e.Variant, &e.Beforehand, &e.Subjects)
+		err := row.Scan(&e.Phase, &e.Variant, &e.Beforehand, &e.Tied, &e.Subjects)
 		return e, err
 	})
 }
@@ -241,10 +244,13 @@ func (q *subjectQuery) attributes() string {
 }
 
 // exposedSQL finds each subject's first phase, and in it the first exposure;
-// a subject with two variants there is a crossover. One sort serves the window
-// and the choice of the first. More columns may follow.
+// a subject with two variants there is a crossover. It is tied if the next exposure
+// is of the same moment, as that is of another variant by the key of the table: of
+// these the variant is the first by name. One sort serves the window and the choice
+// of the first. More columns may follow.
 const exposedSQL = `SELECT DISTINCT ON (subject_id) subject_id, phase, exposed_time AS first_time, variant,
-		min(variant) OVER same_phase <> max(variant) OVER same_phase AS crossover%s
+		min(variant) OVER same_phase <> max(variant) OVER same_phase AS crossover,
+		coalesce(lead(exposed_time) OVER same_phase = exposed_time, false) AS tied%s
 	FROM exposures x
 	WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
 		SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
@@ -270,7 +276,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	q.phased = phased != nil && *phased
 	kept := q.kept()
 	attributes := q.attributes() + q.knownTime() + q.bucket()
-	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover"
+	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover, e.tied"
 	if len(q.names) == 0 {
 		return head + kept + q.nothing() + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e", nil
 	}
@@ -281,7 +287,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	totals := q.totals()
 	if kept == "" {
 		return head + ", " + strings.Join(totals, ", ") + " FROM (" + fmt.Sprintf(exposedSQL, q.times()) + ") e LEFT JOIN " + outcomes +
-			" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover", nil
+			" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover, e.tied", nil
 	}
 	var all, named strings.Builder
 	for i, total := range totals {
@@ -570,7 +576,7 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 		Values:           make([]float64, len(study.Columns())),
 	}
 	numbers, values := make([]*float64, len(study.Attributes())), make([]pgtype.Float8, len(study.Columns()))
-	targets := []any{(*pgtype.DriverBytes)(&row.Variant), &row.Phase, &row.FirstExposure, &row.Crossover}
+	targets := []any{(*pgtype.DriverBytes)(&row.Variant), &row.Phase, &row.FirstExposure, &row.Crossover, &row.Tied}
 	for i := range row.Segments {
 		targets = append(targets, (*pgtype.DriverBytes)(&row.Segments[i]))
 	}

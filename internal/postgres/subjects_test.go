@@ -375,14 +375,15 @@ func TestSubjectsFirstExposure(t *testing.T) {
 		items []experiment.Exposure
 		want  string
 	}{
-		{"one", []experiment.Exposure{in(1, "a", day(3), "PL")}, "a 1 3 false PL"},
-		{"an earlier one came later", []experiment.Exposure{in(1, "a", day(3), "PL"), in(1, "a", day(2), "DE")}, "a 1 2 false DE"},
-		{"two variants", []experiment.Exposure{in(1, "b", day(2), "PL"), in(1, "a", day(3), "DE")}, "b 1 2 true PL"},
-		{"two variants at once", []experiment.Exposure{in(1, "b", day(2), "PL"), in(1, "a", day(2), "DE")}, "a 1 2 true DE"},
-		{"two phases", []experiment.Exposure{in(2, "b", day(4), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false DE"},
-		{"a later phase is earlier", []experiment.Exposure{in(2, "b", day(2), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false PL"},
-		{"two variants in a later phase", []experiment.Exposure{in(2, "b", day(4), "PL"), in(2, "a", day(5), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false DE"},
-		{"a later phase alone", []experiment.Exposure{in(3, "b", day(4), "PL")}, "b 3 4 false PL"},
+		{"one", []experiment.Exposure{in(1, "a", day(3), "PL")}, "a 1 3 false false PL"},
+		{"an earlier one came later", []experiment.Exposure{in(1, "a", day(3), "PL"), in(1, "a", day(2), "DE")}, "a 1 2 false false DE"},
+		{"two variants", []experiment.Exposure{in(1, "b", day(2), "PL"), in(1, "a", day(3), "DE")}, "b 1 2 true false PL"},
+		{"two variants at once", []experiment.Exposure{in(1, "b", day(2), "PL"), in(1, "a", day(2), "DE")}, "a 1 2 true true DE"},
+		{"two variants at once later", []experiment.Exposure{in(1, "b", day(3), "PL"), in(1, "a", day(3), "DE"), in(1, "a", day(2), "DE")}, "a 1 2 true false DE"},
+		{"two phases", []experiment.Exposure{in(2, "b", day(4), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false false DE"},
+		{"a later phase is earlier", []experiment.Exposure{in(2, "b", day(2), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false false PL"},
+		{"two variants in a later phase", []experiment.Exposure{in(2, "b", day(4), "PL"), in(2, "a", day(5), "PL"), in(1, "a", day(3), "DE")}, "a 1 3 false false DE"},
+		{"a later phase alone", []experiment.Exposure{in(3, "b", day(4), "PL")}, "b 3 4 false false PL"},
 	} {
 		for _, item := range c.items {
 			recordExposures(t, d.DB, of(int32(n), item))
@@ -392,7 +393,7 @@ func TestSubjectsFirstExposure(t *testing.T) {
 			t.Fatalf("%s: %d rows", c.name, len(rows))
 		}
 		r := rows[0]
-		if got := fmt.Sprintf("%s %d %d %t %s", r.Variant, r.Phase, r.FirstExposure.UTC().Day(), r.Crossover, r.Segments[0]); got != c.want {
+		if got := fmt.Sprintf("%s %d %d %t %t %s", r.Variant, r.Phase, r.FirstExposure.UTC().Day(), r.Crossover, r.Tied, r.Segments[0]); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
@@ -626,9 +627,13 @@ func randomWorld(t *testing.T, d *database, id int32, seed uint64) {
 			if r.IntN(3) == 0 {
 				at = time.Date(2026, time.Month(1+r.IntN(3)), 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(r.IntN(3)-1) * time.Millisecond)
 			}
+			again := len(times) > 0 && r.IntN(4) == 0 // At the moment of the one before.
+			if again {
+				at = times[len(times)-1]
+			}
 			times = append(times, at)
 			item := exposure(n, variant, at)
-			if r.IntN(8) == 0 {
+			if again || r.IntN(8) == 0 {
 				item.Variant = pick("control", "short")
 			}
 			item.ExperimentID, item.Phase = id, int32(1+r.IntN(8)/6)

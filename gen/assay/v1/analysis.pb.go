@@ -633,7 +633,8 @@ type Exclusion struct {
 	ByVariant map[string]int64 `protobuf:"bytes,4,rep,name=by_variant,json=byVariant,proto3" json:"by_variant,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The p-value of the chi-square test of the first variants against the split, as
 	// in SampleRatio: who is left out must not depend on the variant. Subjects that
-	// were pinned before their first exposure do not count in it. Absent if the split
+	// were pinned before their first exposure do not count in it, nor those that were
+	// first exposed to several variants at one moment. Absent if the split
 	// gave them no variant, or for too few subjects.
 	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
 	// Why the p-value is absent, and whom it leaves out.
