@@ -73,3 +73,21 @@ func (e *Experiment) phase(from, to, next *Revision) Phase {
 	}
 	return p
 }
+
+// DefinedAt is the experiment as it was at a moment, if variants that it had then have
+// been removed since, so that its subjects of then are compared as they were then; else
+// as it is. last and first are the revisions with which its phases end and begin.
+func (e *Experiment) DefinedAt(moment time.Time, last, first []Revision) *Experiment {
+	for i := min(len(first), len(last)) - 1; i >= 0; i-- {
+		if first[i].CreateTime.After(moment) {
+			continue
+		}
+		if len(last[i].Definition.variantsBeside(&e.Current.Definition)) == 0 {
+			break
+		}
+		then := *e
+		then.Current = last[i]
+		return &then
+	}
+	return e
+}

@@ -22,6 +22,9 @@ type Conduct struct {
 	ExcludePauses bool
 	// Phases are those after the first, by number.
 	Phases []experiment.Phase
+	// Removed are variants that it had in some phase and that the definition need not
+	// have. The others are still randomised against each other.
+	Removed []string
 }
 
 // Stretch is a stretch of time, its end exclusive; zero means that it goes on.

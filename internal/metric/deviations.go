@@ -51,6 +51,11 @@ func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
 	if n := a.Exclusions.Overridden; n > 0 {
 		add("OVERRIDES", "%s pinned to a variant at some time, and left out.", subjects(n))
 	}
+	for _, e := range a.Exclusions.ByReason {
+		if e.Reason == ExclusionRemovedVariant {
+			add("REMOVED_VARIANT", "%s.", e.sentence())
+		}
+	}
 	if s.conduct.ExcludePauses && a.Pauses > 0 {
 		add("PAUSES_EXCLUDED", "What happened in the experiment's %s was left out, of all variants alike: the plan does not say so.", plural(a.Pauses, "pause"))
 	}

@@ -20,13 +20,16 @@ const (
 	// ExclusionUnknownVariant is of subjects seen in a variant that the definition
 	// does not have.
 	ExclusionUnknownVariant ExclusionReason = "unknown_variant"
+	// ExclusionRemovedVariant is of subjects first seen in a variant that was removed.
+	// They say nothing against those of the others, however many they are.
+	ExclusionRemovedVariant ExclusionReason = "removed_variant"
 	// ExclusionOutcomesDropped is of subjects who are analysed although outcomes of
 	// theirs may have been dropped since: what is missing is taken for none.
 	ExclusionOutcomesDropped ExclusionReason = "outcomes_dropped"
 )
 
 // exclusionReasons are all, in the order in which they are told.
-var exclusionReasons = []ExclusionReason{ExclusionCrossover, ExclusionOverridden, ExclusionUnknownVariant, ExclusionOutcomesDropped}
+var exclusionReasons = []ExclusionReason{ExclusionCrossover, ExclusionOverridden, ExclusionUnknownVariant, ExclusionRemovedVariant, ExclusionOutcomesDropped}
 
 // Excluded counts subjects of one reason by where they were first exposed.
 type Excluded struct {
@@ -105,7 +108,7 @@ func (t *Tally) excludedFor(reason ExclusionReason) (n int64) {
 // exclusions tells of every reason for which there are subjects.
 func (t *Tally) exclusions(shares map[int32][]float64) (Exclusions, error) {
 	all := Exclusions{Crossovers: t.Crossovers, Overridden: t.excludedFor(ExclusionOverridden)}
-	exposed := t.UnknownVariants + all.Crossovers + all.Overridden
+	exposed := t.UnknownVariants + all.Crossovers + all.Overridden + t.excludedFor(ExclusionRemovedVariant)
 	for _, phase := range t.Subjects {
 		for _, n := range phase {
 			exposed += n
@@ -176,6 +179,7 @@ func (t *Tally) exclusion(reason ExclusionReason, shares map[int32][]float64) (E
 // withheld says why an exclusion withholds the verdict; it is empty if it does not.
 func (e *Exclusion) withheld() string {
 	switch {
+	case e.Reason == ExclusionRemovedVariant:
 	case e.Share > mostExcluded:
 		return fmt.Sprintf("%s: %.3g%% of all that were exposed, and more than %.3g%% withhold the verdict.", e.sentence(), 100*e.Share, 100*mostExcluded)
 	case e.PValue != nil && *e.PValue < mismatch && e.Reason != ExclusionOutcomesDropped:
@@ -190,6 +194,7 @@ func (e *Exclusion) sentence() string {
 		ExclusionCrossover:       "seen in more than one variant of a phase, and left out",
 		ExclusionOverridden:      "pinned to a variant at some time, and left out",
 		ExclusionUnknownVariant:  "seen in a variant that the experiment does not have, and left out",
+		ExclusionRemovedVariant:  "first seen in a variant that has been removed since, and left out",
 		ExclusionOutcomesDropped: "exposed, or have covariates from, before what is still kept of outcomes, and their lack counts as none",
 	}[e.Reason]
 }

@@ -41,7 +41,7 @@ func tied(rows []Row) []Row {
 
 // TestExclusions tries the reasons for which a winner does not ship.
 func TestExclusions(t *testing.T) {
-	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}).Conducted(Conduct{Removed: []string{"removed"}})
 	pinned := func(variant string, n int64, beforehand bool) []Excluded {
 		return []Excluded{{Reason: ExclusionOverridden, Phase: 1, Variant: variant, Beforehand: beforehand, Subjects: n}}
 	}
@@ -65,6 +65,7 @@ func TestExclusions(t *testing.T) {
 		{"at one moment", tied(crossed("control", 15)), nil, false, ActionShip, "", 15.0 / 1975, math.NaN(), "15 subjects were first exposed to several variants at one moment", 15},
 		{"some at one moment", slices.Concat(tied(crossed("control", 15)), crossed("short", 12)), nil, false, ActionInconclusive, "are not as the split expects (p = 0.000532)", 27.0 / 1987, 0.000532005505135251, "", 15},
 		{"unknown variant", rowsIn("gone", 50), nil, false, ActionInconclusive, "50 subjects were seen in a variant that the experiment does not have", 50.0 / 2010, math.NaN(), "gave these subjects no variant", 0},
+		{"a variant that was removed", rowsIn("removed", 500), nil, false, ActionShip, "", 500.0 / 2460, math.NaN(), "gave these subjects no variant", 0},
 		{"pinned while it ran", nil, pinned("short", 12, false), false, ActionInconclusive, "pinned to a variant at some time", 12.0 / 1972, 0.000532005505135251, "", 0},
 		{"pinned before", nil, pinned("short", 12, true), false, ActionShip, "", 12.0 / 1972, math.NaN(), "12 subjects were pinned before the first exposure", 0},
 		{"many pinned before", nil, pinned("short", 50, true), false, ActionInconclusive, "more than 2% withhold", 50.0 / 2010, math.NaN(), "pinned before", 0},

@@ -193,6 +193,10 @@ func (f *Fold) Add(row *Row) {
 		return
 	}
 	variant, ok := f.variants[string(row.Variant)]
+	if !ok && slices.Contains(f.study.conduct.Removed, string(row.Variant)) {
+		f.exclude(ExclusionRemovedVariant, row)
+		return
+	}
 	if !ok {
 		f.unknownVariants++
 		f.exclude(ExclusionUnknownVariant, row)

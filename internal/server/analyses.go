@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,7 +142,7 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 	if err != nil {
 		return nil, err
 	}
-	phases, err := s.DB.Phases(ctx, e.ID)
+	e, phases, err := s.definedAt(ctx, e, asOf)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +199,26 @@ func (s *analysisService) conduct(ctx context.Context, e *experiment.Experiment,
 		return metric.Conduct{}, err
 	}
 	begun, err := s.DB.PhaseStarts(ctx, e.ID)
-	return metric.ConductOf(e, e.Phases(phases, begun), transitions), err
+	c := metric.ConductOf(e, e.Phases(phases, begun), transitions)
+	for i := range phases {
+		for _, v := range phases[i].Definition.Variants {
+			if e.Current.Definition.Variant(v.Key) < 0 && !slices.Contains(c.Removed, v.Key) {
+				c.Removed = append(c.Removed, v.Key)
+			}
+		}
+	}
+	return c, err
+}
+
+// definedAt is an experiment as it was at a moment, as far as variants of it have been
+// removed since, with the last revisions of its phases.
+func (s *analysisService) definedAt(ctx context.Context, e *experiment.Experiment, moment time.Time) (*experiment.Experiment, []experiment.Revision, error) {
+	last, err := s.DB.Phases(ctx, e.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	first, err := s.DB.PhaseStarts(ctx, e.ID)
+	return e.DefinedAt(moment, last, first), last, err
 }
 
 // sharesOf returns the shares that the experiment's variants are due in each

@@ -204,7 +204,7 @@ func (s *analysisService) remade(ctx context.Context, e *experiment.Experiment, 
 	if err != nil {
 		return nil, err
 	}
-	conduct, err := s.conduct(ctx, e, phases)
+	conduct, err := s.conduct(ctx, &then, phases)
 	conduct.ExcludePauses = slices.ContainsFunc(says.Deviations, func(d *assayv1.Deviation) bool { return d.Reason == "PAUSES_EXCLUDED" })
 	return &remade{e.ID, study.Conducted(conduct).Unaccounted(), sharesOf(&then, phases)}, err
 }

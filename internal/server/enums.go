@@ -137,6 +137,7 @@ var exclusionReasons = enum[assayv1.ExclusionReason, metric.ExclusionReason]{
 	{assayv1.ExclusionReason_EXCLUSION_REASON_CROSSOVER, metric.ExclusionCrossover},
 	{assayv1.ExclusionReason_EXCLUSION_REASON_OVERRIDDEN, metric.ExclusionOverridden},
 	{assayv1.ExclusionReason_EXCLUSION_REASON_UNKNOWN_VARIANT, metric.ExclusionUnknownVariant},
+	{assayv1.ExclusionReason_EXCLUSION_REASON_REMOVED_VARIANT, metric.ExclusionRemovedVariant},
 	{assayv1.ExclusionReason_EXCLUSION_REASON_OUTCOMES_DROPPED, metric.ExclusionOutcomesDropped},
 }
 

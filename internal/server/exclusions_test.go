@@ -2,9 +2,13 @@ package server_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -46,5 +50,51 @@ func TestManyCrossovers(t *testing.T) {
 	if len(e) != 1 || e[0].Reason != assayv1.ExclusionReason_EXCLUSION_REASON_CROSSOVER || e[0].Subjects != 200 || e[0].Share != 0.4 ||
 		e[0].ByVariant["a"] != 100 || e[0].ByVariant["b"] != 100 || e[0].GetPValue() != 1 {
 		t.Errorf("exclusions %v", e)
+	}
+}
+
+// TestVariantRemoved: the subjects of a variant that is removed say nothing against
+// those of the others, and an analysis as of a moment before has its figures.
+func TestVariantRemoved(t *testing.T) {
+	const analyze = "AnalysisService/AnalyzeExperiment"
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", purchaseRate)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"variants":[{"key":"a","control":true,"weight":1},{"key":"b","weight":1},{"key":"c","weight":1}]`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	a.arrive(t, "plain", "u", 900, map[string]float64{"a": 0.3, "b": 0.5, "c": 0.3})
+	before := call[*assayv1.AnalyzeExperimentResponse](t, a, analyze, `{"experiment":"plain"}`)
+	a.do(t, updateExperiment, `{"experiment":{"key":"plain","variants":[{"key":"a","control":true,"weight":1},{"key":"b","weight":1}]},"allow_movement":true}`)
+
+	moment := before.AsOfTime.AsTime().Add(time.Microsecond).Format(time.RFC3339Nano)
+	then := call[*assayv1.AnalyzeExperimentResponse](t, a, analyze, fmt.Sprintf(`{"experiment":"plain","as_of_time":%q}`, moment))
+	if diff := cmp.Diff(before, then, protocmp.Transform(), protocmp.IgnoreFields(then, "analysis_id", "as_of_time", "create_time", "deviations")); diff != "" {
+		t.Errorf("as of a moment before c was removed (-before +then):\n%s", diff)
+	}
+	if v := then.Verdict; v.Action != assayv1.VerdictAction_VERDICT_ACTION_SHIP || v.Variant != "b" {
+		t.Errorf("verdict %v", v)
+	}
+	line := call[*assayv1.GetTimelineResponse](t, a, "AnalysisService/GetTimeline", fmt.Sprintf(`{"experiment":"plain","as_of_time":%q}`, moment))
+	if n := len(line.Cumulative[0].Arms); n != 3 {
+		t.Errorf("the timeline of then has %d variants", n)
+	}
+
+	now := call[*assayv1.AnalyzeExperimentResponse](t, a, analyze, `{"experiment":"plain"}`)
+	of := before.Metrics[0].Arms[2].Subjects
+	e := now.Exclusions.ByReason
+	if len(e) != 1 || e[0].Reason != assayv1.ExclusionReason_EXCLUSION_REASON_REMOVED_VARIANT || e[0].Subjects != of || e[0].ByVariant["c"] != of || e[0].Share != float64(of)/900 {
+		t.Errorf("exclusions %v, of %d subjects of c", e, of)
+	}
+	if v := now.Verdict; v.Action != assayv1.VerdictAction_VERDICT_ACTION_SHIP || v.Variant != "b" {
+		t.Errorf("verdict %v", v)
+	}
+	if !slices.ContainsFunc(now.Deviations, func(d *assayv1.Deviation) bool { return d.Reason == "REMOVED_VARIANT" }) {
+		t.Errorf("deviations %v", now.Deviations)
+	}
+	if diff := cmp.Diff(before.Metrics[0].Comparisons[0].Difference, now.Metrics[0].Comparisons[0].Difference, protocmp.Transform()); diff != "" {
+		t.Errorf("the difference of b (-before +now):\n%s", diff)
+	}
+	changed := call[*assayv1.CompareAnalysesResponse](t, a, compareAnalyses, fmt.Sprintf(`{"from_analysis_id":%q,"to_analysis_id":%q}`, then.AnalysisId, now.AnalysisId))
+	if c := changed.Changes[0]; c.Variant != "b" || c.GetFrom() != c.GetTo() {
+		t.Errorf("changes %v", changed)
 	}
 }

@@ -24,7 +24,7 @@ func (s *analysisService) GetTimeline(ctx context.Context, req *assayv1.GetTimel
 	if err != nil {
 		return nil, err
 	}
-	phases, err := s.DB.Phases(ctx, e.ID)
+	e, phases, err := s.definedAt(ctx, e, asOf)
 	if err != nil {
 		return nil, err
 	}

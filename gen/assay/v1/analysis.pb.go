@@ -99,6 +99,10 @@ const (
 	// Analysed, although outcomes of theirs may have been dropped by retention: what is
 	// missing is taken for none.
 	ExclusionReason_EXCLUSION_REASON_OUTCOMES_DROPPED ExclusionReason = 4
+	// First seen in a variant that the experiment had and that was removed since, and
+	// left out. They withhold no verdict: the other variants are still randomised
+	// against each other. As of a moment before it was removed the variant is analysed.
+	ExclusionReason_EXCLUSION_REASON_REMOVED_VARIANT ExclusionReason = 5
 )
 
 // Enum value maps for ExclusionReason.
@@ -109,6 +113,7 @@ var (
 		2: "EXCLUSION_REASON_OVERRIDDEN",
 		3: "EXCLUSION_REASON_UNKNOWN_VARIANT",
 		4: "EXCLUSION_REASON_OUTCOMES_DROPPED",
+		5: "EXCLUSION_REASON_REMOVED_VARIANT",
 	}
 	ExclusionReason_value = map[string]int32{
 		"EXCLUSION_REASON_UNSPECIFIED":      0,
@@ -116,6 +121,7 @@ var (
 		"EXCLUSION_REASON_OVERRIDDEN":       2,
 		"EXCLUSION_REASON_UNKNOWN_VARIANT":  3,
 		"EXCLUSION_REASON_OUTCOMES_DROPPED": 4,
+		"EXCLUSION_REASON_REMOVED_VARIANT":  5,
 	}
 )
 
@@ -1950,6 +1956,7 @@ type Deviation struct {
 	// one look. An analysis without subjects of the primary metric is no look.
 	//
 	// ENDED_EARLY: it was concluded with fewer subjects than planned, and undecided. OVERRIDES: pinned subjects were left out.
+	// REMOVED_VARIANT: so were subjects of a variant that was removed.
 	// METRIC_NOT_PLANNED, SEGMENT_NOT_PLANNED: it was only asked for.
 	// PAUSES_EXCLUDED: so were outcomes left out that occurred in a pause.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -2370,13 +2377,14 @@ const file_assay_v1_analysis_proto_rawDesc = "" +
 	" SAMPLE_RATIO_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17SAMPLE_RATIO_VERDICT_OK\x10\x01\x12!\n" +
 	"\x1dSAMPLE_RATIO_VERDICT_MISMATCH\x10\x02\x12 \n" +
-	"\x1cSAMPLE_RATIO_VERDICT_TOO_FEW\x10\x03*\xc1\x01\n" +
+	"\x1cSAMPLE_RATIO_VERDICT_TOO_FEW\x10\x03*\xe7\x01\n" +
 	"\x0fExclusionReason\x12 \n" +
 	"\x1cEXCLUSION_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aEXCLUSION_REASON_CROSSOVER\x10\x01\x12\x1f\n" +
 	"\x1bEXCLUSION_REASON_OVERRIDDEN\x10\x02\x12$\n" +
 	" EXCLUSION_REASON_UNKNOWN_VARIANT\x10\x03\x12%\n" +
-	"!EXCLUSION_REASON_OUTCOMES_DROPPED\x10\x04*\x92\x01\n" +
+	"!EXCLUSION_REASON_OUTCOMES_DROPPED\x10\x04\x12$\n" +
+	" EXCLUSION_REASON_REMOVED_VARIANT\x10\x05*\x92\x01\n" +
 	"\x10GuardrailVerdict\x12!\n" +
 	"\x1dGUARDRAIL_VERDICT_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18GUARDRAIL_VERDICT_PASSED\x10\x01\x12\x1c\n" +
