@@ -51,9 +51,10 @@ type Request struct {
 	NonNegative bool
 	// Divisors are what the formula divides by, so that a small one is noticed.
 	Divisors []Formula
-	// Guardrail says that the interval is to tell whether a rate is worse than a
-	// margin. It and a test against a margin are told by a rate without any event
-	// too, so they do not need informative subjects.
+	// Guardrail says that the interval of a two-sided test is to tell whether a rate
+	// keeps within the margin, on whose side of zero it is worse. That can be told
+	// without informative subjects, as by a one-sided test against a margin on the bad
+	// side, and by equivalence: by a rate without any event.
 	Guardrail bool
 	// Arms all have the same strata and components.
 	Arms []Arm

@@ -344,33 +344,34 @@ func TestRequestRefused(t *testing.T) {
 	}
 }
 
-// TestNobodyConverts: of 10,000 subjects an arm nobody does, or everybody. As a
-// guardrail's interval it tells something, and else there is nothing to judge. By R,
-// always valid, and by testdata/ratescore.py's score test at a fixed horizon:
+// TestNobodyConverts: of 10,000 subjects an arm nobody does, or everybody. A guardrail's
+// interval tells that a margin is kept, and else there is nothing to judge. By R:
 //
-//	p <- 1/10002; se <- sqrt(2*p*(1-p)/10002)
-//	z2 <- qnorm(0.975)^2 * 20000/19999; z2/(10000 + z2)
+//	p <- 1/10002; sqrt(2*p*(1-p)/10002)
+//	binom.test(0, 10000, conf.level = 0.95)$conf.int[2]
+//	2*pbinom(0, 10000, 0.001)
 func TestNobodyConverts(t *testing.T) {
-	se, upper := 0.00014138600920487259, 0.00038401756418169903
+	se, upper, p := 0.00014138600920487259, 0.00036881991461876223, 9.0346691954097257e-05
 	for _, successes := range []float64{0, 10_000} {
 		r := simple(proportion(t, successes, 10_000), proportion(t, successes, 10_000))
 		r.Proportion = true
 		for _, method := range []Method{FixedHorizon, AlwaysValid} {
-			r.Test.Method, r.Guardrail = method, false
+			r.Test.Method, r.Guardrail, r.Margin = method, false, Margin{}
 			got := mustCompare(t, r).Comparisons[0].Unadjusted
 			if got.PValue != nil || got.Difference.Lower != nil || len(got.Notes) == 0 || !strings.Contains(got.Notes[0], "Only 0 of the control's subjects and 0 of the treatment's") {
 				t.Errorf("%v successes are judged: %+v", successes, got)
 			}
-			r.Guardrail = true
+			r.Guardrail, r.Margin.Value = true, 0.001
 			result := mustCompare(t, r)
 			soundness(t, r, result)
 			got = result.Comparisons[0].Unadjusted
 			nearOptional(t, "standard error", got.Difference.StandardError, &se, 1e-9)
-			if math.Abs(*got.PValue-1) > 1e-12 || *got.Difference.Estimate != 0 {
+			if got.Difference.Lower != nil || *got.Difference.Estimate != 0 || !(*got.Difference.Upper < r.Margin.Value) || !(*got.PValue < 0.05) {
 				t.Errorf("%v successes: %+v", successes, got)
 			}
 			if method == FixedHorizon {
 				nearOptional(t, "upper bound", got.Difference.Upper, &upper, 1e-9)
+				nearOptional(t, "p-value", got.PValue, &p, 1e-9)
 			}
 		}
 		r.Proportion = false

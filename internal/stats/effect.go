@@ -51,12 +51,13 @@ type view struct {
 	dispersion
 	info    information
 	gauge   gauge
-	score   *rates // Nil unless the pair is judged by the score test of rates.
-	silence string // Why nothing is judged; empty if something is.
+	score   *rates  // Nil unless the pair is judged by the score test of rates.
+	rare    *rarity // Nil unless all that is told is whether rates keep within a margin.
+	silence string  // Why nothing is judged; empty if something is.
 }
 
 // view finds the values of a pair with their variance, and whether they can be
-// judged. Rates that are compared with a margin can without informative subjects.
+// judged. That rates keep within a margin can be told without informative subjects.
 func (r *Request) view(c *Comparison, p *pair, adj *adjustment) *view {
 	control, controlTail := p.control.estimate(adj)
 	treatment, treatmentTail := p.treatment.estimate(adj)
@@ -73,17 +74,17 @@ func (r *Request) view(c *Comparison, p *pair, adj *adjustment) *view {
 		info = info.all()
 	}
 	v.info = info
-	few, exempt := info.few(), r.Proportion && (r.Margin.Value != 0 || r.Guardrail)
+	few := info.few()
 	if few {
 		v.dispersion = r.disperse(p, adj, info.all())
 	} else {
 		v.dispersion = r.disperse(p, adj, info)
 	}
-	if r.Proportion && (v.silentControl && v.silentTreatment || few && exempt) {
+	if r.Proportion && v.silentControl && v.silentTreatment {
 		v.addOne(p)
 	}
-	if few && exempt && r.Test.Method != AlwaysValid { // Whose boundary leaves room for that.
-		v.atMargin(p, r.Margin)
+	if few && r.keeps() {
+		v.rare = r.rarity(p)
 	}
 	if r.Test.Method == FixedHorizon && r.Proportion && adj == nil && len(p.weights) == 1 {
 		if rates, ok := p.rates(); ok {
@@ -99,7 +100,10 @@ func (r *Request) view(c *Comparison, p *pair, adj *adjustment) *view {
 	case r.plain:
 		v.whole = v.own()
 		return v
-	case few && !exempt:
+	case few && v.rare != nil:
+		c.note(info.keepsNote())
+		return v
+	case few:
 		v.silence = info.fewNote()
 	}
 	if v.silence != "" {
@@ -119,8 +123,6 @@ func (v *view) describe() string {
 	switch {
 	case v.score != nil:
 		return ""
-	case v.added:
-		return "Few subjects differ so far: the variances are those of one success and one failure more."
 	case v.silentControl && v.silentTreatment:
 		return ""
 	case v.silentControl || v.silentTreatment:
@@ -233,11 +235,11 @@ func (v *view) effect(out *Effect, on Scale, value, deviation, liftUnit float64,
 	if s != nil {
 		_, degrees = s.score(null)
 	}
-	if v.score == nil && degrees > 0 {
-		out.DegreesOfFreedom = present(degrees)
-	}
-	if v.silence != "" {
+	if v.silence != "" || v.rare != nil && v.r.Margin.Scale != on {
 		return
+	}
+	if v.score == nil && v.rare == nil && degrees > 0 {
+		out.DegreesOfFreedom = present(degrees)
 	}
 	inference := v.infer(Evidence{
 		Estimate: value, StandardError: deviation, DegreesOfFreedom: degrees, Subjects: c.Subjects, Skewness: c.Skewness, LiftUnit: liftUnit,
@@ -265,6 +267,9 @@ func (v *view) effect(out *Effect, on Scale, value, deviation, liftUnit float64,
 // interval alone.
 func (v *view) infer(e Evidence, on Scale, null float64, s scale) (i Inference) {
 	test := v.r.Test
+	if v.rare != nil {
+		return v.keepsWithin(null)
+	}
 	if v.score != nil {
 		s = scoreScale{v.score, on}
 	} else if note := test.hindrance(e, null); note != "" {

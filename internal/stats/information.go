@@ -86,6 +86,12 @@ func (i information) fewNote() string {
 		"Informative are those with a number other than 0 both above and below the line.", i.control.count, i.treatment.count, fewestInformative)
 }
 
+// keepsNote says that all that is told is whether a margin is kept.
+func (i information) keepsNote() string {
+	return fmt.Sprintf("Only %.0f of the control's subjects and %.0f of the treatment's are informative, and an arm needs %d, or to be expected to have them by those of both: "+
+		"it is told only whether the margin is kept, by the exact test of the rate that could break it, and neither that it is broken nor the other bound.", i.control.count, i.treatment.count, fewestInformative)
+}
+
 // informative counts one side's.
 func (r *Request) informative(s *side) (of informative, known, whole bool) {
 	n := float64(s.subjects())
