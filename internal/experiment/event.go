@@ -69,15 +69,23 @@ func NewRowID(occurred time.Time, eventID string) RowID {
 	return id
 }
 
+// At returns the id of the same event at another time.
+func (id RowID) At(occurred time.Time) RowID {
+	other := NewRowID(occurred, "")
+	copy(other[6:], id[6:])
+	return other
+}
+
 // Result says what became of an event.
 type Result uint8
 
 // The results.
 const (
-	Recorded  Result = iota
-	Duplicate        // It was known.
-	Conflict         // Its identity is known with another content.
-	Limited          // A limit of the store refused it.
-	Refused          // The store refused its data, which no rule foresaw.
-	Erased           // Its subject was erased.
+	Recorded   Result = iota
+	Duplicate         // It was known.
+	Conflict          // Its identity is known with another content.
+	Limited           // A limit of the store refused it.
+	Refused           // The store refused its data, which no rule foresaw.
+	Erased            // Its subject was erased.
+	Recorrects        // It corrects an outcome that is a correction itself.
 )

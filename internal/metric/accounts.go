@@ -77,8 +77,9 @@ const (
 
 // Accounted is what a query knows of outcomes beside its rows.
 type Accounted struct {
-	Placed  []Placed
-	Similar map[string][]SimilarOutcomes // By name.
+	Placed           []Placed
+	Similar          map[string][]SimilarOutcomes // By name.
+	NothingToCorrect map[string]int64             // Corrections by name.
 }
 
 // SimilarOutcomes are outcomes that may have been meant in place of others, and
@@ -118,11 +119,14 @@ const (
 	ConditionNotMet UncountedReason = "condition_not_met"
 	WithoutValue    UncountedReason = "without_value"
 	WindowOpen      UncountedReason = "window_open"
+	// NothingToCorrect is of corrections, of which no outcome is known that they could
+	// be of. They are no outcomes of their own.
+	NothingToCorrect UncountedReason = "nothing_to_correct"
 )
 
 // UncountedReasons are all of them, in that order.
 var UncountedReasons = []UncountedReason{OfOtherUnit, OfNeverExposed, OfLeftOut, BeforeExposure, AfterWindow,
-	AfterConclusion, DuringPause, ConditionNotMet, WithoutValue, WindowOpen}
+	AfterConclusion, DuringPause, ConditionNotMet, WithoutValue, WindowOpen, NothingToCorrect}
 
 // Unit is the unit of the study's subjects.
 func (s *Study) Unit() string { return cmp.Or(s.definition.Unit, experiment.DefaultUnit) }
@@ -209,6 +213,7 @@ func (s *Study) Account(t *Tally, accounted *Accounted) {
 	for i, d := range s.Definitions() {
 		for _, name := range d.outcomes() {
 			use := OutcomeUse{Name: name, Similar: accounted.Similar[name]}
+			use.leave(NothingToCorrect, accounted.NothingToCorrect[name])
 			taking := s.metrics[i].taking(name)
 			for k := range accounted.Placed {
 				if p := &accounted.Placed[k]; p.Name == name {

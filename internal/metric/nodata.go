@@ -117,14 +117,20 @@ func (s *Study) fault(metric string, use *OutcomeUse) (warnings []string) {
 	all, foreign := use.Counted, use.NotCounted[OfOtherUnit]
 	most := UncountedReason("")
 	for _, reason := range UncountedReasons {
+		if reason == NothingToCorrect {
+			continue // These are no outcomes.
+		}
 		n := use.NotCounted[reason]
 		all += n
 		if n > use.NotCounted[most] {
 			most = reason
 		}
 	}
+	if n := use.NotCounted[NothingToCorrect]; n >= someOutcomes {
+		warnings = append(warnings, fmt.Sprintf("%d corrections of outcomes %q count nowhere, as no outcome is known that is as they say: one of the same subject, name, event_id and occurred_time, and no correction itself.", n, use.Name))
+	}
 	if all < someOutcomes {
-		return nil
+		return warnings
 	}
 	if n := use.NotCounted[WithoutValue]; n >= someOutcomes && use.Counted > 0 && float64(n) > mostExcluded*float64(n+use.Counted) {
 		warnings = append(warnings, fmt.Sprintf("%d outcomes %q that %s would take have no value, beside %d that count: what takes values leaves them out, and if one variant loses more values than another, the two differ by that.",

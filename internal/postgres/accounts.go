@@ -68,6 +68,9 @@ func (a *accounting) account(ctx context.Context, tx pgx.Tx, pinned bool) (*metr
 		if accounted.Placed, err = a.place(ctx, tx, sql, names); err != nil {
 			return nil, err
 		}
+		if accounted.NothingToCorrect, err = a.nothingToCorrect(ctx, tx, names); err != nil {
+			return nil, err
+		}
 	}
 	return accounted, a.similar(ctx, tx, accounted)
 }
@@ -303,6 +306,31 @@ func (a *accounting) place(ctx context.Context, tx pgx.Tx, sql string, names map
 		}
 		return p, nil
 	})
+}
+
+// nothingToCorrect counts, by name, the corrections of which no outcome is known. If
+// that has another unit than theirs, so would they.
+func (a *accounting) nothingToCorrect(ctx context.Context, tx pgx.Tx, names map[int32]string) (map[string]int64, error) {
+	if !a.corrected {
+		return nil, nil
+	}
+	q := accounting{subjectQuery: subjectQuery{args: []any{slices.Collect(maps.Keys(names)), a.asOf}, study: a.study}, since: a.since}
+	in := "name_id = ANY($1) AND recorded_time <= $2" + bounds(a.from.Add(-metric.ShortlyBefore))
+	rows, err := tx.Query(ctx, "SELECT o.name_id, count(*) FROM (SELECT * FROM outcomes WHERE corrects IS NOT NULL AND "+in+") o"+
+		" LEFT JOIN (SELECT subject_id, row_id, name_id FROM outcomes WHERE corrects IS NULL AND "+in+") original"+
+		" ON original.subject_id = o.subject_id AND original.row_id = o.corrects AND original.name_id = o.name_id"+
+		" WHERE original.row_id IS NULL AND NOT coalesce("+q.foreign()+", false) GROUP BY 1", q.args...)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]int64{}
+	var id int32
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &n}, func() error {
+		counts[names[id]] = n
+		return nil
+	})
+	return counts, err
 }
 
 // sightings are the names of which an exposed subject has an outcome after

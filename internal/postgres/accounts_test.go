@@ -138,6 +138,9 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 		var uses []metric.OutcomeUse
 		for _, name := range distinct(m) {
 			use := metric.OutcomeUse{Name: name}
+			if n := w.nothingToCorrect(name, from, asOf); n > 0 && !from.IsZero() {
+				use.NotCounted = map[metric.UncountedReason]int64{metric.NothingToCorrect: n}
+			}
 			for i := range w.outcomes {
 				o := w.corrected(w.outcomes[i], asOf, func(time.Time) bool { return true })
 				exposed, ok := first[o.Subject]
@@ -165,6 +168,21 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 		all = append(all, uses)
 	}
 	return all
+}
+
+// nothingToCorrect counts corrections of which no outcome is known.
+func (w world) nothingToCorrect(name string, from, asOf time.Time) (n int64) {
+	for _, c := range w.outcomes {
+		if c.Corrects == nil || c.Name != name || c.Recorded.After(asOf) || c.Unit != nil || c.Time.Before(from.Add(-5*time.Second)) {
+			continue
+		}
+		if !slices.ContainsFunc(w.outcomes, func(o storedOutcome) bool {
+			return o.Corrects == nil && o.Row == *c.Corrects && o.Subject == c.Subject && o.Name == name && !o.Recorded.After(asOf)
+		}) {
+			n++
+		}
+	}
+	return n
 }
 
 // moved says whether a later phase gave a subject another variant within a window.

@@ -146,16 +146,18 @@ func (db *DB) insertOutcomes(ctx context.Context, tx pgx.Tx, b *outcomeBatch, wa
 		return err
 	}
 	b = db.withoutErased(b, results)
+	b, err := b.withoutRecorrections(ctx, tx, results)
+	if err != nil {
+		return err
+	}
 	fresh, known := b.indices, b.repeats
 	if way > copyAll && len(b.indices) > 0 {
-		var err error
 		if fresh, known, err = b.divide(ctx, tx); err != nil {
 			return err
 		}
 		db.repeated.Store(len(fresh) < len(b.indices))
 	}
 	if len(fresh) > 0 {
-		var err error
 		if way < insertUnknown {
 			_, err = tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b.encode(fresh)), copyOutcomes)
 		} else {
@@ -207,16 +209,20 @@ func (b *outcomeBatch) insert(ctx context.Context, tx pgx.Tx, indices, known []i
 
 // withoutErased returns the batch without the items of erased subjects.
 func (db *DB) withoutErased(b *outcomeBatch, results []experiment.Result) *outcomeBatch {
-	isErased := func(i int) bool {
+	return b.without(func(i int) bool {
 		if db.isErased(b.items[i].SubjectID) {
 			results[i] = experiment.Erased
 			return true
 		}
 		return false
-	}
+	})
+}
+
+// without returns the batch without some items.
+func (b *outcomeBatch) without(item func(int) bool) *outcomeBatch {
 	rest := *b
-	rest.indices = slices.DeleteFunc(slices.Clone(b.indices), isErased)
-	rest.repeats = slices.DeleteFunc(slices.Clone(b.repeats), isErased)
+	rest.indices = slices.DeleteFunc(slices.Clone(b.indices), item)
+	rest.repeats = slices.DeleteFunc(slices.Clone(b.repeats), item)
 	return &rest
 }
 

@@ -64,6 +64,38 @@ func TestCorrections(t *testing.T) {
 	totals(before, 50, 1)
 }
 
+// What corrects a correction would count nowhere, and is refused: by either time of
+// that, in the same batch and later. Another event of its id may be corrected.
+func TestCorrectionsOfCorrections(t *testing.T) {
+	a := newAPI(t)
+	record := func(recorded int32, rejected []int32, outcomes string) {
+		t.Helper()
+		resp := call[*assayv1.RecordOutcomesResponse](t, a, "EventService/RecordOutcomes", `{"outcomes":[`+outcomes+`]}`)
+		var want []*assayv1.Rejection
+		for _, i := range rejected {
+			want = append(want, &assayv1.Rejection{Index: i, Reason: assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, Field: "corrects_event_id"})
+		}
+		if checkRejected(t, resp.Rejected, want); resp.Recorded != recorded {
+			t.Errorf("%d recorded, want %d", resp.Recorded, recorded)
+		}
+	}
+	item := func(event, occurred, corrects, correctsOccurred string) string {
+		text := `{"event_id":"` + event + `","subject":{"key":"u"},"name":"purchase","value":1,"occurred_time":"` + occurred + `"`
+		if corrects != "" {
+			text += `,"corrects_event_id":"` + corrects + `","corrects_occurred_time":"` + correctsOccurred + `"`
+		}
+		return text + "}"
+	}
+	const ordered, refunded, later = "2026-01-05T11:00:00Z", "2026-01-06T11:00:00Z", "2026-01-07T11:00:00Z"
+	record(2, nil, item("order", ordered, "", "")+","+item("refund", refunded, "order", ordered))
+	record(0, []int32{0, 1}, item("again", later, "refund", refunded)+","+item("again", later, "refund", ordered))
+	record(1, []int32{1, 2}, item("refund2", refunded, "order", ordered)+","+item("again2", later, "refund2", refunded)+","+item("again3", later, "refund2", ordered))
+	record(1, nil, item("again", later, "order", ordered))
+	// An outcome with the id of a correction, at that one's time.
+	record(1, nil, item("refund", refunded, "", ""))
+	record(1, nil, item("of the outcome", later, "refund", refunded))
+}
+
 func TestRejectedCorrections(t *testing.T) {
 	a := newAPI(t)
 	for field, item := range map[string]string{

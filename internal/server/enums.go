@@ -164,6 +164,7 @@ var uncountedReasons = enum[assayv1.UncountedReason, metric.UncountedReason]{
 	{assayv1.UncountedReason_UNCOUNTED_REASON_CONDITION_NOT_MET, metric.ConditionNotMet},
 	{assayv1.UncountedReason_UNCOUNTED_REASON_WITHOUT_VALUE, metric.WithoutValue},
 	{assayv1.UncountedReason_UNCOUNTED_REASON_WINDOW_OPEN, metric.WindowOpen},
+	{assayv1.UncountedReason_UNCOUNTED_REASON_NOTHING_TO_CORRECT, metric.NothingToCorrect},
 }
 
 var leftOutReasons = enum[assayv1.LeftOutReason, metric.LeftOutReason]{

@@ -144,10 +144,11 @@ var refusals = map[experiment.Result]struct {
 	reason         assayv1.RejectionReason
 	field, message string
 }{
-	experiment.Conflict: {assayv1.RejectionReason_REJECTION_REASON_CONFLICT, "event_id", "an outcome of this identity is recorded with another name, value or properties"},
-	experiment.Limited:  {assayv1.RejectionReason_REJECTION_REASON_LIMIT, "name", "the number of distinct outcome names has reached its limit"},
-	experiment.Refused:  {assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, "", "the database refused this item's data"},
-	experiment.Erased:   {assayv1.RejectionReason_REJECTION_REASON_ERASED, "subject", "the subject was erased: nothing of it is recorded any more"},
+	experiment.Conflict:   {assayv1.RejectionReason_REJECTION_REASON_CONFLICT, "event_id", "an outcome of this identity is recorded with another name, value or properties"},
+	experiment.Limited:    {assayv1.RejectionReason_REJECTION_REASON_LIMIT, "name", "the number of distinct outcome names has reached its limit"},
+	experiment.Refused:    {assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, "", "the database refused this item's data"},
+	experiment.Recorrects: {assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, "corrects_event_id", "names a correction, which cannot be corrected: correct the original again"},
+	experiment.Erased:     {assayv1.RejectionReason_REJECTION_REASON_ERASED, "subject", "the subject was erased: nothing of it is recorded any more"},
 }
 
 // mayBeStale says whether a newer catalog could accept what was rejected.

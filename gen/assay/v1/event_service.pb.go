@@ -347,7 +347,8 @@ type Outcome struct {
 	// sum: in its own window, by its own properties; in a covariate only if
 	// the correction's `occurred_time` is before exposure. The correction is no outcome
 	// of its own, must have the name of the corrected one, and may arrive before
-	// it. A correction is not corrected; another one corrects the original again.
+	// it. A correction is not corrected, and what names one is rejected; another one
+	// corrects the original again.
 	// Its identity is the subject, `event_id` and `corrects_occurred_time`.
 	CorrectsEventId string `protobuf:"bytes,7,opt,name=corrects_event_id,json=correctsEventId,proto3" json:"corrects_event_id,omitempty"`
 	// The `occurred_time` of the corrected outcome. It comes with

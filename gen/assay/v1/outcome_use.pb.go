@@ -50,6 +50,10 @@ const (
 	UncountedReason_UNCOUNTED_REASON_AFTER_CONCLUSION UncountedReason = 9
 	// It occurred in a pause that is left out.
 	UncountedReason_UNCOUNTED_REASON_DURING_PAUSE UncountedReason = 10
+	// It is a correction, and no outcome is known that it could be of: of its subject
+	// and name, by corrects_event_id and corrects_occurred_time, and no correction
+	// itself. It counts nowhere unless that outcome arrives.
+	UncountedReason_UNCOUNTED_REASON_NOTHING_TO_CORRECT UncountedReason = 11
 )
 
 // Enum value maps for UncountedReason.
@@ -66,19 +70,21 @@ var (
 		8:  "UNCOUNTED_REASON_WINDOW_OPEN",
 		9:  "UNCOUNTED_REASON_AFTER_CONCLUSION",
 		10: "UNCOUNTED_REASON_DURING_PAUSE",
+		11: "UNCOUNTED_REASON_NOTHING_TO_CORRECT",
 	}
 	UncountedReason_value = map[string]int32{
-		"UNCOUNTED_REASON_UNSPECIFIED":       0,
-		"UNCOUNTED_REASON_OTHER_UNIT":        1,
-		"UNCOUNTED_REASON_NEVER_EXPOSED":     2,
-		"UNCOUNTED_REASON_SUBJECT_LEFT_OUT":  3,
-		"UNCOUNTED_REASON_BEFORE_EXPOSURE":   4,
-		"UNCOUNTED_REASON_AFTER_WINDOW":      5,
-		"UNCOUNTED_REASON_CONDITION_NOT_MET": 6,
-		"UNCOUNTED_REASON_WITHOUT_VALUE":     7,
-		"UNCOUNTED_REASON_WINDOW_OPEN":       8,
-		"UNCOUNTED_REASON_AFTER_CONCLUSION":  9,
-		"UNCOUNTED_REASON_DURING_PAUSE":      10,
+		"UNCOUNTED_REASON_UNSPECIFIED":        0,
+		"UNCOUNTED_REASON_OTHER_UNIT":         1,
+		"UNCOUNTED_REASON_NEVER_EXPOSED":      2,
+		"UNCOUNTED_REASON_SUBJECT_LEFT_OUT":   3,
+		"UNCOUNTED_REASON_BEFORE_EXPOSURE":    4,
+		"UNCOUNTED_REASON_AFTER_WINDOW":       5,
+		"UNCOUNTED_REASON_CONDITION_NOT_MET":  6,
+		"UNCOUNTED_REASON_WITHOUT_VALUE":      7,
+		"UNCOUNTED_REASON_WINDOW_OPEN":        8,
+		"UNCOUNTED_REASON_AFTER_CONCLUSION":   9,
+		"UNCOUNTED_REASON_DURING_PAUSE":       10,
+		"UNCOUNTED_REASON_NOTHING_TO_CORRECT": 11,
 	}
 )
 
@@ -165,7 +171,7 @@ func (LeftOutReason) EnumDescriptor() ([]byte, []int) {
 // OutcomeUse is what became of the outcomes of one name for a metric: those that
 // occurred from the earlier of the experiment's start and its first exposure on, and
 // were recorded up to the moment of the analysis. Corrections belong to what they
-// correct, and are not counted here.
+// correct, and are not counted here but under NOTHING_TO_CORRECT.
 type OutcomeUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The outcome's name, as the metric has it.
@@ -472,7 +478,7 @@ const file_assay_v1_outcome_use_proto_rawDesc = "" +
 	"\x05share\x18\x03 \x01(\x01R\x05share\x1a;\n" +
 	"\rSubjectsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*\xa0\x03\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*\xc9\x03\n" +
 	"\x0fUncountedReason\x12 \n" +
 	"\x1cUNCOUNTED_REASON_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bUNCOUNTED_REASON_OTHER_UNIT\x10\x01\x12\"\n" +
@@ -485,7 +491,8 @@ const file_assay_v1_outcome_use_proto_rawDesc = "" +
 	"\x1cUNCOUNTED_REASON_WINDOW_OPEN\x10\b\x12%\n" +
 	"!UNCOUNTED_REASON_AFTER_CONCLUSION\x10\t\x12!\n" +
 	"\x1dUNCOUNTED_REASON_DURING_PAUSE\x10\n" +
-	"*k\n" +
+	"\x12'\n" +
+	"#UNCOUNTED_REASON_NOTHING_TO_CORRECT\x10\v*k\n" +
 	"\rLeftOutReason\x12\x1f\n" +
 	"\x1bLEFT_OUT_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aLEFT_OUT_REASON_NO_OUTCOME\x10\x01\x12\x19\n" +
