@@ -272,6 +272,12 @@ func (v *view) infer(e Evidence, on Scale, null float64, s scale) (i Inference) 
 	}
 	if v.score != nil {
 		s = scoreScale{v.score, on}
+	} else if on == Relative && test.Method != Bayesian {
+		// What is judged varies as it does under the null hypothesis, not as the lift does.
+		e.StandardError = v.deviation(math.Copysign(null, null*v.control)) / math.Abs(v.control)
+		if note := test.hindrance(e, null); note != "" {
+			return Inference{Note: note}
+		}
 	} else if note := test.hindrance(e, null); note != "" {
 		return Inference{Note: note}
 	}

@@ -201,3 +201,32 @@ func TestNormalScore(t *testing.T) {
 		near(t, "statistic", atNormalScore(c[2], c[1]), c[0], 1e-10)
 	}
 }
+
+// TestLiftOfSilentTreatment: where the control has 700 events and the treatment none, a
+// margin on the lift is judged as it is against one event, by every method that tests, and
+// no lift is certain. The two scales still agree on 0.
+func TestLiftOfSilentTreatment(t *testing.T) {
+	arm := func(events float64, strata int) (a Arm) {
+		for range strata {
+			a.Strata = append(a.Strata, proportion(t, events/float64(strata), 10_000/int64(strata)))
+		}
+		return a
+	}
+	for _, c := range []struct {
+		method     Method
+		strata     int
+		proportion bool
+	}{{AlwaysValid, 1, true}, {AlwaysValid, 1, false}, {FixedHorizon, 2, true}, {FixedHorizon, 1, false}} {
+		r := Request{
+			Formula: ComponentMean(0), Proportion: c.proportion, Guardrail: true, NonNegative: true,
+			Arms: []Arm{arm(700, c.strata), arm(0, c.strata)}, Margin: Margin{Relative, 0.1},
+			Test: Test{Method: c.method, ConfidenceLevel: 0.95},
+		}
+		result := mustCompare(t, r)
+		soundness(t, r, result)
+		got := result.Comparisons[0].Unadjusted
+		if got.PValue == nil || *got.PValue > 1e-6 || got.Lift.Upper == nil || *got.Lift.Upper >= 0 || *got.Lift.Upper < -0.995 || *got.Lift.Lower != -1 {
+			t.Errorf("%+v: lift %s to %s, p %s, notes %q", c, show(got.Lift.Lower), show(got.Lift.Upper), show(got.PValue), got.Notes)
+		}
+	}
+}

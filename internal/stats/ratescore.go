@@ -22,18 +22,31 @@ func (p *pair) rates() (r rates, ok bool) {
 		}
 		r.n[i] = float64(s.subjects())
 		r.x[i] = s.value * r.n[i]
+		if whole := math.Round(r.x[i]); math.Abs(r.x[i]-whole) <= 1e-15*r.n[i] { // But for rounding.
+			r.x[i] = whole
+		}
 	}
 	return r, true
 }
 
-// difference is the score statistic of a difference.
+// difference is the score statistic of a difference. It counts the rarer of events
+// and others, whose rates keep their digits. Without a difference the rate that fits
+// best is that of both arms.
 func (r rates) difference(null float64) float64 {
-	if !(null > -1 && null < 1) {
-		return r.beyond((r.x[1]/r.n[1]-r.x[0]/r.n[0])-null, null >= 1)
+	all, events := r.n[0]+r.n[1], r.x[0]+r.x[1]
+	if 2*events > all {
+		return -rates{[2]float64{r.n[0] - r.x[0], r.n[1] - r.x[1]}, r.n}.difference(-null)
+	}
+	distance := (r.x[1]/r.n[1] - r.x[0]/r.n[0]) - null
+	switch {
+	case !(null > -1 && null < 1):
+		return r.beyond(distance, null >= 1)
+	case null == 0:
+		return r.over(distance, events/all*(1-events/all)*(1/r.n[0]+1/r.n[1]))
 	}
 	c := r.underDifference(null)
 	t := math.Max(0, math.Min(1, c+null))
-	return r.over((r.x[1]/r.n[1]-r.x[0]/r.n[0])-null, c*(1-c)/r.n[0]+t*(1-t)/r.n[1])
+	return r.over(distance, c*(1-c)/r.n[0]+t*(1-t)/r.n[1])
 }
 
 // ratio is the score statistic of a lift.
@@ -72,7 +85,8 @@ func (r rates) beyond(distance float64, above bool) float64 {
 
 // underDifference is the control's rate that fits best if the treatment's is so much
 // higher: the root of a cubic that lies between what both can be (Miettinen and
-// Nurminen 1985, appendix I), with a step of Newton's method for its last digits.
+// Nurminen 1985, appendix I). The cosine finds it to some digits of 1, and Newton's
+// method to its own, between the bounds, at the lower of which the cubic is above 0.
 func (r rates) underDifference(d float64) float64 {
 	x, n0, all := r.x[0]+r.x[1], r.n[0], r.n[0]+r.n[1]
 	l3, l2 := all, (r.n[1]+2*n0)*d-all-x
@@ -87,11 +101,21 @@ func (r rates) underDifference(d float64) float64 {
 	root := 2*p*math.Cos((math.Pi+math.Acos(cosine))/3) - third
 	low, high := math.Max(0, -d), math.Min(1, 1-d)
 	root = math.Max(low, math.Min(high, root))
-	for range 2 {
-		slope := (3*l3*root+2*l2)*root + l1
-		if next := root - (((l3*root+l2)*root+l1)*root+l0)/slope; finite(next) {
-			root = math.Max(low, math.Min(high, next))
+	for range 60 {
+		value, slope := ((l3*root+l2)*root+l1)*root+l0, (3*l3*root+2*l2)*root+l1
+		if value > 0 {
+			low = root
+		} else {
+			high = root
 		}
+		next := root - value/slope
+		if !(next >= low && next <= high) {
+			next = low + (high-low)/2
+		}
+		if done := math.Abs(next-root) <= 1e-15*root; done || value == 0 {
+			return next
+		}
+		root = next
 	}
 	return root
 }

@@ -132,3 +132,30 @@ func TestRareGuardrailInStrata(t *testing.T) {
 		t.Errorf("%d of %d pass at the margin, %d without harm", within, runs, kept)
 	}
 }
+
+// TestRateScoreKeepsDigits: of rates near 0 and near 1 of up to a billion. By mpmath with
+// 60 digits: the cubic's root by bisection between max(0, −d) and min(1, 1 − d), and
+// (x1/n1 − x0/n0 − d)/sqrt((c(1 − c)/n0 + t(1 − t)/n1)·N/(N − 1)) with t = c + d.
+func TestRateScoreKeepsDigits(t *testing.T) {
+	for _, c := range []struct {
+		x, n   [2]float64
+		null   float64
+		result float64
+	}{
+		{[2]float64{999999992, 999999985}, [2]float64{1000000000, 1000000000}, 0, -1.4596009064273284},
+		{[2]float64{999999994, 999999975}, [2]float64{1000000000, 1000000000}, 0, -3.412500764102479},
+		{[2]float64{7, 25}, [2]float64{1000000000, 1000000000}, 0, 3.1819805399998132},
+		{[2]float64{7, 25}, [2]float64{1000000000, 1000000000}, 2e-08, -0.34708076310637086},
+		{[2]float64{7, 25}, [2]float64{1000000000, 1000000000}, -1e-08, 4.4748952076871843},
+		{[2]float64{999999993, 999999975}, [2]float64{1000000000, 1000000000}, -2e-08, 0.34708076310637086},
+		{[2]float64{40, 90}, [2]float64{10000000, 1000000}, 1e-05, 18.060484972924916},
+		{[2]float64{99999960, 99999910}, [2]float64{100000000, 100000000}, 3e-07, -6.61193195371789},
+		{[2]float64{30, 9}, [2]float64{1000000, 10000}, 0.001, -0.40522203101375583},
+		{[2]float64{9, 25}, [2]float64{2000, 3000}, 0.01, -2.5801591320736588},
+		{[2]float64{12, 1000000}, [2]float64{1000000000, 1000000000}, 0.0005, 704.73613705581103},
+	} {
+		near(t, fmt.Sprintf("%v", c), rates{c.x, c.n}.difference(c.null), c.result, 1e-9)
+		other := rates{[2]float64{c.n[0] - c.x[0], c.n[1] - c.x[1]}, c.n}
+		near(t, fmt.Sprintf("%v of the others", c), other.difference(-c.null), -c.result, 1e-9)
+	}
+}

@@ -95,14 +95,15 @@ func (d *dispersion) degrees(lift float64) float64 {
 // when its mean is, and the pooled one is not; with unequal variances it is the
 // other way round. Which one is decided for the difference and kept for lifts, so
 // that the two agree: what the pooled one has more is each arm's by its size, since
-// only the control's is multiplied by a lift. A stratum in which nobody varies is certain of nothing either:
+// only the control's is multiplied by a lift. A treatment whose subjects are all alike has
+// its part of the pooled one. A stratum in which nobody varies is certain of nothing either:
 // with one, all cells have the variance of the subjects of all strata, if that is
 // more.
 func (r *Request) disperse(p *pair, adj *adjustment, info information) dispersion {
 	d := dispersion{terms: make([]term, 0, 2*len(p.weights)+1), silentControl: true, silentTreatment: true}
 	control, treatment := p.control.residual(adj), p.treatment.residual(adj)
 	var own, sizes form
-	var pooled, deviations, subjects float64
+	var pooled, deviations, subjects, shared float64
 	silent := 0
 	for k, w := range p.weights {
 		c, t := &p.control.cells[k], &p.treatment.cells[k]
@@ -110,6 +111,7 @@ func (r *Request) disperse(p *pair, adj *adjustment, info information) dispersio
 		n := [2]float64{float64(c.N), float64(t.N)}
 		here := form{cc: w * w / n[0], tt: w * w / n[1]}
 		pooled += here.at(0) * (squares[0] + squares[1]) / (n[0] + n[1] - 2)
+		shared += here.tt * squares[0] / (n[0] + n[1] - 2)
 		sizes, deviations, subjects = sizes.plus(here), deviations+squares[0]+squares[1], subjects+n[0]+n[1]-2
 		ofControl := term{form{cc: w * w * squares[0] / (n[0] - 1) / n[0]}, info.control.degrees(n[0])}
 		ofTreatment := term{form{tt: w * w * squares[1] / (n[1] - 1) / n[1]}, info.treatment.degrees(n[1])}
@@ -138,6 +140,9 @@ func (r *Request) disperse(p *pair, adj *adjustment, info information) dispersio
 	if more := pooled - own.at(0); more > 0 {
 		d.pooled = true
 		d.replace(own.plus(sizes.times(more / sizes.at(0))))
+	}
+	if more := shared - d.cells.tt; d.silentTreatment && more > 0 { // Else a lift of −1 would be certain.
+		d.replace(d.cells.plus(form{cc: -more, tt: more}))
 	}
 	return d
 }

@@ -2,7 +2,8 @@
 # source("judge.R"). It is written from the rules, by pt, qt and uniroot:
 #
 # The variance is the larger of Welch's and of that with both arms' pooled variance,
-# of which what is more than Welch's falls to the arms by one over their subjects;
+# of which what is more than Welch's falls to the arms by one over their subjects, and
+# where all of the treatment's are alike as much as its part of the pooled one;
 # the degrees of freedom are Welch's with b - 1 for n - 1, where b is how many
 # subjects of an arm are informative: those that are not 0, or of zeros and ones the
 # fewer. Where an arm has fewer than 5 of them, and would be expected to, by those of
@@ -18,7 +19,9 @@ dispersion <- function(rx, ry, bx = informative(rx), by = informative(ry)) {
   squares <- c((nx - 1) * var(rx), (ny - 1) * var(ry))
   size <- 1 / c(nx, ny); more <- max(0, sum(squares) / (nx + ny - 2) * sum(size) - sum(own))
   nu <- if (few) c(nx, ny) - 1 else pmax(c(bx, by) - 1, 1)
-  list(v = own + more * size / sum(size), own = own, few = few,
+  v <- own + more * size / sum(size)
+  if (own[1] == 0 && own[2] > 0) { part <- max(0, sum(squares) / (nx + ny - 2) / nx - v[1]); v <- v + c(part, -part) }
+  list(v = v, own = own, few = few,
     df = function(lift = 0) { v <- own * c(1, (1 + lift)^2); sum(v)^2 / sum(v^2 / nu) })
 }
 
