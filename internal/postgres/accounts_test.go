@@ -388,6 +388,19 @@ func TestSimilarOutcomes(t *testing.T) {
 	}
 }
 
+// Of a name of whose outcomes most are of analysed subjects no others are looked for.
+func TestNothingIsSimilarToWhatIsWell(t *testing.T) {
+	for subject, want := range map[int]int{1: 0, 9: 1} {
+		d := newDatabase(t)
+		recordExposures(t, d.DB, exposure(1, "control", day(10)))
+		recordOutcomes(t, d.DB, outcome("x", 1, day(11), 1.0, ""), outcome("y", subject, day(11), 1.0, ""), named(outcome("z", 1, day(11), 1.0, ""), "Purchase"))
+		study := studyOf(t, []metric.Column{{Component: component(experiment.AggregateCount)}}, nil, nil)
+		if use := d.accounts(t, 7, forever, study)[0][0]; len(use.Similar) != want {
+			t.Errorf("one outcome of subject %d: %+v", subject, use)
+		}
+	}
+}
+
 // The unit of what was recorded before units were is not known: it may be the
 // experiment's, and makes a name alive. The default unit of what came later is.
 func TestUnitsFromBeforeTheyWereRecorded(t *testing.T) {

@@ -125,14 +125,13 @@ func (db *DB) reading(ctx context.Context, read func(pgx.Tx) error) error {
 
 // LargestValues returns the values of an attribute that most subjects of an experiment
 // have, as known at asOf: at most so many, of equal ones those whose text is first.
-// Empty text stands for subjects that lack it. Pinned subjects do not count.
-func (db *DB) LargestValues(ctx context.Context, id int32, asOf time.Time, attribute string, most int) ([]string, error) {
-	rows, err := db.analysis.Query(ctx, `SELECT value FROM (
-			SELECT DISTINCT ON (subject_id) subject_id, coalesce(attributes->>$3::text, '') COLLATE "C" AS value FROM exposures x
-			WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
-				SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
-			ORDER BY subject_id, exposed_time, phase, variant) e
-		GROUP BY value ORDER BY count(*) DESC, value LIMIT $4`, id, asOf, attribute, most)
+// Empty text stands for subjects that lack it. Subjects who are not analysed do not
+// count: the pinned, those seen in two variants and those in none of the variants.
+func (db *DB) LargestValues(ctx context.Context, id int32, asOf time.Time, variants []string, attribute string, most int) ([]string, error) {
+	q := subjectQuery{phased: true} // Which costs little, once.
+	rows, err := db.analysis.Query(ctx, `SELECT value FROM (SELECT coalesce(attributes->>$3::text, '') COLLATE "C" AS value FROM (`+
+		fmt.Sprintf(exposedSQL, q.attributes())+`) e WHERE NOT crossover AND variant = ANY($5)) values_of
+		GROUP BY value ORDER BY count(*) DESC, value LIMIT $4`, id, asOf, attribute, most, variants)
 	if err != nil {
 		return nil, interpret(err)
 	}

@@ -22,8 +22,9 @@ const (
 	maxCandidates = 20
 )
 
-// similar finds names like those that are accounted for, and these names for other
-// units, and counts what arrived of them in the same stretch.
+// similar finds names like those with which something seems amiss, and these names
+// for other units, and counts what arrived of them in the same stretch. Of others
+// nobody need know, and counting takes as long as the account of the name itself.
 func (a *accounting) similar(ctx context.Context, tx pgx.Tx, accounted *metric.Accounted) error {
 	all, err := readNames(ctx, tx, `SELECT name, id FROM outcome_names`)
 	if err != nil {
@@ -33,8 +34,9 @@ func (a *accounting) similar(ctx context.Context, tx pgx.Tx, accounted *metric.A
 	for _, p := range accounted.Placed {
 		foreign[p.Name] = foreign[p.Name] || p.Owner == metric.OtherUnit
 	}
+	amiss := namesAmiss(a.Names, accounted.Placed)
 	names, like := map[int32]string{}, map[string][]string{} // Both from the other name to its own.
-	for _, name := range a.Names {
+	for _, name := range amiss {
 		if foreign[name] {
 			names[all[name]] = name
 		}
@@ -72,6 +74,25 @@ func (a *accounting) similar(ctx context.Context, tx pgx.Tx, accounted *metric.A
 		return nil
 	})
 	return err
+}
+
+// namesAmiss are those of whose outcomes fewer than half are of subjects who are
+// analysed, after exposure: what was meant may have come under another name.
+func namesAmiss(names []string, placed []metric.Placed) (amiss []string) {
+	all, good := map[string]int64{}, map[string]int64{}
+	for i := range placed {
+		p := &placed[i]
+		all[p.Name] += p.Outcomes
+		if p.Owner == metric.Analysed && p.Place >= 0 {
+			good[p.Name] += p.Outcomes
+		}
+	}
+	for _, name := range names {
+		if 2*good[name] <= all[name] {
+			amiss = append(amiss, name)
+		}
+	}
+	return amiss
 }
 
 // candidates are the names that are like one, the likest first.

@@ -479,6 +479,40 @@ func TestSubjectsOverridden(t *testing.T) {
 	check("another experiment's pins", forever, 4, "v5")
 }
 
+// The values of a segment that are shown are those with most subjects who are
+// analysed.
+func TestLargestValues(t *testing.T) {
+	d := newDatabase(t)
+	e := createExperiment(t, d.DB, "e", definition())
+	n := 0
+	expose := func(country string, subjects int, variants ...string) {
+		for range subjects {
+			n++
+			for i, v := range variants {
+				x := of(e.ID, exposure(n, v, day(2+i)))
+				if country != "" {
+					x.Attributes = json.RawMessage(`{"country":"` + country + `"}`)
+				}
+				recordExposures(t, d.DB, x)
+			}
+		}
+	}
+	expose("CR", 5, "control", "short")
+	expose("UN", 5, "removed")
+	expose("PL", 2, "control")
+	expose("", 2, "short")
+	expose("DE", 3, "short")
+	expose("PI", 4, "short")
+	setOverrides(t, d.DB, pin("short", n-3, n-2, n-1, n)...)
+	got, err := d.LargestValues(t.Context(), e.ID, forever, []string{"control", "short"}, "country", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"DE", ""}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // An analysis of a moment sees nothing that was recorded after it.
 func TestSubjectsAsOf(t *testing.T) {
 	d := newDatabase(t)

@@ -185,7 +185,8 @@ type OutcomeUse struct {
 	// The others, by the first reason that applies. Reasons without outcomes are absent.
 	NotCounted []*UncountedOutcomes `protobuf:"bytes,4,rep,name=not_counted,json=notCounted,proto3" json:"not_counted,omitempty"`
 	// Names like this one, and this name for other units, of which something arrived.
-	// At most 5, those with the most outcomes first.
+	// At most 5, those with the most outcomes first. They are looked for where half of
+	// this name's outcomes or more are not of analysed subjects after exposure.
 	Similar       []*SimilarOutcomes `protobuf:"bytes,5,rep,name=similar,proto3" json:"similar,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
