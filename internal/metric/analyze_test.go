@@ -581,3 +581,47 @@ func TestFamilyKeepsItsSize(t *testing.T) {
 		}
 	}
 }
+
+// TestUnlikeArms: where the arms as they are contradict a comparison within phases or
+// one that is adjusted, it says so, and elsewhere not.
+func TestUnlikeArms(t *testing.T) {
+	phased := func(early, late int) (rows []Row) {
+		for _, part := range []struct {
+			phase            int32
+			control, short   int
+			level, treatment float64
+		}{{1, early, late, 10, 1}, {2, late, early, 0, 1}} {
+			for i := range part.control {
+				r := row("control", part.level+float64(i%5))
+				r.Phase = part.phase
+				rows = append(rows, r)
+			}
+			for i := range part.short {
+				r := row("short", part.level+part.treatment+float64(i%5))
+				r.Phase = part.phase
+				rows = append(rows, r)
+			}
+		}
+		return rows
+	}
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	for _, tt := range []struct {
+		name string
+		rows []Row
+		says string
+	}{
+		{"one phase", won(100), ""},
+		{"alike in both", phased(500, 500), ""},
+		{"turned around", phased(900, 100), "The arms differ by -7 as they are, to the other side: the comparison is within each phase and stratum"},
+		{"too large", phased(100, 900), "The arms differ by +9 as they are, outside the interval: the comparison is within each phase and stratum"},
+	} {
+		a, err := s.Analyze(fold(s, tt.rows...), map[int32][]float64{1: {0.5, 0.5}, 2: {0.5, 0.5}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes := strings.Join(a.Metrics[0].Comparisons[0].Notes, " ")
+		if said := strings.Contains(notes, "as they are"); said != (tt.says != "") || !strings.Contains(notes, tt.says) {
+			t.Errorf("%s: notes %q, want %q", tt.name, notes, tt.says)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -60,7 +61,53 @@ func (c *contest) compare() ([]Arm, []Comparison, error) {
 		comparisons[i].VarianceReduction = pair.VarianceReduction
 		comparisons[i].Unadjusted = &plain
 	}
+	for i, pair := range result.Comparisons {
+		if note := c.unlikeArms(&comparisons[i], &arms[pair.Arm], &arms[c.control]); note != "" {
+			comparisons[i].Notes = append(comparisons[i].Notes, note)
+		}
+	}
 	return arms, comparisons, nil
+}
+
+// unlikeArms says why the difference of the arms as they are is not that of the
+// comparison, where a reader would stumble over it: it has the other sign, or lies
+// outside the interval (Simpson 1951, The interpretation of interaction in contingency
+// tables). Empty if it does not, or if nothing lies between them.
+func (c *contest) unlikeArms(of *Comparison, treatment, control *Arm) string {
+	how := ""
+	switch stratified := c.strata() > 1; {
+	case stratified && of.Unadjusted != nil:
+		how = "within each phase and stratum, adjusted by covariates"
+	case stratified:
+		how = "within each phase and stratum"
+	case of.Unadjusted != nil:
+		how = "adjusted by covariates"
+	}
+	interval := &of.Difference
+	if how == "" || interval.Estimate == nil || treatment.Mean == nil || control.Mean == nil {
+		return ""
+	}
+	raw := *treatment.Mean - *control.Mean
+	rough := 1e-9 * max(math.Abs(*treatment.Mean), math.Abs(*control.Mean))
+	turned := raw**interval.Estimate < 0 && math.Abs(raw-*interval.Estimate) > rough
+	outside := interval.Lower != nil && raw < *interval.Lower-rough || interval.Upper != nil && raw > *interval.Upper+rough
+	switch {
+	case turned:
+		return fmt.Sprintf("The arms differ by %+.6g as they are, to the other side: the comparison is %s.", raw, how)
+	case outside:
+		return fmt.Sprintf("The arms differ by %+.6g as they are, outside the interval: the comparison is %s.", raw, how)
+	}
+	return ""
+}
+
+// strata is how many strata have subjects.
+func (c *contest) strata() (n int) {
+	for s := range c.arms[c.control].Strata {
+		if slices.ContainsFunc(c.arms, func(a stats.Arm) bool { return s < len(a.Strata) && a.Strata[s].N > 0 }) {
+			n++
+		}
+	}
+	return n
 }
 
 // comparison is one comparison in this package's terms. Its significance is
