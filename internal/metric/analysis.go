@@ -47,7 +47,7 @@ type SampleRatio struct {
 	Verdict  SampleRatioVerdict
 	// SequentialPValue is the smallest of the sequential test so far.
 	SequentialPValue *float64
-	BrokenCells      []SampleRatioCell // Worst first.
+	BrokenCells      []SampleRatioCell // Worst first, unplanned ones last.
 	Notes            []string
 }
 
@@ -58,7 +58,8 @@ type SampleRatioCell struct {
 	Observed       map[string]int64
 	Expected       map[string]float64
 	PValue         *float64
-	AdjustedPValue *float64 // Over all cells that were tested.
+	AdjustedPValue *float64 // Over all cells that were tested and of which the same holds.
+	Unplanned      bool     // The plan does not name its segment: no verdict rests on it.
 	Notes          []string
 }
 

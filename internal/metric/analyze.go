@@ -24,7 +24,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64) (*Analysis, error)
 		return nil, err
 	}
 	a := &Analysis{Look: look, CountingEnd: t.CountingEnd, Pauses: t.Pauses}
-	if a.SampleRatio, err = sampleRatio(t, shares); err != nil {
+	if a.SampleRatio, err = sampleRatio(t, s.definition.Segments, shares); err != nil {
 		return nil, fmt.Errorf("sample ratio: %w", err)
 	}
 	if a.Exclusions, err = t.exclusions(shares); err != nil {
@@ -61,7 +61,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64) (*Analysis, error)
 
 // check refuses a tally of another study.
 func (s *Study) check(t *Tally) error {
-	if len(t.Variants) != len(s.definition.Variants) || len(t.Metrics) != len(s.metrics) || len(t.Segments) != len(s.segments) {
+	if len(t.Variants) != len(s.definition.Variants) || len(t.Metrics) != len(s.metrics) || len(t.Segments) != len(s.segments) || len(t.Counted) != len(s.counted) {
 		return errors.New("the tally is of another study")
 	}
 	for i, v := range s.definition.Variants {

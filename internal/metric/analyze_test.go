@@ -228,7 +228,7 @@ func TestAnalyzeSampleRatio(t *testing.T) {
 				tally.Subjects = append(tally.Subjects, tt.subjects[phase])
 				shares[phase] = tt.shares
 			}
-			ratio, err := sampleRatio(tally, shares)
+			ratio, err := sampleRatio(tally, nil, shares)
 			if err != nil {
 				t.Fatal(err)
 			}

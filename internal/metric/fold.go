@@ -125,7 +125,7 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		values:      map[string]int32{},
 		exposed:     map[phaseDay][]int64{},
 		excluded:    map[Excluded]int64{},
-		segments:    make([]segment, len(s.segments)),
+		segments:    make([]segment, len(s.Segments())),
 		limit:       s.segmentLimit(),
 		openWindows: make([]int64, len(s.metrics)),
 		leftOut:     make([]map[LeftOutReason][]int64, len(s.metrics)),
@@ -153,7 +153,7 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		f.followed = make([]FollowUp, len(s.metrics))
 	}
 	f.origins = [2][]float64{unknownNumbers(len(s.attributes)), unknownNumbers(len(s.columns))}
-	f.at.groups = make([]int32, len(s.segments))
+	f.at.groups = make([]int32, len(f.segments))
 	f.at.moves = make([]int32, len(s.metrics))
 	return f
 }
@@ -251,7 +251,7 @@ func (f *Fold) take() {
 	if f.strata != nil {
 		f.strata.add(stratum{phase: int32(at.phase), value: at.value}, at, f.closed, f.vectors)
 	}
-	for i, group := range at.groups {
+	for i, group := range at.groups[:len(f.study.segments)] {
 		if group < 0 || f.segments[i].withheld {
 			continue
 		}
@@ -436,7 +436,11 @@ func (f *Fold) Tally() *Tally {
 		}
 	}
 	for i := range f.segments {
-		t.Segments = append(t.Segments, f.segmentValues(i, t.Phases))
+		if values := f.segmentValues(i, t.Phases); i < len(f.study.segments) {
+			t.Segments = append(t.Segments, values)
+		} else {
+			t.Counted = append(t.Counted, values)
+		}
 	}
 	var parts []part
 	if parts, t.Parts = f.segmentParts(t.Phases); len(parts) == len(t.Phases) {
@@ -522,7 +526,7 @@ func (f *Fold) exposedDays(phases []int32) []ExposedDay {
 }
 
 func (f *Fold) segmentValues(i int, phases []int32) SegmentValues {
-	values := SegmentValues{Attribute: f.study.segments[i]}
+	values := SegmentValues{Attribute: f.study.Segments()[i]}
 	if f.segments[i].withheld {
 		values.Limit = f.limit
 		return values
@@ -560,7 +564,7 @@ func (f *Fold) Overflown() map[string]int {
 	over := map[string]int{}
 	for i := range f.segments {
 		if f.segments[i].withheld {
-			over[f.study.segments[i]] = min(shownValues, f.limit-1)
+			over[f.study.Segments()[i]] = min(shownValues, f.limit-1)
 		}
 	}
 	return over
@@ -569,7 +573,7 @@ func (f *Fold) Overflown() map[string]int {
 // Show has the fold tell apart some values of a segment alone, and count all others
 // together. It is called before the first Add.
 func (f *Fold) Show(attribute string, values []string) {
-	s := &f.segments[slices.Index(f.study.segments, attribute)]
+	s := &f.segments[slices.Index(f.study.Segments(), attribute)]
 	s.shown = append([]string{}, values...)
 	for i, value := range values {
 		s.values[value] = int32(i)

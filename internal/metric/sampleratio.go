@@ -22,8 +22,8 @@ const (
 )
 
 // sampleRatio tests the number of subjects by variant against the split, as a
-// whole, from day to day, and where it breaks.
-func sampleRatio(t *Tally, shares map[int32][]float64) (SampleRatio, error) {
+// whole, from day to day, and where it breaks: among others in the planned segments.
+func sampleRatio(t *Tally, planned []string, shares map[int32][]float64) (SampleRatio, error) {
 	ratio, err := t.ratioOf(t.Subjects, shares)
 	if err != nil {
 		return ratio, err
@@ -34,8 +34,8 @@ func sampleRatio(t *Tally, shares map[int32][]float64) (SampleRatio, error) {
 	if ratio.SequentialPValue == nil {
 		ratio.Notes = append(ratio.Notes, "Without subjects there is no sequential p-value.")
 	}
-	ratio.BrokenCells, err = t.brokenCells(shares)
-	if len(ratio.BrokenCells) > 0 || ratio.SequentialPValue != nil && *ratio.SequentialPValue < mismatch {
+	ratio.BrokenCells, err = t.brokenCells(planned, shares)
+	if len(ratio.BrokenCells) > 0 && !ratio.BrokenCells[0].Unplanned || ratio.SequentialPValue != nil && *ratio.SequentialPValue < mismatch {
 		ratio.Verdict = SampleRatioMismatch
 	}
 	return ratio, err
@@ -182,18 +182,26 @@ func (t *Tally) count(subjects [][]int64, day ExposedDay) {
 }
 
 // brokenCells are the segments and days in which the ratio is broken, worst
-// first. Those with too few subjects are not tested.
-func (t *Tally) brokenCells(shares map[int32][]float64) ([]SampleRatioCell, error) {
-	var cells []SampleRatioCell
+// first. Those with too few subjects are not tested. Segments that the plan does not
+// name are a family of their own, which comes last: whoever asks for them can neither
+// hide a mismatch nor bring one about.
+func (t *Tally) brokenCells(planned []string, shares map[int32][]float64) ([]SampleRatioCell, error) {
+	var cells, unplanned []SampleRatioCell
 	test := func(attribute, value string, subjects [][]int64) error {
 		ratio, err := t.ratioOf(subjects, shares)
 		if err != nil || ratio.Verdict == SampleRatioTooFew {
 			return err
 		}
-		cells = append(cells, SampleRatioCell{Attribute: attribute, Value: value, Observed: ratio.Observed, Expected: ratio.Expected, PValue: ratio.PValue, Notes: ratio.Notes})
+		cell := SampleRatioCell{Attribute: attribute, Value: value, Observed: ratio.Observed, Expected: ratio.Expected, PValue: ratio.PValue, Notes: ratio.Notes}
+		if cell.Unplanned = attribute != "" && !slices.Contains(planned, attribute); cell.Unplanned {
+			cell.Notes = append(cell.Notes, "The plan does not name this segment: the verdict does not rest on it.")
+			unplanned = append(unplanned, cell)
+		} else {
+			cells = append(cells, cell)
+		}
 		return nil
 	}
-	for _, segment := range t.Segments {
+	for _, segment := range slices.Concat(t.Segments, t.Counted) {
 		for i, value := range segment.Values {
 			if segment.Rest && i == len(segment.Values)-1 {
 				break // All other values together are no cell that could be named.
@@ -212,10 +220,23 @@ func (t *Tally) brokenCells(shares map[int32][]float64) ([]SampleRatioCell, erro
 			return nil, err
 		}
 	}
-	if err := holm(cells, func(c *SampleRatioCell) (*float64, **float64) { return c.PValue, &c.AdjustedPValue }); err != nil {
-		return nil, err
+	var broken []SampleRatioCell
+	for _, family := range [][]SampleRatioCell{cells, unplanned} {
+		if err := holm(family, func(c *SampleRatioCell) (*float64, **float64) { return c.PValue, &c.AdjustedPValue }); err != nil {
+			return nil, err
+		}
+		family = slices.DeleteFunc(family, func(c SampleRatioCell) bool { return *c.AdjustedPValue >= mismatch })
+		slices.SortStableFunc(family, func(a, b SampleRatioCell) int { return cmp.Compare(*a.PValue, *b.PValue) })
+		broken = append(broken, family...)
 	}
-	cells = slices.DeleteFunc(cells, func(c SampleRatioCell) bool { return *c.AdjustedPValue >= mismatch })
-	slices.SortStableFunc(cells, func(a, b SampleRatioCell) int { return cmp.Compare(*a.PValue, *b.PValue) })
-	return cells[:min(len(cells), maxBrokenCells)], nil
+	return broken[:min(len(broken), maxBrokenCells)], nil
+}
+
+// unplannedBroken are those of the broken cells on which no verdict rests.
+func (r *SampleRatio) unplannedBroken() []SampleRatioCell {
+	i := slices.IndexFunc(r.BrokenCells, func(c SampleRatioCell) bool { return c.Unplanned })
+	if i < 0 {
+		return nil
+	}
+	return r.BrokenCells[i:]
 }

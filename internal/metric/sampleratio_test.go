@@ -126,3 +126,33 @@ func TestBrokenCellsAreBounded(t *testing.T) {
 		t.Errorf("%d cells, first %v, then %v, last %v", len(cells), cells[0].Value, cells[1].Value, cells[len(cells)-1].Value)
 	}
 }
+
+// TestRatioOfThePlansSegments: the verdict on the sample ratio rests on the plan's
+// segments, whether or not results are cut by them, and on no others.
+func TestRatioOfThePlansSegments(t *testing.T) {
+	rows := slices.Concat(exposed(1, 0, "DE", 560, 440), exposed(1, 0, "PL", 440, 560))
+	for _, tt := range []struct {
+		name           string
+		planned, asked []string
+		verdict        SampleRatioVerdict
+		cells          int
+	}{
+		{"asked for", []string{"country"}, []string{"country"}, SampleRatioMismatch, 2},
+		{"not asked for", []string{"country"}, nil, SampleRatioMismatch, 2},
+		{"asked for and not planned", nil, []string{"past_spend"}, SampleRatioOK, 2},
+		{"neither", nil, nil, SampleRatioOK, 0},
+	} {
+		d := definition("control", "short")
+		d.Segments = tt.planned
+		s := mustStudy(t, d, []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}, tt.asked...).CountingSegments()
+		a := mustAnalyze(t, s, fold(s, rows...), 0)
+		if a.SampleRatio.Verdict != tt.verdict || len(a.SampleRatio.BrokenCells) != tt.cells || len(a.Metrics[0].Segments) != 2*len(tt.asked) {
+			t.Errorf("%s: %s with cells %+v and %d segments", tt.name, a.SampleRatio.Verdict, a.SampleRatio.BrokenCells, len(a.Metrics[0].Segments))
+		}
+		unplanned := tt.cells > 0 && tt.planned == nil
+		if unplanned != strings.Contains(strings.Join(a.Warnings, " "), "In segments that the plan does not name the variants' subjects are not as many") ||
+			unplanned && !strings.Contains(strings.Join(a.SampleRatio.BrokenCells[0].Notes, " "), "the verdict does not rest on it") {
+			t.Errorf("%s: warnings %q, cells %+v", tt.name, a.Warnings, a.SampleRatio.BrokenCells)
+		}
+	}
+}

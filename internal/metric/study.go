@@ -58,7 +58,8 @@ type Study struct {
 	columns    []Column
 	attributes []string
 	segments   []string
-	deferred   []int // The metrics with a percentile among their caps.
+	counted    []string // The plan's other segments, of which subjects are counted alone.
+	deferred   []int    // The metrics with a percentile among their caps.
 	earlier    time.Time
 	conduct    Conduct
 	accounted  int  // Of how many metrics, from the first on, outcomes are accounted for.
@@ -144,9 +145,23 @@ func (s *Study) Columns() []Column { return s.columns }
 // order of Row.AttributeNumbers.
 func (s *Study) Attributes() []string { return s.attributes }
 
-// Segments are the names of the attributes by which results are cut, in the
-// order of Row.Segments.
-func (s *Study) Segments() []string { return s.segments }
+// Segments are the names of the attributes by which results are cut, and then of those
+// by which subjects are counted alone, in the order of Row.Segments.
+func (s *Study) Segments() []string { return slices.Concat(s.segments, s.counted) }
+
+// CountingSegments returns the study that counts the subjects of all of the plan's
+// segments, also of those by which results are not cut: the verdict on the sample
+// ratio must not depend on what is asked for.
+func (s *Study) CountingSegments() *Study {
+	counting := *s
+	counting.counted = nil
+	for _, name := range s.definition.Segments {
+		if !slices.Contains(s.segments, name) {
+			counting.counted = append(counting.counted, name)
+		}
+	}
+	return &counting
+}
 
 // Stratum is the name of the attribute that becomes Row.Stratum; empty for
 // none.

@@ -150,7 +150,7 @@ func (s *Summaries) checkRatio(r *SummaryResult) error {
 		t.Variants = append(t.Variants, s.Arms[i].Variant)
 		t.Subjects[0] = append(t.Subjects[0], r.Arms[i].Subjects)
 	}
-	ratio, err := sampleRatio(&t, map[int32][]float64{0: weights})
+	ratio, err := sampleRatio(&t, nil, map[int32][]float64{0: weights})
 	r.SampleRatio = &ratio
 	return err
 }

@@ -81,6 +81,8 @@ type Tally struct {
 	Dilutions  []string        `json:"dilutions,omitempty"`
 	Metrics    []MetricTally   `json:"metrics"`
 	Segments   []SegmentValues `json:"segments,omitempty"`
+	// Counted holds the subjects of the plan's other segments, which have no moments.
+	Counted []SegmentValues `json:"counted,omitempty"`
 }
 
 // MetricTally is one metric's part of a tally, in the study's order.

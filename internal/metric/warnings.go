@@ -18,6 +18,9 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	if a.SampleRatio.Verdict == SampleRatioMismatch {
 		warn("The variants' subjects are not as many as the split expects (%s): something loses or adds them unevenly, and no figure here can be trusted.%s", a.SampleRatio.broken(), worst(a.SampleRatio.BrokenCells))
 	}
+	if cells := a.SampleRatio.unplannedBroken(); a.SampleRatio.Verdict != SampleRatioMismatch && len(cells) > 0 {
+		warn("In segments that the plan does not name the variants' subjects are not as many as the split expects: their figures cannot be trusted, and the verdict does not rest on them.%s", worst(cells))
+	}
 	if s.definition.External {
 		warn("The variants were assigned elsewhere: exposures were not checked against the split.")
 	}

@@ -156,7 +156,7 @@ func (s *analysisService) analyze(ctx context.Context, e *experiment.Experiment,
 		return nil, err
 	}
 	conduct.ExcludePauses = req.ExcludePauses
-	study, looks, err := s.atLook(ctx, e, req, study.Conducted(conduct), asOf)
+	study, looks, err := s.atLook(ctx, e, req, study.Conducted(conduct).CountingSegments(), asOf)
 	if err != nil {
 		return nil, err
 	}

@@ -58,3 +58,39 @@ func TestManyValues(t *testing.T) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
 }
+
+// TestSegmentsNotAskedFor: two bands that lose subjects of different variants make up
+// for each other as a whole. Nothing ships, whether or not the analysis is cut by the
+// plan's band, and if it has more values than are shown.
+func TestSegmentsNotAskedFor(t *testing.T) {
+	for name, others := range map[string]int{"few": 0, "many": 210} {
+		a := newAPI(t)
+		a.do(t, "MetricService/CreateMetric", purchaseRate)
+		a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"assignment":"ASSIGNMENT_EXTERNAL","segments":["band"],"plan":{"method":"METHOD_FIXED_HORIZON"}`))
+		a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+		var customers []customer
+		add := func(band, variant string, n int) {
+			for i := range n {
+				c := customer{variant: variant, band: band, exposed: exposedAt}
+				if i%10 < map[string]int{"a": 2, "b": 6}[variant] {
+					c.buys = []time.Duration{time.Hour}
+				}
+				customers = append(customers, c)
+			}
+		}
+		for band, n := range map[string]int{"x": 60, "y": 140} {
+			add(band, "a", n)
+			add(band, "b", 200-n)
+		}
+		for i := range others {
+			add(fmt.Sprint("other-", i), []string{"a", "b"}[i%2], 1)
+		}
+		a.sell(t, "plain", customers)
+		for _, request := range []string{`{"experiment":"plain"}`, `{"experiment":"plain","segments":["band"]}`} {
+			got := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", request)
+			if r := got.SampleRatio; r.Verdict != assayv1.SampleRatioVerdict_SAMPLE_RATIO_VERDICT_MISMATCH || len(r.BrokenCells) != 2 || got.Verdict.Action != assayv1.VerdictAction_VERDICT_ACTION_INCONCLUSIVE {
+				t.Errorf("%s values, %s: %v, %v", name, request, r, got.Verdict)
+			}
+		}
+	}
+}

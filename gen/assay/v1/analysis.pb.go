@@ -369,10 +369,12 @@ type SampleRatio struct {
 	// (Lindon and Malek 2022), which holds however often it is looked at. Absent
 	// without subjects.
 	SequentialPValue *float64 `protobuf:"fixed64,5,opt,name=sequential_p_value,json=sequentialPValue,proto3,oneof" json:"sequential_p_value,omitempty"`
-	// Where the ratio is broken: the segments that were asked for and the days of
-	// first exposure in which the chi-square test, corrected by Holm over all that
-	// have enough subjects to be tested, has p < 0.001. At most 100, those with the
-	// smallest p-values.
+	// Where the ratio is broken: the plan's segments, whether or not they are asked
+	// for, and the days of first exposure in which the chi-square test, corrected by
+	// Holm over all that have enough subjects to be tested, has p < 0.001. Segments that
+	// the plan does not name and that are asked for are corrected by themselves, come
+	// last, say so in their notes and are warned of; the verdict does not rest on them.
+	// At most 100, those with the smallest p-values.
 	BrokenCells []*SampleRatioCell `protobuf:"bytes,6,rep,name=broken_cells,json=brokenCells,proto3" json:"broken_cells,omitempty"`
 	// Why a number is absent or rough, and what cannot come about by chance.
 	Notes         []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
@@ -472,7 +474,8 @@ type SampleRatioCell struct {
 	Expected map[string]float64 `protobuf:"bytes,4,rep,name=expected,proto3" json:"expected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	// The p-value of the chi-square test, as of the whole.
 	PValue *float64 `protobuf:"fixed64,5,opt,name=p_value,json=pValue,proto3,oneof" json:"p_value,omitempty"`
-	// The same, corrected over all cells that were tested.
+	// The same, corrected over all cells that were tested, of those by the plan or of
+	// the others.
 	AdjustedPValue *float64 `protobuf:"fixed64,6,opt,name=adjusted_p_value,json=adjustedPValue,proto3,oneof" json:"adjusted_p_value,omitempty"`
 	// As in SampleRatio.
 	Notes         []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
