@@ -103,7 +103,7 @@ func TestRemovedVariant(t *testing.T) {
 		t.Errorf("arms %v", arms)
 	}
 	if !slices.ContainsFunc(got.Warnings, func(w string) bool {
-		return strings.HasPrefix(w, "1 subject was seen in a variant that the experiment does not have")
+		return strings.HasPrefix(w, "1 subject was first seen in a variant that has been removed since")
 	}) {
 		t.Errorf("no word of the subject of the variant that was removed: %q", got.Warnings)
 	}
