@@ -269,3 +269,31 @@ func TestNoLooks(t *testing.T) {
 		t.Errorf("plan %v, verdict %v", got.Plan, got.Verdict)
 	}
 }
+
+// TestLookAfterConclusion: a group-sequential plan whose primary metric has no window
+// takes no look while it runs, and decides by one when it has been concluded, with all
+// of its error rate.
+func TestLookAfterConclusion(t *testing.T) {
+	const analyze, take = "AnalysisService/AnalyzeExperiment", `{"experiment":"plain","take_look":true}`
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", endlessRevenue)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"metrics":[{"metric":"revenue","role":"METRIC_ROLE_PRIMARY"}],"plan":{"method":"METHOD_GROUP_SEQUENTIAL","planned_subjects":"1000"}`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	given := a.exposed(t, "plain", "u", 0, 200)
+	a.spend(t, "order", given, func(key, variant string) float64 {
+		return map[string]float64{"a": 10, "b": 14}[variant] + float64(len(key)) + float64(key[len(key)-1]%5)
+	})
+	a.refuses(t, []refusal{{"while it runs", analyze, take, codes.FailedPrecondition, []string{"LOOK_CANNOT_DECIDE"}, "decides once"}})
+	a.do(t, "ExperimentService/ConcludeExperiment", `{"key":"plain"}`)
+	if v := a.analyze(t, `{"experiment":"plain"}`).Verdict; v.Action != assayv1.VerdictAction_VERDICT_ACTION_INCONCLUSIVE || !strings.HasPrefix(v.Reasons[0], "It was concluded undecided") || !strings.HasSuffix(v.Reasons[1], "take the next one.") {
+		t.Errorf("before the look: %v", v)
+	}
+	got := a.analyze(t, take)
+	if got.Verdict.Action != assayv1.VerdictAction_VERDICT_ACTION_SHIP || len(got.Looks) != 1 || math.Abs(got.Looks[0].Spent-0.05) > 1e-12 || math.Abs(got.Looks[0].GetBoundary()-1.959963984540054) > 1e-9 {
+		t.Errorf("the look: %v, %v", got.Verdict, got.Looks)
+	}
+	a.refuses(t, []refusal{{"another one", analyze, take, codes.FailedPrecondition, []string{"LAST_LOOK_TAKEN"}, "decides once"}})
+	if v := a.analyze(t, `{"experiment":"plain"}`).Verdict; v.Action != assayv1.VerdictAction_VERDICT_ACTION_SHIP || !strings.HasPrefix(v.Reasons[0], "Look 1 decided") {
+		t.Errorf("after the look: %v", v)
+	}
+}
