@@ -182,7 +182,7 @@ func widen(comparisons []Comparison, again func(rate float64) ([]Comparison, err
 		for _, one := range []struct{ now, wider, to *Interval }{
 			{&c.Difference, &wider[i].Difference, &c.AdjustedDifference}, {&c.Lift, &wider[i].Lift, &c.AdjustedLift},
 		} {
-			if one.wider.Lower != nil || one.wider.Upper != nil {
+			if one.wider.Lower != nil || one.wider.Upper != nil || one.wider.Unbounded {
 				*one.to = *one.wider
 				one.to.Estimate = one.now.Estimate
 			}

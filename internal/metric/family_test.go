@@ -122,3 +122,14 @@ func TestAdjustedIntervalsImplySignificance(t *testing.T) {
 		t.Errorf("%d corrected intervals exclude the margin: the data are not what this test needs", excluding)
 	}
 }
+
+// TestWiderIntervalWithoutBounds says that it has none.
+func TestWiderIntervalWithoutBounds(t *testing.T) {
+	comparisons := []Comparison{{AdjustedRate: 0.01}}
+	err := widen(comparisons, func(float64) ([]Comparison, error) {
+		return []Comparison{{Lift: Interval{Unbounded: true}}}, nil
+	})
+	if err != nil || !comparisons[0].AdjustedLift.Unbounded || comparisons[0].AdjustedDifference.Unbounded {
+		t.Errorf("%+v, %v", comparisons[0], err)
+	}
+}

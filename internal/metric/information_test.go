@@ -175,6 +175,28 @@ func TestCountsOfSummaries(t *testing.T) {
 	}
 }
 
+// TestCountsThatFiguresExclude: three of 100 cannot have a mean of 5 and a variance of 1,
+// and a mean below 0 is of somebody's number below 0.
+func TestCountsThatFiguresExclude(t *testing.T) {
+	s := Summaries{Components: []string{"x"}, Plan: definition("a", "b").Plan}
+	for i := range 2 {
+		s.Arms = append(s.Arms, SummaryArm{Variant: string(rune('a' + i)), Control: i == 0, Strata: []SummaryStratum{{
+			Subjects: 100, Means: []float64{5}, Covariances: []float64{1}, NonZero: []int64{100}, Negative: []int64{0},
+		}}})
+	}
+	if _, err := s.Compare(); err != nil {
+		t.Fatal(err)
+	}
+	s.Arms[0].Strata[0].NonZero[0] = 3
+	s.Arms[1].Strata[0].Means[0] = -5
+	_, err := s.Compare()
+	for _, part := range []string{"arms[0].strata[0].nonzero_subjects[0]", "must not be less than 96", "arms[1].strata[0].negative_subjects[0]", "must not be 0, as the mean is -5"} {
+		if !strings.Contains(fmt.Sprint(err), part) {
+			t.Errorf("%v\ndoes not say %q", err, part)
+		}
+	}
+}
+
 // TestLiftWithCovariates: the interval of a lift of 0.5 with a covariate, where who
 // spends little gains more, and where all gain in proportion. In 2,000 simulated
 // experiments each an interval of 0.053 and of 0.025 covers 95 %; those of before, of

@@ -353,12 +353,27 @@ func (s *SummaryStratum) readCounts(m *stats.Moments, path string, bad *experime
 				bad.Add(field, "must lie between 0 and the %d subjects", s.Subjects)
 			case n == 0 && counts.name == "nonzero_subjects" && s.Means[i] != 0:
 				bad.Add(field, "must not be 0, as the mean is %v", s.Means[i])
+			case n == 0 && counts.name == "negative_subjects" && s.Means[i] < 0:
+				bad.Add(field, "must not be 0, as the mean is %v", s.Means[i])
+			case counts.name == "nonzero_subjects" && n > 0 && float64(n) < s.fewestNonZero(m, i):
+				bad.Add(field, "must not be less than %.0f, as the mean is %v and the variance too small for fewer", math.Ceil(s.fewestNonZero(m, i)), s.Means[i])
 			case counts.name == "negative_subjects" && i < len(s.NonZero) && n > s.NonZero[i]:
 				bad.Add(field, "must not be more than the %d subjects whose number is not 0", s.NonZero[i])
 			}
 		}
 		*counts.to = slices.Clone(counts.from)
 	}
+}
+
+// fewestNonZero is how many subjects have a number other than 0 at least: (Σx)²/Σx², by
+// Cauchy and Schwarz, less a hundredth for figures that are rounded.
+func (s *SummaryStratum) fewestNonZero(m *stats.Moments, component int) float64 {
+	mean, n := s.Means[component], float64(s.Subjects)
+	variance, ok := m.Covariance(component, component)
+	if !ok || mean == 0 {
+		return 0
+	}
+	return 0.99 * n / (1 + variance*(n-1)/n/mean/mean)
 }
 
 // isRate tells whether the formula is one component, and all of its numbers are 0 or

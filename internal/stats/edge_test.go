@@ -419,3 +419,14 @@ func TestSilentStratum(t *testing.T) {
 	}
 	near(t, "standard error of even arms", *mustCompare(t, r).Comparisons[0].Unadjusted.Difference.StandardError, 0.0099018176101142129, 1e-12)
 }
+
+// TestIntervalOfAHandful: of five subjects against five an always-valid interval would
+// reach for 1e20 standard errors: there is none, and a note.
+func TestIntervalOfAHandful(t *testing.T) {
+	r := simple(column([]float64{1, 2, 3, 4, 5}), column([]float64{2, 3, 4, 5, 7}))
+	r.Test = Test{Method: AlwaysValid, ConfidenceLevel: 0.95}
+	got := mustCompare(t, r).Comparisons[0].Unadjusted
+	if got.Difference.Lower != nil || got.Difference.Upper != nil || got.Lift.Upper != nil || !strings.Contains(strings.Join(got.Notes, " "), "too few subjects yet") {
+		t.Errorf("%s to %s, notes %q", show(got.Difference.Lower), show(got.Difference.Upper), got.Notes)
+	}
+}

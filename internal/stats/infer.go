@@ -217,6 +217,10 @@ func (g *gauge) weigh(s scale, null float64) Inference {
 	return inference
 }
 
+// farthest is how many standard errors an always-valid interval may reach: of a handful
+// of subjects it would reach for 1e20 and more, which is no interval.
+const farthest = 1e6
+
 // bound sets the bounds. Each has the degrees of freedom of its own null value, so
 // that it agrees with the p-value there.
 func (g *gauge) bound(i *Inference, s scale, null float64) {
@@ -226,7 +230,7 @@ func (g *gauge) bound(i *Inference, s scale, null float64) {
 		_, below = s.score(-null)
 	}
 	low, high := g.reach(below), g.reach(above)
-	if !finite(low) || !finite(high) {
+	if !finite(low) || !finite(high) || g.Method == AlwaysValid && max(low, high) > farthest {
 		i.Note = g.endless()
 		return
 	}

@@ -1356,14 +1356,15 @@ type Comparison struct {
 	// The control's key.
 	Baseline string `protobuf:"bytes,2,opt,name=baseline,proto3" json:"baseline,omitempty"`
 	// Variant minus control, in the population that the subjects come from: that the
-	// sizes of strata are chance is counted in. Each variant has its own variance;
-	// rates are not pooled.
+	// sizes of strata are chance is counted in. The variance is the larger of that in
+	// which each variant has its own and that in which both share one; rates at a fixed
+	// horizon, in one stratum and without covariates, are judged by their score.
 	Difference *Interval `protobuf:"bytes,3,opt,name=difference,proto3" json:"difference,omitempty"`
 	// Difference over the size of the control's value: 0.1 is 10 % more. The control's
 	// value is the one compared, which with covariates is adjusted by them and with
 	// strata weighted by their size, and so not quite the mean in `arms`. The
-	// interval is by the delta method, and need not agree with the p-value, which is
-	// of the difference unless the margin is relative.
+	// interval is by Fieller's method, of rates by their score, and says the same of 0
+	// as the difference; under BAYESIAN it is that of the posterior.
 	Lift *Interval `protobuf:"bytes,4,opt,name=lift,proto3" json:"lift,omitempty"`
 	// The standard error of the difference, that of the data alone under BAYESIAN
 	// too.

@@ -154,8 +154,10 @@ type Method int32
 const (
 	// ALWAYS_VALID.
 	Method_METHOD_UNSPECIFIED Method = 0
-	// One analysis at the planned size: Student's t with Welch's degrees of
-	// freedom. Looking earlier and deciding on it is not protected.
+	// One analysis at the planned size: Student's t with Welch's degrees of freedom by
+	// the informative subjects, and for rates in one stratum and without covariates the
+	// score test of Miettinen and Nurminen. Looking earlier and deciding on it is not
+	// protected.
 	Method_METHOD_FIXED_HORIZON Method = 1
 	// Asymptotic confidence sequence: valid however often it is looked at.
 	Method_METHOD_ALWAYS_VALID Method = 2
@@ -495,8 +497,7 @@ type Magnitude_Absolute struct {
 
 type Magnitude_Relative struct {
 	// As a share of the control's value: 0.02 is 2 %. Tests against a relative margin
-	// are by the delta method at the lift that is observed, and rough if the
-	// control's value is within ten standard errors of zero; a note says so.
+	// are by Fieller's method: of the treatment less so many times the control.
 	Relative float64 `protobuf:"fixed64,2,opt,name=relative,proto3,oneof"`
 }
 
