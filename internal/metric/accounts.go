@@ -24,6 +24,7 @@ type Accounts struct {
 	AliveOnly bool
 	Windows   []time.Duration
 	Takings   []Taking // Distinct.
+	Pasts     []Past   // Distinct.
 }
 
 // Taking is what a metric takes of the outcomes of a name: those that one of its
@@ -80,6 +81,7 @@ type Accounted struct {
 	Placed           []Placed
 	Similar          map[string][]SimilarOutcomes // By name.
 	NothingToCorrect map[string]int64             // Corrections by name.
+	DeadPasts        []DeadPast
 }
 
 // SimilarOutcomes are outcomes that may have been meant in place of others, and
@@ -167,7 +169,7 @@ func (s *Study) AliveOnly() *Study {
 // Accounts is by what the study's metrics tell outcomes apart; it has no names if
 // nothing is to be accounted for.
 func (s *Study) Accounts() *Accounts {
-	a := &Accounts{AliveOnly: s.aliveOnly}
+	a := &Accounts{AliveOnly: s.aliveOnly, Pasts: s.pasts()}
 	for i := range s.metrics[:s.accounted] {
 		m := &s.metrics[i]
 		d := &m.Metric.Definition
@@ -210,6 +212,7 @@ func (a *Accounts) find(t *Taking) int {
 // Account adds to a tally of the study what became of outcomes.
 func (s *Study) Account(t *Tally, accounted *Accounted) {
 	a := s.Accounts()
+	t.DeadPasts = accounted.DeadPasts
 	for i, d := range s.Definitions() {
 		for _, name := range d.outcomes() {
 			use := OutcomeUse{Name: name, Similar: accounted.Similar[name]}

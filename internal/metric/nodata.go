@@ -31,7 +31,7 @@ func (s *Study) withoutData(t *MetricTally) string {
 	var names []string
 	for _, use := range dead {
 		text := fmt.Sprintf("%q", use.Name)
-		if arrived := s.arrived(use); arrived != "" {
+		if arrived := s.arrived(use.Similar); arrived != "" {
 			text += " (but there is " + arrived + ")"
 		}
 		if n := use.ShortlyBefore; n > 0 {
@@ -44,9 +44,9 @@ func (s *Study) withoutData(t *MetricTally) string {
 }
 
 // arrived names what is similar and arrived.
-func (s *Study) arrived(use *OutcomeUse) string {
+func (s *Study) arrived(outcomes []SimilarOutcomes) string {
 	var list []string
-	for _, similar := range use.Similar {
+	for _, similar := range outcomes {
 		of := ""
 		switch {
 		case similar.Unit == "":

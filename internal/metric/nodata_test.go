@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
@@ -179,5 +180,34 @@ func TestMetricsWithoutDataLendNothing(t *testing.T) {
 			}
 			want(t, string(method)+" "+a.Metrics[1+i].Metric, c.AdjustedPValue, adjusted, 1e-12)
 		}
+	}
+}
+
+// A covariate of outcomes that nobody had is named, with what arrived in place of
+// them; one that looks elsewhere is not.
+func TestCovariatesWithoutData(t *testing.T) {
+	d := definition("control", "short")
+	past := func(window time.Duration) *experiment.PastOutcomes {
+		return &experiment.PastOutcomes{Component: experiment.Component{Outcome: "visit", Aggregate: experiment.AggregateCount}, Window: window}
+	}
+	d.Covariates = []experiment.Covariate{{Name: "before", Past: past(24 * time.Hour)}, {Name: "long before", Past: past(48 * time.Hour)}, {Name: "country", Attribute: "country"}}
+	u := use("m", Proportion("x", nil), experiment.RolePrimary)
+	u.Covariates = []string{"before", "long before"}
+	s := mustStudy(t, d, []Use{u})
+	if got := s.Accounts().Pasts; len(got) != 2 || len(s.Unaccounted().Accounts().Pasts) != 0 {
+		t.Errorf("pasts %+v", got)
+	}
+	tally := fold(s)
+	s.Account(tally, &Accounted{DeadPasts: []DeadPast{{Past: Past{"visit", 24 * time.Hour}, Similar: []SimilarOutcomes{{Name: "visits", Unit: "user", Outcomes: 3}}}}})
+	a := mustAnalyze(t, s, tally, 0)
+	const want = `Covariate "before" has no data: from 24h0m0s before the first exposure up to the last, nobody of the unit user, exposed or not, had an outcome "visit" (but there is "visits", 3 times). It adjusts nothing.`
+	var got []string
+	for _, w := range a.Warnings {
+		if strings.HasPrefix(w, "Covariate") {
+			got = append(got, w)
+		}
+	}
+	if len(got) != 1 || got[0] != want {
+		t.Errorf("warnings %q", got)
 	}
 }

@@ -77,10 +77,13 @@ type Tally struct {
 	// Reshuffled says that subjects were left out as a later phase splits all anew,
 	// and Dilutions is what later phases did that may leave subjects without their
 	// variant.
-	Reshuffled bool            `json:"reshuffled,omitempty"`
-	Dilutions  []string        `json:"dilutions,omitempty"`
-	Metrics    []MetricTally   `json:"metrics"`
-	Segments   []SegmentValues `json:"segments,omitempty"`
+	Reshuffled bool     `json:"reshuffled,omitempty"`
+	Dilutions  []string `json:"dilutions,omitempty"`
+	// DeadPasts are those that covariates look into and nobody had outcomes in. None
+	// in tallies from before they were accounted for.
+	DeadPasts []DeadPast      `json:"dead_pasts,omitempty"`
+	Metrics   []MetricTally   `json:"metrics"`
+	Segments  []SegmentValues `json:"segments,omitempty"`
 	// Counted holds the subjects of the plan's other segments, which have no moments.
 	Counted []SegmentValues `json:"counted,omitempty"`
 }

@@ -82,6 +82,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 			warn("%s", note)
 		}
 	}
+	out = append(out, s.deadCovariates(t)...)
 	for i := range a.Balance {
 		if warning := a.Balance[i].imbalance(); warning != "" {
 			warn("%s", warning)

@@ -50,7 +50,7 @@ func (db *DB) account(ctx context.Context, id int32, asOf time.Time, study *metr
 
 // account counts outcomes. pinned says that there are exposed subjects who were.
 func (a *accounting) account(ctx context.Context, tx pgx.Tx, pinned bool) (*metric.Accounted, error) {
-	accounted := &metric.Accounted{Similar: map[string][]metric.SimilarOutcomes{}}
+	accounted := &metric.Accounted{}
 	if err := a.bound(ctx, tx); err != nil || a.from.IsZero() {
 		return accounted, err
 	}
@@ -72,7 +72,16 @@ func (a *accounting) account(ctx context.Context, tx pgx.Tx, pinned bool) (*metr
 			return nil, err
 		}
 	}
-	return accounted, a.similar(ctx, tx, accounted)
+	foreign := map[string]bool{} // The names with outcomes of other units.
+	for _, p := range accounted.Placed {
+		foreign[p.Name] = foreign[p.Name] || p.Owner == metric.OtherUnit
+	}
+	var err error
+	if accounted.Similar, err = a.similar(ctx, tx, namesAmiss(a.Names, accounted.Placed), foreign, a.from); err != nil {
+		return nil, err
+	}
+	accounted.DeadPasts, err = a.deadPasts(ctx, tx)
+	return accounted, err
 }
 
 // bound finds from when on outcomes are counted.

@@ -401,6 +401,35 @@ func TestNothingIsSimilarToWhatIsWell(t *testing.T) {
 	}
 }
 
+// A covariate of past outcomes is without data if nobody of the unit had one in the
+// stretch that it looks into, whatever came after; what is like it is told.
+func TestDeadCovariates(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "control", day(10)), exposure(2, "short", day(12)))
+	account := named(outcome("v", 9, day(9), nil, ""), "view")
+	account.Unit = "account"
+	recordOutcomes(t, d.DB, outcome("x", 9, day(9), 1.0, ""), outcome("y", 1, day(13), 1.0, ""), named(outcome("z", 9, day(7), nil, ""), "refund"),
+		named(outcome("w", 9, day(12), nil, ""), "refund"), account)
+	past := func(name string, window time.Duration) metric.Column {
+		return metric.Column{Component: experiment.Component{Outcome: name, Aggregate: experiment.AggregateCount}, Before: window}
+	}
+	columns := []metric.Column{{Component: component(experiment.AggregateCount)}, past("purchase", 48*hour), past("purchase", hour),
+		past("refund", 48*hour), past("refund", 96*hour), past("purchases", 48*hour), past("view", 48*hour)}
+	_, accounted, err := d.Subjects(t.Context(), 7, forever, studyOf(t, columns, nil, nil), func(*metric.Row) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []metric.DeadPast{
+		{Past: metric.Past{Outcome: "purchase", Window: hour}},
+		{Past: metric.Past{Outcome: "refund", Window: 48 * hour}},
+		{Past: metric.Past{Outcome: "purchases", Window: 48 * hour}, Similar: []metric.SimilarOutcomes{{Name: "purchase", Unit: "user", Outcomes: 2}}},
+		{Past: metric.Past{Outcome: "view", Window: 48 * hour}, Similar: []metric.SimilarOutcomes{{Name: "view", Unit: "account", Outcomes: 1}}},
+	}
+	if diff := cmp.Diff(want, accounted.DeadPasts); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // The unit of what was recorded before units were is not known: it may be the
 // experiment's, and makes a name alive. The default unit of what came later is.
 func TestUnitsFromBeforeTheyWereRecorded(t *testing.T) {

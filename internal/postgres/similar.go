@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/jackc/pgx/v5"
@@ -22,30 +23,26 @@ const (
 	maxCandidates = 20
 )
 
-// similar finds names like those with which something seems amiss, and these names
-// for other units, and counts what arrived of them in the same stretch. Of others
-// nobody need know, and counting takes as long as the account of the name itself.
-func (a *accounting) similar(ctx context.Context, tx pgx.Tx, accounted *metric.Accounted) error {
+// similar finds names like those with which something seems amiss, and those of them
+// that are foreign for other units, and counts what arrived of them from a moment on.
+// Of others nobody need know, and counting takes as long as the account of the name
+// itself.
+func (a *accounting) similar(ctx context.Context, tx pgx.Tx, amiss []string, foreign map[string]bool, from time.Time) (map[string][]metric.SimilarOutcomes, error) {
 	all, err := readNames(ctx, tx, `SELECT name, id FROM outcome_names`)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	foreign := map[string]bool{} // The names with outcomes of other units.
-	for _, p := range accounted.Placed {
-		foreign[p.Name] = foreign[p.Name] || p.Owner == metric.OtherUnit
-	}
-	amiss := namesAmiss(a.Names, accounted.Placed)
 	names, like := map[int32]string{}, map[string][]string{} // Both from the other name to its own.
 	for _, name := range amiss {
-		if foreign[name] {
-			names[all[name]] = name
+		if id, recorded := all[name]; recorded && foreign[name] {
+			names[id] = name
 		}
 		for _, other := range candidates(name, all) {
 			names[all[other]], like[other] = other, append(like[other], name)
 		}
 	}
 	if len(names) == 0 {
-		return nil
+		return nil, nil
 	}
 	var ids []int32
 	for id := range names {
@@ -54,11 +51,12 @@ func (a *accounting) similar(ctx context.Context, tx pgx.Tx, accounted *metric.A
 	args := subjectQuery{args: []any{ids, a.asOf}}
 	rows, err := tx.Query(ctx, fmt.Sprintf(`SELECT name_id, coalesce(unit, CASE WHEN recorded_time < %s THEN '' ELSE %s END) AS unit, count(*) AS outcomes
 		FROM outcomes WHERE corrects IS NULL AND name_id = ANY($1) AND recorded_time <= $2%s GROUP BY 1, 2 ORDER BY outcomes DESC, name_id, unit LIMIT 1000`,
-		args.arg(a.since), args.arg(experiment.DefaultUnit), bounds(a.from)), args.args...)
+		args.arg(a.since), args.arg(experiment.DefaultUnit), bounds(from)), args.args...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var id int32
+	similar := map[string][]metric.SimilarOutcomes{}
 	var found metric.SimilarOutcomes
 	_, err = pgx.ForEachRow(rows, []any{&id, &found.Unit, &found.Outcomes}, func() error {
 		found.Name = names[id]
@@ -67,13 +65,13 @@ func (a *accounting) similar(ctx context.Context, tx pgx.Tx, accounted *metric.A
 			of = append(slices.Clone(of), found.Name)
 		}
 		for _, name := range of {
-			if len(accounted.Similar[name]) < maxSimilar {
-				accounted.Similar[name] = append(accounted.Similar[name], found)
+			if len(similar[name]) < maxSimilar {
+				similar[name] = append(similar[name], found)
 			}
 		}
 		return nil
 	})
-	return err
+	return similar, err
 }
 
 // namesAmiss are those of whose outcomes fewer than half are of subjects who are
