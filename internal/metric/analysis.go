@@ -13,10 +13,11 @@ import (
 //   - 1, which the first stored analyses do not name: lifts by the delta method,
 //     Welch's variance alone, always-valid p-values the smallest of any day,
 //     heterogeneity by the chi-square distribution.
-//   - 2: lifts by Fieller, guards that count informative subjects, rates at a fixed
-//     horizon by Miettinen and Nurminen, p-values of the moment, heterogeneity in
-//     Welch's form, intervals of families, missing numbers that are not zero, counting
-//     that ends with the conclusion, subjects that a phase moved in strata of their own.
+//   - 2: lifts by Fieller, guards that count informative subjects, rates in one
+//     stratum at a fixed horizon and at looks by Miettinen and Nurminen, p-values of
+//     the moment, heterogeneity in Welch's form, intervals of families, missing numbers
+//     that are not zero, counting that ends with the conclusion, subjects that a phase
+//     moved in strata of their own.
 const MethodVersion = 2
 
 // Analysis is what is known of an experiment at some moment. A number that is

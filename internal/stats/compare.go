@@ -40,7 +40,7 @@ type Request struct {
 	Covariates []int
 	// Proportion says that the formula is the mean of a component that is 0 or 1
 	// for every subject: a rate. In one stratum and without covariates Bayesian
-	// judges it by its own posterior and a fixed horizon by the score test of
+	// judges it by its own posterior, a fixed horizon and a look by the score test of
 	// rates; elsewhere it counts where all subjects are alike.
 	Proportion bool
 	// Informative tells how many subjects of an arm inform the formula, if so many

@@ -86,7 +86,7 @@ func (r *Request) view(c *Comparison, p *pair, adj *adjustment) *view {
 	if few && r.keeps() {
 		v.rare = r.rarity(p)
 	}
-	if r.Test.Method == FixedHorizon && r.Proportion && adj == nil && len(p.weights) == 1 {
+	if r.Test.Method.scoresRates() && r.Proportion && adj == nil && len(p.weights) == 1 {
 		if rates, ok := p.rates(); ok {
 			v.score = &rates
 			if own := v.own(); own.at(0) > 0 {

@@ -36,7 +36,7 @@ func (d *Design) outlook(effect, subjects float64) outlook {
 	}
 	// The score test of rates has none; elsewhere the rarer of events and others count.
 	informative := [2]float64{control, treatment}
-	if d.Proportion && d.Test.Method != FixedHorizon {
+	if d.Proportion && !d.Test.Method.scoresRates() {
 		for i, rate := range []float64{d.Control, d.Control + effect} {
 			informative[i] *= min(rate, 1-rate)
 		}

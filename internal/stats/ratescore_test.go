@@ -159,3 +159,43 @@ func TestRateScoreKeepsDigits(t *testing.T) {
 		near(t, fmt.Sprintf("%v of the others", c), other.difference(-c.null), -c.result, 1e-9)
 	}
 }
+
+// TestRateScoreAtLooks: a look judges two rates by the score statistic of a fixed
+// horizon and by its own boundary; one that is the first and the last says what a fixed
+// horizon says. The statistics are those of statsmodels in TestRateScore.
+func TestRateScoreAtLooks(t *testing.T) {
+	for _, events := range [][2]float64{{12, 25}, {40, 31}, {7, 6}} {
+		for _, margin := range []Margin{{}, {Absolute, 0.004}, {Relative, 0.5}} {
+			for _, alternative := range []Alternative{TwoSided, Less} {
+				r := simple(zerosAndOnes(3000, events[0]), zerosAndOnes(1000, events[1]))
+				r.Proportion, r.Margin = true, margin
+				r.Test = Test{Method: FixedHorizon, ConfidenceLevel: 0.95, Alternative: alternative}
+				fixed := mustCompare(t, r).Comparisons[0].Unadjusted
+				r.Test.Method, r.Test.Schedule = GroupSequential, mustSchedule(t, OBrienFleming, sameLooks(1))
+				only := mustCompare(t, r).Comparisons[0].Unadjusted
+				r.Test.Schedule = mustSchedule(t, OBrienFleming, sameLooks(0.4, 0.7, 1))
+				last := mustCompare(t, r).Comparisons[0].Unadjusted
+				what := fmt.Sprint(events, margin, alternative)
+				near(t, what+" p-value of the only look", *only.PValue, *fixed.PValue, 1e-9)
+				near(t, what+" upper bound of the only look", *only.Difference.Upper, *fixed.Difference.Upper, 1e-9)
+				near(t, what+" statistic of the last look", *last.Statistic, *fixed.Statistic, 1e-12)
+				extreme := *last.Statistic
+				if alternative == TwoSided {
+					extreme = -math.Abs(extreme)
+				}
+				if (*last.PValue <= 0.05) != (extreme <= -*last.Boundary) {
+					t.Errorf("%s: p = %v, statistic %v, boundary %v", what, *last.PValue, *last.Statistic, *last.Boundary)
+				}
+			}
+		}
+	}
+}
+
+// zerosAndOnes is the moments of so many subjects, of whom some have the event.
+func zerosAndOnes(n int64, events float64) Moments {
+	m := NewMoments(1)
+	for i := range n {
+		m.Add([]float64{float64(one(float64(i) < events))})
+	}
+	return m
+}

@@ -1371,8 +1371,9 @@ type Comparison struct {
 	StandardError *float64 `protobuf:"fixed64,5,opt,name=standard_error,json=standardError,proto3,oneof" json:"standard_error,omitempty"`
 	// The difference (less the margin) over its standard error; with a relative margin
 	// L the treatment less the control and less L times the control's size, over the
-	// standard error of that; of rates at a fixed horizon, in one stratum and without
-	// covariates, Miettinen and Nurminen's score statistic. Absent under BAYESIAN.
+	// standard error of that; of rates at a fixed horizon or at a look, in one stratum
+	// and without covariates, Miettinen and Nurminen's score statistic. Absent under
+	// BAYESIAN.
 	Statistic *float64 `protobuf:"fixed64,6,opt,name=statistic,proto3,oneof" json:"statistic,omitempty"`
 	// Welch's degrees of freedom, by the subjects of each arm that are informative: of
 	// a mean those whose number is not 0, of a ratio those with something to divide and
