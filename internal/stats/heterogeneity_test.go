@@ -33,9 +33,6 @@ func TestWelchReference(t *testing.T) {
 // TestHeterogeneityOfSmallGroups keeps to 5 % for 20 groups with 20 subjects in each
 // of two arms, where the chi-square distribution has 7.6 %.
 func TestHeterogeneityOfSmallGroups(t *testing.T) {
-	if testing.Short() {
-		t.Skip("simulates 4,000 experiments")
-	}
 	const runs, groups, subjects = 4000, 20, 20
 	random := rand.New(rand.NewPCG(1, 9))
 	rejected, byChiSquare := 0, 0
