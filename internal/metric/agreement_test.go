@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
 )
 
 // objectives are all that can be asked of a metric, with margins that the data of
@@ -157,7 +158,7 @@ func agree(t *testing.T, c *Comparison, objective experiment.Objective, m *exper
 		return
 	}
 	if math.Abs(*c.PValue-0.05) > 1e-9 && (*c.PValue <= 0.05) != excludes {
-		t.Errorf("p %v, but the interval excludes %v: %t (%s)", *c.PValue, margin, excludes, sentence(c, "it", ""))
+		t.Errorf("p %v, but the interval excludes %v: %t (%s)", *c.PValue, margin, excludes, sentence(c, "it", "", stats.Absolute))
 	}
 	if c.AdjustedPValue == nil && c.Significant != (*c.PValue <= 0.05) {
 		t.Errorf("significant %t at p = %v", c.Significant, *c.PValue)

@@ -13,13 +13,13 @@ import (
 type standing struct {
 	primary    *Comparison
 	guardrails []*Comparison
-	metrics    []string // Of the guardrails.
-	wins       bool     // The primary metric's objective is shown.
-	loses      bool     // Its opposite is.
-	safe       bool     // Within every guardrail's margin.
-	harms      bool     // Beyond some guardrail's margin, corrected for their number.
-	negligible bool     // Any effect on the primary metric is too small to matter.
-	ended      bool     // It has no weight any more, while others have.
+	metrics    []*compiled // Of the guardrails.
+	wins       bool        // The primary metric's objective is shown.
+	loses      bool        // Its opposite is.
+	safe       bool        // Within every guardrail's margin.
+	harms      bool        // Beyond some guardrail's margin, corrected for their number.
+	negligible bool        // Any effect on the primary metric is too small to matter.
+	ended      bool        // It has no weight any more, while others have.
 }
 
 // wording is how a verdict speaks of an objective.
@@ -168,7 +168,7 @@ func (s *Study) standings(a *Analysis) []standing {
 				continue
 			}
 			g := &a.Metrics[m].Comparisons[i]
-			st.guardrails, st.metrics = append(st.guardrails, g), append(st.metrics, a.Metrics[m].Metric)
+			st.guardrails, st.metrics = append(st.guardrails, g), append(st.metrics, &s.metrics[m])
 			st.safe = st.safe && g.Guardrail == GuardrailPassed
 		}
 		st.harms = s.harmful(st.guardrails)
@@ -267,7 +267,7 @@ func (s *Study) reasons(primary string, words wording, standings []standing) []s
 		if st.ended {
 			outcome += ", and ended"
 		}
-		reasons = append(reasons, sentence(st.primary, primary, outcome))
+		reasons = append(reasons, sentence(st.primary, primary, outcome, s.metrics[0].margin().Scale))
 		for j, g := range st.guardrails {
 			outcome := map[GuardrailVerdict]string{
 				GuardrailPassed: "within the margin", GuardrailFailed: "beyond the margin",
@@ -276,31 +276,28 @@ func (s *Study) reasons(primary string, words wording, standings []standing) []s
 			if g.Guardrail == GuardrailFailed && !st.harms {
 				outcome += fmt.Sprintf(", but not after correction for %d guardrails", len(st.guardrails))
 			}
-			reasons = append(reasons, sentence(g, st.metrics[j], outcome))
+			reasons = append(reasons, sentence(g, st.metrics[j].Metric.Key, outcome, st.metrics[j].margin().Scale))
 		}
 	}
 	return reasons
 }
 
-// sentence is one comparison in words, with the figures that it has.
-func sentence(c *Comparison, metric, outcome string) string {
+// sentence is one comparison in words, with the figures that it has, and the interval
+// of the scale on which it was decided.
+func sentence(c *Comparison, metric, outcome string, on stats.Scale) string {
 	text := fmt.Sprintf("%s against %s on %s: %s", c.Variant, c.Baseline, metric, outcome)
 	if c.Difference.Estimate == nil {
 		return text + "; no estimate."
 	}
 	text += fmt.Sprintf("; difference %+.6g", *c.Difference.Estimate)
-	// The interval that decided, which is that of the difference: the lift's is
-	// wider, as the baseline is uncertain too.
-	switch lower, upper := c.Difference.Lower, c.Difference.Upper; {
-	case lower != nil && upper != nil:
-		text += fmt.Sprintf(" (%+.6g to %+.6g)", *lower, *upper)
-	case lower != nil:
-		text += fmt.Sprintf(" (%+.6g or more)", *lower)
-	case upper != nil:
-		text += fmt.Sprintf(" (%+.6g or less)", *upper)
+	if on == stats.Absolute {
+		text += between(c.Difference, "%+.6g", 1)
 	}
 	if c.Lift.Estimate != nil {
 		text += fmt.Sprintf(", lift %+.2f%%", 100**c.Lift.Estimate)
+	}
+	if on == stats.Relative {
+		text += between(c.Lift, "%+.2f%%", 100)
 	}
 	if c.ChanceToWin != nil {
 		text += fmt.Sprintf("; chance to win %.4g%%", 100**c.ChanceToWin)
@@ -309,6 +306,20 @@ func sentence(c *Comparison, metric, outcome string) string {
 		text += fmt.Sprintf("; adjusted p = %.3g", *c.AdjustedPValue)
 	}
 	return text + "."
+}
+
+// between is an interval's bounds in words, as far as there are any.
+func between(i Interval, format string, unit float64) string {
+	bound := func(x *float64) string { return fmt.Sprintf(format, unit**x) }
+	switch {
+	case i.Lower != nil && i.Upper != nil:
+		return fmt.Sprintf(" (%s to %s)", bound(i.Lower), bound(i.Upper))
+	case i.Lower != nil:
+		return fmt.Sprintf(" (%s or more)", bound(i.Lower))
+	case i.Upper != nil:
+		return fmt.Sprintf(" (%s or less)", bound(i.Upper))
+	}
+	return ""
 }
 
 func magnitude(m *experiment.Magnitude) string {

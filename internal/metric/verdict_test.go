@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/stats"
 )
 
 // TestVerdict tries every rule on treatments a and b.
@@ -153,9 +154,14 @@ func TestReasons(t *testing.T) {
 	}
 	for _, tt := range tests {
 		tt.c.Variant, tt.c.Baseline = "short", "control"
-		if got := sentence(&tt.c, "revenue", "better"); got != tt.want {
+		if got := sentence(&tt.c, "revenue", "better", stats.Absolute); got != tt.want {
 			t.Errorf("sentence = %q, want %q", got, tt.want)
 		}
+	}
+	// Against a relative margin the lift's interval decides.
+	c := Comparison{Variant: "short", Baseline: "control", Difference: Interval{Estimate: &x, Lower: &x, Upper: &x}, Lift: Interval{Estimate: &x, Lower: &y, Unbounded: true}}
+	if got, want := sentence(&c, "revenue", "worse", stats.Relative), "short against control on revenue: worse; difference +0.1, lift +10.00% (+5.00% or more)."; got != want {
+		t.Errorf("sentence = %q, want %q", got, want)
 	}
 }
 

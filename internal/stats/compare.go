@@ -197,7 +197,8 @@ func (r *Request) summarise(a int) (ArmSummary, error) {
 	for i, mean := range m.Means {
 		summary.Totals[i] = present(mean * float64(m.N))
 	}
-	value, gradient, note, err := r.evaluate(m.Means, "the arm")
+	whole := Arm{[]Moments{m}}.combine([]int{0}, []float64{1})
+	value, gradient, note, err := r.evaluate(whole.means, "the arm")
 	if err != nil || note != "" {
 		summary.Note = note
 		return summary, err
@@ -209,7 +210,7 @@ func (r *Request) summarise(a int) (ArmSummary, error) {
 	}
 	variance := m.quadratic(gradient) / float64(m.N-1) / float64(m.N)
 	switch {
-	case r.flat(gradient, cell{&m, 1}):
+	case r.flat(gradient, whole.cells...):
 		summary.Note = "The formula has no slope at the arm's means, by which its variance is told: no standard error."
 	case !finite(variance):
 		summary.Note = "The numbers are too large to compute with: no standard error."
@@ -230,6 +231,10 @@ func (r *Request) evaluate(means []float64, whose string) (value float64, gradie
 	for _, g := range gradient {
 		sound = sound && finite(g)
 	}
+	for _, divisor := range r.Divisors {
+		by, slope := divisor(means)
+		sound = sound && !cancels(by, slope, means)
+	}
 	if !sound {
 		return 0, nil, fmt.Sprintf("The formula has no finite value and slope at the means of %s, as when it divides by zero.", whose), nil
 	}
@@ -239,6 +244,16 @@ func (r *Request) evaluate(means []float64, whose string) (value float64, gradie
 		}
 	}
 	return value, gradient, "", nil
+}
+
+// cancels tells whether a sum of several terms is zero as far as rounding can tell,
+// by the size of what it is made of.
+func cancels(value float64, gradient, means []float64) bool {
+	size := 0.0
+	for i, g := range gradient {
+		size += math.Abs(g * means[i])
+	}
+	return isRounding(value, size)
 }
 
 // compare compares one arm with the control, without and with covariates.

@@ -2,6 +2,7 @@ package stats
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -135,4 +136,52 @@ func (t Test) errors() error {
 	var f faults
 	t.check(&f)
 	return f.err()
+}
+
+// TestZeroByRoundingInFormulas: what is zero but for rounding is neither divided by
+// nor a slope, and two arms that are alike do not differ. 0.1 + 0.2 and 0.3 are not
+// the same float64, nor is the mean of one rate always that of its like.
+func TestZeroByRoundingInFormulas(t *testing.T) {
+	arm := func(means ...float64) Arm {
+		m := NewMoments(len(means))
+		m.N = 100
+		copy(m.Means, means)
+		for i := range means {
+			m.Products[m.index(i, i)], m.NonZero[i] = 99, 100
+		}
+		return Arm{[]Moments{m}}
+	}
+	quotient := func(x []float64) (float64, []float64) { // a / (b − c)
+		by := x[1] - x[2]
+		return x[0] / by, []float64{1 / by, -x[0] / by / by, x[0] / by / by}
+	}
+	divisor := func(x []float64) (float64, []float64) { return x[1] - x[2], []float64{0, 1, -1} }
+	product := func(x []float64) (float64, []float64) { return x[0] * x[1], []float64{x[1], x[0]} }
+	sum := 0.1
+	sum += 0.2
+	compare := func(r Request) ArmComparison {
+		t.Helper()
+		r.Test = Test{Method: FixedHorizon, ConfidenceLevel: 0.95}
+		result, err := Compare(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result.Comparisons[0]
+	}
+	for _, b := range []float64{sum, 0.3} {
+		c := compare(Request{Formula: quotient, Divisors: []Formula{divisor}, Arms: []Arm{arm(1, b, 0.3), arm(1.3, 0.5, 0.3)}}).Unadjusted
+		if c.Difference.Estimate != nil || c.PValue != nil || len(c.Notes) == 0 {
+			t.Errorf("divided by %v - 0.3: difference %v, p %v, notes %q", b, c.Difference.Estimate, c.PValue, c.Notes)
+		}
+	}
+	for _, zero := range []float64{2e-17, 0} {
+		c := compare(Request{Formula: product, Arms: []Arm{arm(zero, -zero), arm(0.3, 0.3)}}).Unadjusted
+		if c.PValue != nil || len(c.Notes) == 0 || !strings.Contains(c.Notes[0], "no slope") {
+			t.Errorf("a slope of %v: p %v, notes %q", zero, c.PValue, c.Notes)
+		}
+	}
+	c := compare(Request{Formula: ComponentMean(0), Arms: []Arm{arm(sum), arm(0.3)}}).Unadjusted
+	if *c.Difference.Estimate != 0 || *c.PValue != 1 {
+		t.Errorf("between %v and 0.3: difference %v, p %v", sum, *c.Difference.Estimate, *c.PValue)
+	}
 }

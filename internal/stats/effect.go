@@ -14,6 +14,10 @@ const weakBaseline = 3
 // as far as rounding can tell.
 const roundedZero = 1e-12
 
+// isRounding tells whether a number is zero as far as rounding can tell, by the size
+// of what it comes from. Of what is too large to compute with nothing is told.
+func isRounding(x, size float64) bool { return math.Abs(x) <= roundedZero*size && finite(size) }
+
 // judge compares a pair on both scales, adjusted if adj is not nil, and tells the
 // variance of the difference by the cells' own variances. Without a pair there is
 // nothing but the notes.
@@ -30,6 +34,9 @@ func (r *Request) judge(p *pair, adj *adjustment, notes []string) (c Comparison,
 	}
 	c.Subjects, c.Skewness = p.control.subjects()+p.treatment.subjects(), p.skewness()
 	v := r.view(&c, p, adj)
+	if p.variance && isRounding(v.difference, v.deviation(0)) {
+		v.difference = 0
+	}
 	c.Control, c.Treatment = present(v.control), present(v.treatment)
 	c.Observed = present(v.difference)
 	if p.variance {
@@ -326,7 +333,7 @@ func (v *view) zero(base float64) bool {
 			size += math.Abs(g) * v.p.control.rootMeanSquare(i)
 		}
 	}
-	return base <= roundedZero*size
+	return isRounding(base, size)
 }
 
 // rootMeanSquare is that of the subjects' numbers, by the strata's weights.

@@ -8,12 +8,12 @@ import (
 )
 
 // arbitrary builds a request of two strata and three components out of any
-// numbers, or of a proportion in one stratum.
-func arbitrary(shape uint8, test Test, margin float64, count func() int64, number func() float64) Request {
+// numbers, or of a proportion in one stratum. Each choice has bits of its own.
+func arbitrary(shape uint32, test Test, margin float64, count func() int64, number func() float64) Request {
 	const dim = 3
-	test.Method, test.Alternative = FixedHorizon+Method(shape>>5%4), Alternative(shape>>6)
+	test.Method, test.Alternative = FixedHorizon+Method(shape>>5&3), Alternative(shape>>7&3)
 	test.Prior = Prior{Alpha: 0.5, Beta: 2, LiftMean: margin, LiftDeviation: math.Abs(margin)}
-	test.LessIsBetter = shape&8 != 0
+	test.LessIsBetter = shape>>10&1 != 0
 	r := Request{
 		Formula:    []Formula{ComponentMean(0), ComponentRatio(0, 1)}[shape&1],
 		Covariates: [][]int{nil, {2}, {1, 2}, {2, 1}}[shape>>1&3],
@@ -21,7 +21,14 @@ func arbitrary(shape uint8, test Test, margin float64, count func() int64, numbe
 		Control:    int(shape >> 4 & 1),
 		Test:       test,
 		Proportion: shape&7 == 0,
-		Margin:     Margin{Scale: Scale(shape >> 7), Value: margin},
+		Margin:     Margin{Scale: Scale(shape >> 9 & 1), Value: margin},
+		Guardrail:  shape>>11&1 != 0, NonNegative: shape>>12&1 != 0,
+	}
+	if shape>>14&1 != 0 {
+		r.Informative = func(counts []float64) float64 { return min(counts[0], counts[1]) }
+	}
+	if shape>>15&1 != 0 {
+		r.Divisors = []Formula{ComponentMean(1)}
 	}
 	for a := range r.Arms {
 		for range 1 + min(1, int(shape&7)) {
@@ -38,6 +45,10 @@ func arbitrary(shape uint8, test Test, margin float64, count func() int64, numbe
 			}
 			for i := range dim {
 				m.Products[m.index(i, i)] = math.Abs(m.Products[m.index(i, i)])
+				m.NonZero[i], m.Negative[i] = min(m.N, count()), min(m.N, count())
+			}
+			if shape>>13&1 != 0 {
+				m.NonZero, m.Negative = nil, nil
 			}
 			r.Arms[a].Strata = append(r.Arms[a].Strata, m)
 		}
@@ -48,8 +59,8 @@ func arbitrary(shape uint8, test Test, margin float64, count func() int64, numbe
 // FuzzCompare: whatever the numbers, Compare answers or refuses. No panic, no
 // NaN, no infinity, nothing absent without a note.
 func FuzzCompare(f *testing.F) {
-	f.Add([]byte{}, uint8(0), 0.95, 0.0, int64(0))
-	f.Add([]byte("\x02\x00\x00\x00\x00\x00\x00\x00"), uint8(0xff), 0.9, 0.01, int64(100))
+	f.Add([]byte{}, uint32(0), 0.95, 0.0, int64(0))
+	f.Add([]byte("\x02\x00\x00\x00\x00\x00\x00\x00"), uint32(0xffff), 0.9, 0.01, int64(100))
 	var seed []byte
 	for range 6 {
 		seed = binary.LittleEndian.AppendUint64(seed, 100<<6)
@@ -57,8 +68,8 @@ func FuzzCompare(f *testing.F) {
 			seed = binary.LittleEndian.AppendUint64(seed, math.Float64bits(x))
 		}
 	}
-	f.Add(seed, uint8(5), 0.99, -0.5, int64(20_000))
-	f.Fuzz(func(t *testing.T, data []byte, shape uint8, level, margin float64, planned int64) {
+	f.Add(seed, uint32(5), 0.99, -0.5, int64(20_000))
+	f.Fuzz(func(t *testing.T, data []byte, shape uint32, level, margin float64, planned int64) {
 		next := func() uint64 {
 			var word [8]byte
 			data = data[copy(word[:], data):]
@@ -114,7 +125,7 @@ func TestNeverNaN(t *testing.T) {
 	const tries = 10_000
 	for tried := range tries {
 		test := Test{ConfidenceLevel: levels[rng.IntN(len(levels))], PlannedSubjects: []int64{0, 1, 5000, math.MaxInt64}[rng.IntN(4)]}
-		r := arbitrary(uint8(rng.Uint32()), test, number(), count, number)
+		r := arbitrary(rng.Uint32(), test, number(), count, number)
 		result, err := Compare(r)
 		if err != nil {
 			refused++

@@ -186,6 +186,9 @@ func (g *gauge) against(s scale, side Alternative, null float64) sided {
 func (g *gauge) weigh(s scale, null float64) Inference {
 	var decisive sided
 	if g.Alternative == Equivalent {
+		if _, degrees := s.score(-null); !(degrees > 0) { // At null itself there are some: see hindrance.
+			return Inference{Note: noVariance}
+		}
 		greater, less := g.against(s, Greater, -null), g.against(s, Less, null)
 		decisive = less
 		if finite(greater.statistic) && (greater.p > less.p || greater.p == less.p && greater.statistic < -less.statistic) {
@@ -263,6 +266,8 @@ func (i *Inference) bounds(alternative Alternative, lower, upper *float64) {
 // intervalRate is the error rate of the interval.
 func (t Test) intervalRate() float64 { return cmp.Or(t.IntervalRate, 1-t.ConfidenceLevel) }
 
+const noVariance = "The variance is zero as far as rounding can tell: no interval and no p-value."
+
 const tooLarge = "The numbers are too large to compute with: no interval and no p-value."
 
 // hindrance says why an estimate cannot be judged; it is empty if it can.
@@ -271,7 +276,7 @@ func (t Test) hindrance(e Evidence, null float64) string {
 	case !finite(e.Estimate) || !finite(e.StandardError) || e.StandardError < 0 || !finite(null):
 		return tooLarge
 	case e.StandardError == 0:
-		return "The variance is zero as far as rounding can tell: no interval and no p-value."
+		return noVariance
 	case t.Method != Bayesian && !(e.DegreesOfFreedom > 0), t.Method == AlwaysValid && e.Subjects < 1:
 		return "There are too few subjects for a variance: no interval and no p-value."
 	case t.Method == AlwaysValid && e.Skewness > mostSkewness:

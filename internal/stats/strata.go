@@ -89,7 +89,19 @@ func (a Arm) combine(kept []int, weights []float64) blend {
 			b.tails[i] += lost + math.FMA(w, mean, -product) + w*m.tail(i)
 		}
 	}
+	b.roundZeros()
 	return b
+}
+
+// roundZeros takes for zero the means that are so as far as rounding can tell, by
+// the size of the subjects' numbers. Else what is zero in truth would be divided by,
+// or be a slope.
+func (b *blend) roundZeros() {
+	for i, mean := range b.means {
+		if mean != 0 && isRounding(mean, b.rootMeanSquare(i)) {
+			b.means[i], b.tails[i] = 0, 0
+		}
+	}
 }
 
 // subjects is the number of subjects of an arm in the strata combined.
