@@ -72,11 +72,17 @@ func TestSticky(t *testing.T) {
 	variant := a.enroll(t, pole)
 	rest := map[string]string{"a": "b", "b": "a"}[variant]
 	kept := fmt.Sprintf(`"reason":"REASON_STICKY","variant":%q`, variant)
+	// The other server hears of a change when it refreshes: an explanation of the past
+	// makes it.
+	hear := func() {
+		t.Helper()
+		call[*assayv1.ExplainAssignmentResponse](t, other, "AssignmentService/ExplainAssignment", fmt.Sprintf(`{"subject":%s,"experiment":"plain","revision":1}`, pole))
+	}
+	hear()
 	update := func(patch string) {
 		t.Helper()
 		a.do(t, updateExperiment, `{"allow_movement":true,"experiment":{"key":"plain",`+patch+`}}`)
-		// The other server hears of it when it refreshes: an explanation of the past makes it.
-		call[*assayv1.ExplainAssignmentResponse](t, other, "AssignmentService/ExplainAssignment", fmt.Sprintf(`{"subject":%s,"experiment":"plain","revision":1}`, pole))
+		hear()
 	}
 	check := func(when string) {
 		t.Helper()

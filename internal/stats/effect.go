@@ -158,7 +158,7 @@ func (v *view) judgeDifference() {
 // judgeLift fills in the lift, if there is one.
 func (v *view) judgeLift() {
 	base := math.Abs(v.control)
-	if v.zero(base) {
+	if v.zero(base) || v.score != nil && v.score.x[0] == 0 {
 		v.c.note("The control's value is zero: there is no lift.")
 		return
 	}

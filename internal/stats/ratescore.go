@@ -167,6 +167,9 @@ func (r rates) spread(arm int) float64 {
 // of Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the
 // zero of a nonlinear function without using derivatives.
 func crossing(f func(float64) float64, value, middle, deviation, low, high float64) float64 {
+	if !finite(middle) || !finite(deviation) {
+		return math.NaN()
+	}
 	clamp := func(x float64) float64 { return math.Max(low, math.Min(high, x)) }
 	a := clamp(middle - value*deviation)
 	fa := f(a) - value
