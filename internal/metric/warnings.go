@@ -64,7 +64,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		}
 	}
 	for _, v := range uneven(a) {
-		warn("%s and the control are of uneven size, as a whole or in a phase or stratum, and have too few subjects yet to average out what is skewed: if their numbers vary differently, up to 9 %% of experiments without an effect are significant at 5 %%, by every method.", v)
+		warn("%s and the control are of uneven size, as a whole or in a phase or stratum, and have too few subjects yet to average out what is skewed: if their numbers vary differently, up to 10 %% of experiments without an effect are significant at 5 %%, by every method.", v)
 	}
 	for i := range a.Metrics {
 		for _, c := range a.Metrics[i].Caps {

@@ -30,7 +30,7 @@
 // number of subjects, so a new method stands beside the old ones. Lifts are judged
 // by Fieller's method and rates by their score, each as a scale of its own. What is
 // not promised: where means are equal and variances are not, skewed numbers are
-// found to differ in 6 to 9 % at 5 %, as no test here knows how skewed its data are. A
+// found to differ in up to 10 % at 5 %, as no test here knows how skewed its data are. A
 // group-sequential one also has a [Schedule] of looks, whose boundaries are
 // computed once for all estimates that it judges.
 //

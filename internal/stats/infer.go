@@ -110,7 +110,8 @@ type Inference struct {
 
 // Infer judges an estimate against the null value. The interval and the
 // p-value agree: a bound lies on the null value exactly when the p-value is
-// the interval's rate, which is 1 − ConfidenceLevel by default. It expects a test that [Compare] would accept.
+// the interval's rate, which is 1 − ConfidenceLevel by default. It expects a test
+// that [Compare] would accept.
 //
 // Equivalent is two one-sided tests, against −null and against null, of which
 // the larger p-value counts (Schuirmann 1987, A comparison of the two one-sided
