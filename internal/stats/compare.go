@@ -197,7 +197,8 @@ func (r *Request) summarise(a int) (ArmSummary, error) {
 	for i, mean := range m.Means {
 		summary.Totals[i] = present(mean * float64(m.N))
 	}
-	whole := Arm{[]Moments{m}}.combine([]int{0}, []float64{1})
+	whole := blend{cells: []cell{{&m, 1}}, means: m.Means, tails: m.Tails}
+	whole.roundZeros()
 	value, gradient, note, err := r.evaluate(whole.means, "the arm")
 	if err != nil || note != "" {
 		summary.Note = note

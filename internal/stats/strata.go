@@ -3,6 +3,7 @@ package stats
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // cancelled is the share of the terms of a quadratic form below which their
@@ -98,8 +99,12 @@ func (a Arm) combine(kept []int, weights []float64) blend {
 // or be a slope.
 func (b *blend) roundZeros() {
 	for i, mean := range b.means {
-		if mean != 0 && isRounding(mean, b.rootMeanSquare(i)) {
-			b.means[i], b.tails[i] = 0, 0
+		if mean == 0 || !isRounding(mean, b.rootMeanSquare(i)) {
+			continue
+		}
+		b.means, b.tails = slices.Clone(b.means), slices.Clone(b.tails) // They may be an arm's own.
+		if b.means[i] = 0; i < len(b.tails) {
+			b.tails[i] = 0
 		}
 	}
 }
