@@ -3,7 +3,9 @@ package stats
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -428,5 +430,57 @@ func TestIntervalOfAHandful(t *testing.T) {
 	got := mustCompare(t, r).Comparisons[0].Unadjusted
 	if got.Difference.Lower != nil || got.Difference.Upper != nil || got.Lift.Upper != nil || !strings.Contains(strings.Join(got.Notes, " "), "too few subjects yet") {
 		t.Errorf("%s to %s, notes %q", show(got.Difference.Lower), show(got.Difference.Upper), got.Notes)
+	}
+}
+
+// TestPerfectCovariate: a covariate that tells everything leaves no variance, and what is
+// left by rounding is neither a difference nor a standard error, by strata too.
+func TestPerfectCovariate(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		r := Request{Formula: ComponentMean(0), Covariates: []int{1}, Test: Test{Method: FixedHorizon, ConfidenceLevel: 0.95}}
+		effect, slope := float64(rng.IntN(2)), rng.NormFloat64()
+		strata := 1 + rng.IntN(3)
+		for a := range 3 {
+			arm := Arm{}
+			for range strata {
+				m := NewMoments(2)
+				for range 50 + rng.IntN(100) {
+					x := 5 + 3*rng.NormFloat64()
+					m.Add([]float64{slope*x + 0.1 + effect*float64(a), x})
+				}
+				arm.Strata = append(arm.Strata, m)
+			}
+			r.Arms = append(r.Arms, arm)
+		}
+		got := mustCompare(t, r).Comparisons[0].Adjusted
+		d := got.Difference
+		if d.StandardError == nil || *d.StandardError != 0 || d.Lower != nil || got.PValue != nil || !slices.Contains(got.Notes, noVariance) {
+			t.Errorf("%d strata: difference %s, standard error %s, p %s, notes %q", strata, show(d.Estimate), show(d.StandardError), show(got.PValue), got.Notes)
+		}
+		if effect == 0 && *d.Estimate != 0 {
+			t.Errorf("%d strata: a difference of %v is rounding", strata, *d.Estimate)
+		}
+	}
+}
+
+// TestAlikeInStrata: where all subjects of an arm have one number the strata's weights,
+// whose sum is rounded, do not make a variance.
+func TestAlikeInStrata(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 200 {
+		r := Request{Formula: ComponentMean(0), Test: fixed95}
+		for a := range 2 {
+			arm := Arm{}
+			for range 3 {
+				n := 20 + rng.IntN(50)
+				arm.Strata = append(arm.Strata, column(slices.Repeat([]float64{5.1 + 0.3*float64(a)}, n)))
+			}
+			r.Arms = append(r.Arms, arm)
+		}
+		got := mustCompare(t, r).Comparisons[0].Unadjusted
+		if got.PValue != nil || *got.Difference.StandardError != 0 {
+			t.Errorf("standard error %v, p %s", *got.Difference.StandardError, show(got.PValue))
+		}
 	}
 }

@@ -18,6 +18,9 @@ const roundedZero = 1e-12
 // of what it comes from. Of what is too large to compute with nothing is told.
 func isRounding(x, size float64) bool { return math.Abs(x) <= roundedZero*size && finite(size) }
 
+// isLastDigits tells the same of what is left between numbers of a size that do not vary.
+func isLastDigits(x, size float64) bool { return math.Abs(x) <= 1e-14*size && finite(size) }
+
 // judge compares a pair on both scales, adjusted if adj is not nil, and tells the
 // variance of the difference by the cells' own variances. Without a pair there is
 // nothing but the notes.
@@ -34,7 +37,9 @@ func (r *Request) judge(p *pair, adj *adjustment, notes []string) (c Comparison,
 	}
 	c.Subjects, c.Skewness = p.control.subjects()+p.treatment.subjects(), p.skewness()
 	v := r.view(&c, p, adj)
-	if p.variance && isRounding(v.difference, v.deviation(0)) {
+	switch deviation := v.deviation(0); {
+	case !p.variance:
+	case isRounding(v.difference, deviation), deviation == 0 && isLastDigits(v.difference, p.size(adj)):
 		v.difference = 0
 	}
 	c.Control, c.Treatment = present(v.control), present(v.treatment)
@@ -217,7 +222,7 @@ func (v *view) bayesianLift(lift, base float64) {
 
 // deltaDeviation is the standard error of the lift by the delta method.
 func (v *view) deltaDeviation(base float64) float64 {
-	return math.Sqrt(v.whole.of(1/base, -v.treatment/v.control/base))
+	return math.Sqrt(math.Max(0, v.whole.of(1/base, -v.treatment/v.control/base)))
 }
 
 // effect fills in one scale, on which a lift of 1 is so much, and the test if the
@@ -327,14 +332,24 @@ func (s scoreScale) bounds(below, above float64) (lower, upper *float64) {
 
 // zero tells whether the control's value is zero as far as rounding can tell.
 func (v *view) zero(base float64) bool {
-	size := 0.0
-	for i, g := range v.p.control.gradient {
+	return isRounding(base, v.p.control.size(nil))
+}
+
+// size is that of what the side's value is made of.
+func (s side) size(adj *adjustment) (size float64) {
+	for i, g := range s.gradient {
+		if adj != nil {
+			g -= adj.theta[i]
+		}
 		if g != 0 {
-			size += math.Abs(g) * v.p.control.rootMeanSquare(i)
+			size += math.Abs(g) * s.rootMeanSquare(i)
 		}
 	}
-	return isRounding(base, size)
+	return size
 }
+
+// size is that of the larger side.
+func (p *pair) size(adj *adjustment) float64 { return max(p.control.size(adj), p.treatment.size(adj)) }
 
 // rootMeanSquare is that of the subjects' numbers, by the strata's weights.
 func (b blend) rootMeanSquare(component int) float64 {

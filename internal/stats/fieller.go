@@ -17,6 +17,9 @@ type lifts struct {
 }
 
 func (l *lifts) score(null float64) (statistic, degrees float64) {
+	if l.nonNegative && null < -1 { // No lift is, whatever the data say.
+		return math.MaxFloat64, l.degrees(null)
+	}
 	null *= l.sign
 	return (l.lift - l.sign*null) * l.base / l.deviation(null), l.degrees(null)
 }

@@ -230,3 +230,39 @@ func TestLiftOfSilentTreatment(t *testing.T) {
 		}
 	}
 }
+
+// TestMarginBelowNothing: numbers that are not negative lose at most all. That a lift is
+// above −110 % is certain, whatever the arms are, and so says the interval; at −90 %
+// it is as the data say, and numbers of either sign can lose more.
+func TestMarginBelowNothing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for _, method := range []Method{FixedHorizon, AlwaysValid} {
+		for _, c := range []struct {
+			side        Alternative
+			margin      float64
+			nonNegative bool
+			certain     bool
+		}{
+			{Greater, -1.1, true, true}, {TwoSided, -1.1, true, true}, {Less, -1.1, true, false}, {Greater, -0.9, true, false},
+			{Greater, -1.1, false, false}, {Equivalent, 1.1, true, false},
+		} {
+			r := simple(sparse(rng, 1200, 0.3, 1), sparse(rng, 240, 0.15, 0.2))
+			r.NonNegative, r.Covariates, r.Margin = c.nonNegative, []int{2}, Margin{Relative, c.margin}
+			r.Test = Test{Method: method, ConfidenceLevel: 0.999, Alternative: c.side}
+			got := mustCompare(t, r).Comparisons[0].Adjusted
+			if got.PValue == nil {
+				t.Fatalf("%+v: no p-value, notes %q", c, got.Notes)
+			}
+			excludes := got.Lift.Lower != nil && *got.Lift.Lower > c.margin
+			switch c.side {
+			case Less:
+				excludes = got.Lift.Upper != nil && *got.Lift.Upper < c.margin
+			case Equivalent:
+				excludes = *got.Lift.Lower > -c.margin && *got.Lift.Upper < c.margin
+			}
+			if significant := *got.PValue <= 0.001; significant != excludes || (*got.PValue == 0) != c.certain {
+				t.Errorf("%+v: p %v, but the interval %s to %s excludes the margin: %t", c, *got.PValue, show(got.Lift.Lower), show(got.Lift.Upper), excludes)
+			}
+		}
+	}
+}

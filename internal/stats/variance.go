@@ -122,15 +122,19 @@ func (r *Request) disperse(p *pair, adj *adjustment, info information) dispersio
 		d.partly += int(one(squares[0] == 0 || squares[1] == 0))
 		silent += int(one(squares[0] == 0 && squares[1] == 0))
 		if adj != nil {
-			ofControl.cb, ofControl.bb = p.common(adj, k, c.Moments, control)
-			ofTreatment.tb, ofTreatment.bb = p.common(adj, k, t.Moments, treatment)
+			ofControl.cb, ofControl.bb = p.common(adj, k, c.Moments, control, squares[0])
+			ofTreatment.tb, ofTreatment.bb = p.common(adj, k, t.Moments, treatment, squares[1])
 		}
 		d.terms = append(d.terms, ofControl, ofTreatment)
 	}
 	if adj != nil {
 		d.terms = r.others(p, adj, d.terms)
 	}
-	if between := p.between(adj); between != (form{}) {
+	size := 0.0
+	if d.silentControl && d.silentTreatment { // Else rounding does not show.
+		size = p.size(adj)
+	}
+	if between := p.between(adj, size); between != (form{}) {
 		d.terms = append(d.terms, term{between, p.population - 1})
 	}
 	d.whole, d.cells = d.own(), own
@@ -175,12 +179,16 @@ func (s side) residual(adj *adjustment) []float64 {
 }
 
 // common is what a cell of the pair adds through the pooled means of covariates:
-// the coefficient of 2·b_k·b, for its own arm k, and that of b².
-func (p *pair) common(adj *adjustment, stratum int, m *Moments, residual []float64) (mixed, square float64) {
+// the coefficient of 2·b_k·b, for its own arm k, and that of b². A residual without
+// squares has nothing in common with anything, however its products were rounded.
+func (p *pair) common(adj *adjustment, stratum int, m *Moments, residual []float64, squares float64) (mixed, square float64) {
 	n := float64(m.N)
 	w, share := p.weights[stratum], n/(p.weights[stratum]*p.population)
 	by := w * w / (n - 1) / n
-	return by * share * m.bilinear(residual, adj.theta), by * share * share * m.quadratic(adj.theta)
+	if squares > 0 {
+		mixed = by * share * m.bilinear(residual, adj.theta)
+	}
+	return mixed, by * share * share * m.quadratic(adj.theta)
 }
 
 // others adds what the arms that are not compared do to the pooled means of
@@ -195,7 +203,7 @@ func (r *Request) others(p *pair, adj *adjustment, terms []term) []term {
 			if m.N < 2 {
 				continue
 			}
-			_, square := p.common(adj, k, m, adj.theta)
+			_, square := p.common(adj, k, m, nil, 0)
 			terms = append(terms, term{form{bb: square}, float64(m.N - 1)})
 		}
 	}
@@ -205,15 +213,22 @@ func (r *Request) others(p *pair, adj *adjustment, terms []term) []term {
 // between is what the strata's weights add: how many subjects fell into each is
 // chance too. With subjects drawn from a population a function of the strata's
 // means μ_s varies by Σ w_s·(bᵀ(μ_s − m))²/N between them. It vanishes where the
-// effect is alike in all strata. It is the variance, given those within the cells,
-// of the population's effect (Miratrix, Sekhon and Yu 2013, section 4).
-func (p *pair) between(adj *adjustment) (f form) {
+// effect is alike in all strata, as far as numbers of a size can tell. It is the
+// variance, given those within the cells, of the population's effect (Miratrix, Sekhon
+// and Yu 2013, section 4).
+func (p *pair) between(adj *adjustment, size float64) (f form) {
 	if len(p.weights) == 1 {
 		return f
 	}
 	for k, w := range p.weights {
 		c := p.control.moved(adj, k)
 		t := p.treatment.moved(adj, k) - c // b_t·(t − c) + b·c.
+		if isLastDigits(c, size) {
+			c = 0
+		}
+		if isLastDigits(t, size) {
+			t = 0
+		}
 		f = f.plus(form{tt: w * t * t, tb: w * t * c, bb: w * c * c})
 	}
 	return f.times(1 / p.population)
@@ -274,5 +289,5 @@ func (s side) oneMore(stratum int, weight float64) float64 {
 	return weight * weight * rate * (1 - rate) / float64(s.cells[stratum].N) * subjects / (subjects + 2)
 }
 
-// deviation is the standard error at a lift.
-func (d *dispersion) deviation(lift float64) float64 { return math.Sqrt(d.whole.at(lift)) }
+// deviation is the standard error at a lift: 0 where rounding leaves less.
+func (d *dispersion) deviation(lift float64) float64 { return math.Sqrt(math.Max(0, d.whole.at(lift))) }
