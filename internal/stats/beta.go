@@ -174,20 +174,19 @@ func (r *rate) table() *tailTable {
 	count := int((r.highest-r.lowest)/t.step) + 2
 	t.entries = make([]tailEntry, count)
 	n, sum := r.a+r.b, 0.0
-	corrections := make([]float64, count)
 	for i := range t.entries {
 		p, height := r.at(r.lowest + float64(i)*t.step)
 		// The density's derivative is density × score, and the score's −variance.
 		f, score, variance := math.Exp(height)/r.total, r.a*p.rest-r.b*p.p, n*p.p*p.rest
 		third := f * (score*score*score - 3*score*variance - variance*(p.rest-p.p))
-		corrections[i] = t.step * t.step * (f*score/12 - t.step*t.step*third/720)
-		t.entries[i] = tailEntry{below: t.step*(sum+f/2) - corrections[i], density: f, slope: f * score}
+		correction := t.step * t.step * (f*score/12 - t.step*t.step*third/720)
+		t.entries[i] = tailEntry{below: t.step*(sum+f/2) - correction, beyond: correction, density: f, slope: f * score}
 		sum += f
 	}
 	sum = 0
 	for i := count - 1; i >= 0; i-- {
 		e := &t.entries[i]
-		e.beyond = t.step*(sum+e.density/2) + corrections[i]
+		e.beyond += t.step * (sum + e.density/2)
 		sum += e.density
 	}
 	return t

@@ -56,14 +56,26 @@ type dispersion struct {
 	// sees them, in all strata; partly, how many strata have such an arm.
 	silentControl, silentTreatment bool
 	partly                         int
-	pooled                         bool // Whether the arms' variances are pooled.
+	pooled                         bool    // Whether the arms' variances are pooled.
+	ofZero                         float64 // The degrees at 0, once they were asked for.
 }
 
-// degrees are the degrees of freedom of the variance at a lift, V²/Σ(v_k²/ν_k)
-// (Satterthwaite 1946, An approximate distribution of estimates of variance
-// components; for two terms Welch 1947 and R's t.test), by the terms' own variances.
-// They are 0 if these are.
+// degrees are the degrees of freedom of the variance at a lift. Those at 0 are asked
+// for often, and remembered.
 func (d *dispersion) degrees(lift float64) float64 {
+	if lift != 0 {
+		return d.satterthwaite(lift)
+	}
+	if d.ofZero == 0 {
+		d.ofZero = d.satterthwaite(0)
+	}
+	return d.ofZero
+}
+
+// satterthwaite is V²/Σ(v_k²/ν_k) (Satterthwaite 1946, An approximate distribution of
+// estimates of variance components; for two terms Welch 1947 and R's t.test), by the
+// terms' own variances. It is 0 if these are.
+func (d *dispersion) satterthwaite(lift float64) float64 {
 	variance, sum := 0.0, 0.0
 	for _, t := range d.terms {
 		variance += t.at(lift)
@@ -266,7 +278,7 @@ func (d *dispersion) addOne(p *pair) {
 	if more.cc+more.tt <= d.cells.cc+d.cells.tt {
 		return
 	}
-	d.pooled = false
+	d.pooled, d.ofZero = false, 0
 	d.replace(more)
 	for k := range terms {
 		d.terms[k].cc, d.terms[k].tt, d.terms[k].degrees = terms[k].cc, terms[k].tt, terms[k].degrees
