@@ -1,7 +1,9 @@
 package metric
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -148,7 +150,8 @@ func (s *Study) conductWarnings(t *Tally, a *Analysis) []string {
 		warnings = append(warnings, fmt.Sprintf("If it was stopped for what its figures said, they make the effect look larger on average than it is; %s.", intervals))
 	}
 	if a.PausedShare > 0 {
-		warnings = append(warnings, s.pausedWarning(a))
+		most := slices.MaxFunc(a.Metrics, func(x, y Result) int { return cmp.Compare(x.PausedShare, y.PausedShare) })
+		warnings = append(warnings, s.pausedWarning(most.Metric, most.PausedShare, a.Pauses))
 	}
 	return append(warnings, t.moveWarnings(len(t.Metrics))...)
 }
@@ -163,15 +166,9 @@ func countingEnded(t *Tally) []string {
 }
 
 // pausedWarning says how much of what a metric counts lies in pauses.
-func (s *Study) pausedWarning(a *Analysis) string {
-	most := 0
-	for i := range a.Metrics {
-		if a.Metrics[i].PausedShare > a.Metrics[most].PausedShare {
-			most = i
-		}
-	}
+func (s *Study) pausedWarning(metric string, share float64, pauses int) string {
 	text := fmt.Sprintf("%.3g%% of the time in which subjects are followed for %s lies in %s of the experiment, when nobody was served: ",
-		100*a.PausedShare, a.Metrics[most].Metric, plural(a.Pauses, "pause"))
+		100*share, metric, plural(pauses, "pause"))
 	if s.conduct.ExcludePauses {
 		return text + "what happened in it is left out, of all variants alike."
 	}

@@ -163,6 +163,9 @@ func (s *Study) timelineNotes(t *Tally) []string {
 		note("The metric has no window: every point counts what is known of its subjects now, which an analysis of that day could not know.")
 	}
 	notes = append(notes, countingEnded(t)...)
+	if share := tally.FollowUp.pausedShare(); share > 0 {
+		notes = append(notes, s.pausedWarning(metric.Metric.Key, share, t.Pauses))
+	}
 	notes = append(notes, t.moveWarnings(1)...)
 	if n := tally.OpenWindows; n > 0 {
 		note("%s, as %s.", notCounted(n, t), openWindow(t))

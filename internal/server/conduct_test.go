@@ -175,6 +175,12 @@ func TestPauses(t *testing.T) {
 			t.Errorf("share %v, warnings %q", of.PausedShare, of.Warnings)
 		}
 	}
+	for excludes, analysis := range map[bool]*assayv1.AnalyzeExperimentResponse{false: all, true: excluded} {
+		timeline := call[*assayv1.GetTimelineResponse](t, a, "AnalysisService/GetTimeline", fmt.Sprintf(`{"experiment":"plain","exclude_pauses":%t}`, excludes))
+		if last := timeline.Cumulative[len(timeline.Cumulative)-1]; last.Arms[0].GetMean() != mean(analysis) || !warned(timeline.Notes, "followed for revenue lies in 1 pause") {
+			t.Errorf("timeline, pauses excluded %t: mean %v, the analysis has %v; notes %q", excludes, last.Arms[0].GetMean(), mean(analysis), timeline.Notes)
+		}
+	}
 	says := func(of *assayv1.AnalyzeExperimentResponse) bool {
 		return slices.ContainsFunc(of.Deviations, func(d *assayv1.Deviation) bool { return d.Reason == "PAUSES_EXCLUDED" })
 	}

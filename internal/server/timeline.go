@@ -36,7 +36,9 @@ func (s *analysisService) GetTimeline(ctx context.Context, req *assayv1.GetTimel
 	if err != nil {
 		return nil, err
 	}
-	tally, err := s.tally(ctx, e.ID, study.Conducted(conduct), asOf)
+	conduct.ExcludePauses = req.ExcludePauses
+	study = study.Conducted(conduct)
+	tally, err := s.tally(ctx, e.ID, study, asOf)
 	if err != nil {
 		return nil, err
 	}

@@ -1548,7 +1548,10 @@ type GetTimelineRequest struct {
 	Metric string `protobuf:"bytes,2,opt,name=metric,proto3" json:"metric,omitempty"`
 	// Only what was recorded up to this moment counts. Absent: the latest moment
 	// before which no write can still commit.
-	AsOfTime      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
+	AsOfTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=as_of_time,json=asOfTime,proto3" json:"as_of_time,omitempty"`
+	// Leave out the outcomes that occurred while the experiment was paused, as
+	// AnalyzeExperiment does.
+	ExcludePauses bool `protobuf:"varint,4,opt,name=exclude_pauses,json=excludePauses,proto3" json:"exclude_pauses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1602,6 +1605,13 @@ func (x *GetTimelineRequest) GetAsOfTime() *timestamppb.Timestamp {
 		return x.AsOfTime
 	}
 	return nil
+}
+
+func (x *GetTimelineRequest) GetExcludePauses() bool {
+	if x != nil {
+		return x.ExcludePauses
+	}
+	return false
 }
 
 // GetTimelineResponse is a timeline. Its intervals are always-valid, whatever
@@ -2609,14 +2619,15 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\f_by_erasuresB\x10\n" +
 	"\x0e_by_definitionB\x11\n" +
 	"\x0f_by_late_eventsB\x12\n" +
-	"\x10_by_new_subjects\"\xc9\x01\n" +
+	"\x10_by_new_subjects\"\xf0\x01\n" +
 	"\x12GetTimelineRequest\x12>\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
 	"experiment\x129\n" +
 	"\x06metric\x18\x02 \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[a-z][a-z0-9_-]{0,62}$R\x06metric\x128\n" +
 	"\n" +
-	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\"\xf2\x02\n" +
+	"as_of_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\basOfTime\x12%\n" +
+	"\x0eexclude_pauses\x18\x04 \x01(\bR\rexcludePauses\"\xf2\x02\n" +
 	"\x13GetTimelineResponse\x12\x1e\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tR\n" +
