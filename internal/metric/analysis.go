@@ -97,7 +97,7 @@ type Result struct {
 	Comparisons      []Comparison
 	Segments         []Segment
 	Heterogeneity    []Heterogeneity
-	Drift            []Heterogeneity // Between the weeks of entry, by variant; none where days are not told apart.
+	Drift            []Heterogeneity // Between the weeks of entry, by variant; none of one week, or where days are not told apart.
 	Caps             []Cap
 	LeftOut          []LeftOut
 	Outcomes         []OutcomeUse

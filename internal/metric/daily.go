@@ -111,9 +111,9 @@ func (s *Study) faded(c *Comparison) string {
 const drifted = 0.01
 
 // drift tests, for each variant, whether its effect differs between the weeks in
-// which subjects entered.
+// which subjects entered, if they are two or more.
 func (s *Study) drift(metric *compiled, tally *MetricTally, comparisons []Comparison) ([]Heterogeneity, error) {
-	if len(tally.Weeks) == 0 {
+	if len(tally.Weeks) < 2 {
 		return nil, nil
 	}
 	effects := make([][]stats.Effect, len(comparisons))

@@ -452,3 +452,21 @@ func TestCalendarBoundsMemory(t *testing.T) {
 		t.Errorf("without strata there is room for days, and periods are of %d", 1<<f.whole.shift)
 	}
 }
+
+// TestDriftTakesTwoWeeks: of subjects of one week nothing is said, with no word of it.
+func TestDriftTakesTwoWeeks(t *testing.T) {
+	d, revenue := watched()
+	s := mustStudy(t, d, []Use{revenue})
+	monday := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	for weeks, want := range map[int]int{1: 0, 2: 1} {
+		var rows []Row
+		for i := range 80 {
+			one := row([]string{"control", "short"}[i%2], 5+float64(i%7))
+			one.FirstExposure = monday.AddDate(0, 0, i%5+7*(i/4%weeks)-7)
+			rows = append(rows, one)
+		}
+		if got := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0]; len(got.Drift) != want || len(got.Comparisons) != 1 {
+			t.Errorf("%d weeks: drift %+v", weeks, got.Drift)
+		}
+	}
+}

@@ -56,7 +56,7 @@ func CheckHeterogeneity(effects []Effect) Heterogeneity {
 		}
 	}
 	if len(known) < 2 {
-		return Heterogeneity{Note: fmt.Sprintf("Of %d effects %d can be compared, and it takes two with a standard error that more than a few subjects tell.", len(effects), len(known))}
+		return Heterogeneity{Note: fmt.Sprintf("It takes two effects with a standard error that more than a few subjects tell, and there are %d among %d.", len(known), len(effects))}
 	}
 	q, unsure := cochran(known)
 	h := Heterogeneity{Statistic: present(q), DegreesOfFreedom: len(known) - 1}

@@ -768,8 +768,8 @@ type MetricAnalysis struct {
 	// ALWAYS_VALID only, for metrics with a window: whether each variant's effect
 	// differs between the calendar weeks (ISO 8601, UTC) in which subjects entered the
 	// metric, as their window closed; the attribute is "week". A warning tells of the
-	// primary metric if the corrected p-value is below 0.01. No figures of a single
-	// week are shown here: see GetTimeline.
+	// primary metric if the corrected p-value is below 0.01. Empty while all subjects
+	// entered in one week. No figures of a single week are shown here: see GetTimeline.
 	Drift []*Heterogeneity `protobuf:"bytes,18,rep,name=drift,proto3" json:"drift,omitempty"`
 	// The share of the follow-up of the subjects that count which lies in pauses of
 	// the experiment: of the time from each one's first exposure to the end of its
