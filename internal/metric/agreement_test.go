@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -225,8 +226,8 @@ func everyDay(t *testing.T, s *Study, rows []Row, step int) (all []Comparison) {
 
 // agree holds a comparison's interval against its p-value, unless the two are as
 // near to the margin as rounding. Bayesian intervals have no p-value but, on one side,
-// the chance of being right; not where few subjects inform and it is told by their
-// count alone that a margin is kept.
+// the chance of being right. Where so few subjects inform that it is told only whether a
+// margin is kept, they have none, and no interval has a bound on the other side.
 func agree(t *testing.T, c *Comparison, of *Use, method experiment.Method, seen map[bool]int) {
 	t.Helper()
 	direction := of.Metric.Definition.Direction
@@ -257,6 +258,13 @@ func agree(t *testing.T, c *Comparison, of *Use, method experiment.Method, seen 
 	}
 	if oneSided && (interval.Lower != nil) != (direction == DirectionIncrease) {
 		t.Errorf("a one-sided interval has the bound of the other side: %+v", interval)
+	}
+	few := strings.Contains(strings.Join(c.Notes, " "), "told only whether the margin is kept")
+	if few && of.Role == experiment.RoleGuardrail && ((interval.Lower != nil) != (direction == DirectionIncrease) || (interval.Upper != nil) != (direction == DirectionDecrease)) {
+		t.Errorf("few subjects inform, and the interval is %+v", interval)
+	}
+	if chance := c.ChanceToWin; few && chance != nil {
+		t.Errorf("few subjects inform, and the chance is %v", *chance)
 	}
 	seen[excludes]++
 	if c.AdjustedPValue == nil && c.Significant != excludes {

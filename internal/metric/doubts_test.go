@@ -116,6 +116,48 @@ func TestDoubts(t *testing.T) {
 	}
 }
 
+// TestAbsentCovariates: that a variant lacks a covariate is said once, whichever of the
+// metrics have it, and not of a handful who may lack it by chance.
+func TestAbsentCovariates(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		covariates [3][]string // By metric.
+		short      int
+		want       int
+	}{
+		{"of all metrics", [3][]string{{"spend"}, {"spend"}, {"spend"}}, 400, 1},
+		{"of the last", [3][]string{nil, nil, {"spend"}}, 400, 1},
+		{"of few subjects", [3][]string{{"spend"}, nil, nil}, 3, 0},
+	} {
+		var uses []Use
+		for i, covariates := range tt.covariates {
+			role := []experiment.Role{experiment.RolePrimary, experiment.RoleSecondary, experiment.RoleSecondary}[i]
+			uses = append(uses, use(string(rune('a'+i)), Sum("purchase", nil), role, covariates...))
+		}
+		s := mustStudy(t, definition("control", "short"), uses)
+		var rows []Row
+		for i := range 400 {
+			control, short := row("control", float64(i%5)), row("short", float64(i%5))
+			control.AttributeNumbers, short.AttributeNumbers = []float64{float64(i % 7)}, []float64{math.NaN()}
+			if i%2 == 0 {
+				control.AttributeNumbers[0] = math.NaN()
+			}
+			if rows = append(rows, control); i < tt.short {
+				rows = append(rows, short)
+			}
+		}
+		said := 0
+		for _, d := range mustAnalyze(t, s, fold(s, rows...), 0).Doubts {
+			if strings.HasPrefix(d, `Covariate "spend" is missing for every subject of short`) {
+				said++
+			}
+		}
+		if said != tt.want {
+			t.Errorf("%s: said %d times, want %d", tt.name, said, tt.want)
+		}
+	}
+}
+
 // TestRepeatedLooksWeakenTheVerdict: a fixed horizon without a size that was looked at
 // before still decides, and says that it is more often wrong.
 func TestRepeatedLooksWeakenTheVerdict(t *testing.T) {

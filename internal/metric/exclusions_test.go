@@ -49,7 +49,7 @@ func TestExclusions(t *testing.T) {
 		name    string
 		rows    []Row
 		pinned  []Excluded
-		kept    bool // Of outcomes before the exposures: none.
+		kept    bool // Outcomes of the last two years alone.
 		action  Action
 		reason  string
 		share   float64
@@ -69,12 +69,13 @@ func TestExclusions(t *testing.T) {
 		{"pinned while it ran", nil, pinned("short", 12, false), false, ActionInconclusive, "pinned to a variant at some time", 12.0 / 1972, 0.000532005505135251, "", 0},
 		{"pinned before", nil, pinned("short", 12, true), false, ActionShip, "", 12.0 / 1972, math.NaN(), "12 subjects were pinned before the first exposure", 0},
 		{"many pinned before", nil, pinned("short", 50, true), false, ActionInconclusive, "more than 2% withhold", 50.0 / 2010, math.NaN(), "pinned before", 0},
-		{"outcomes are dropped", nil, nil, true, ActionInconclusive, "before what is still kept of outcomes", 1, 1, "", 980},
+		{"outcomes of a few of one variant are dropped", ancient(rowsIn("short", 30)), nil, true, ActionShip, "", 30.0 / 1990, 4.3204630578274968e-08, "", 0},
+		{"outcomes are dropped", ancient(won(21)), nil, true, ActionInconclusive, "before what is still kept of outcomes", 42.0 / 2002, 1, "", 21},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := s.NewFold(moment)
 			if tt.kept {
-				f.KeptFrom = moment
+				f.KeptFrom = moment.AddDate(-2, 0, 0)
 			}
 			for _, r := range slices.Concat(won(980), tt.rows) {
 				f.Add(&r)
@@ -121,12 +122,57 @@ func TestExclusions(t *testing.T) {
 	}
 }
 
+// ancient are rows of subjects that were exposed three years ago, on a day each.
+func ancient(rows []Row) []Row {
+	for i := range rows {
+		rows[i].FirstExposure = moment.AddDate(-3, 0, -i)
+	}
+	return rows
+}
+
 func rowsIn(variant string, n int) []Row {
 	rows := make([]Row, n)
 	for i := range rows {
 		rows[i] = row(variant, 1)
 	}
 	return rows
+}
+
+// TestExclusionsByReason: each subject stands by its own reason, with no more notes than
+// concern it. The p-value of the crossovers is R's chisq.test(c(12, 15))$p.value, without
+// those of a phase whose split is not known.
+func TestExclusionsByReason(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)})
+	later := crossed("short", 3)
+	for i := range later {
+		later[i].Phase = 2
+	}
+	tally := fold(s, slices.Concat(won(970), crossed("short", 15), crossed("control", 12), later, rowsIn("gone", 3), rowsIn("away", 2))...)
+	tally.Excluded = append(tally.Excluded, Excluded{Reason: ExclusionOverridden, Phase: 1, Variant: "short", Beforehand: true, Subjects: 5},
+		Excluded{Reason: ExclusionOverridden, Phase: 1, Variant: "control", Tied: true, Subjects: 1})
+	a, err := s.Analyze(tally, map[int32][]float64{1: {0.5, 0.5}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := 0.56370286165077299
+	const exposed = 1940 + 30 + 5 + 6
+	want := []Exclusion{
+		{ExclusionCrossover, 30, 30. / exposed, map[string]int64{"control": 12, "short": 18}, &p, nil},
+		{ExclusionOverridden, 6, 6. / exposed, map[string]int64{"control": 1, "short": 5}, nil, []string{
+			"5 subjects were pinned before the first exposure: their first variant is that of the pin, and does not count in the p-value.",
+			"1 subject was first exposed to several variants at one moment: which came first is not known, they stand by that whose key is first, and do not count in the p-value."}},
+		{ExclusionUnknownVariant, 5, 5. / exposed, map[string]int64{"away": 2, "gone": 3}, nil, []string{
+			"The split gave these subjects no variant that their first one could be held against: no p-value."}},
+	}
+	if diff := cmp.Diff(want, a.Exclusions.ByReason, cmpopts.EquateApprox(1e-12, 0)); diff != "" {
+		t.Errorf("exclusions (-want +got):\n%s", diff)
+	}
+	for range 8 { // Whatever the order of a map.
+		const told = "5 subjects were seen in a variant that the experiment does not have, and left out: 0.252% of all that were exposed, by first variant away 2, gone 3."
+		if got := a.Exclusions.ByReason[2].warning(); got != told {
+			t.Errorf("%q", got)
+		}
+	}
 }
 
 // TestExclusionsOfOldTallies: the first tallies had counts alone.
@@ -140,51 +186,66 @@ func TestExclusionsOfOldTallies(t *testing.T) {
 	}
 }
 
-// TestLargestShare: one subject of 30 has 87 of 100 in the treatment's sum; with a cap it
-// has not, among fewer subjects it is not said, and of a rate there is none.
+// TestLargestShare: one subject has 87 of 100 in the treatment's sum. With a cap it has
+// not, among fewer subjects or fewer numbers it is not said, and of a rate there is none.
 func TestLargestShare(t *testing.T) {
 	capped := Sum("purchase", nil)
 	capped.Components[0].Cap = &experiment.Cap{Upper: &experiment.Bound{Value: 1}}
+	thirteen := append([]float64{-87}, slices.Repeat([]float64{1}, 13)...)
+	ratio := Ratio(sum("a", "x"), sum("b", "y"))
 	for _, tt := range []struct {
 		name     string
 		metric   Definition
 		subjects int
+		first    []float64 // Numbers of the treatment's first component; the others are 0.
+		second   []float64
 		share    float64
-		warning  string
+		warnings []string
 	}{
-		{"sum", Sum("purchase", nil), 30, 0.87, "One subject carries 87% of short's revenue: one wrong number may be all of the difference. A cap bounds it."},
-		{"capped", capped, 30, 1.0 / 14, ""},
-		{"few subjects", Sum("purchase", nil), 19, 0.87, ""},
-		{"ratio", Ratio(sum("a", "x"), sum("b", "y")), 30, 0.87, "One subject carries 87% of short's a in revenue"},
+		{"sum", Sum("purchase", nil), 30, thirteen, nil, 0.87, []string{"One subject carries 87% of short's revenue: one wrong number may be all of the difference. A cap bounds it."}},
+		{"capped", capped, 30, []float64{87, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, nil, 1. / 14, nil},
+		{"just enough subjects", Sum("purchase", nil), 20, thirteen, nil, 0.87, []string{"One subject carries 87% of short's revenue"}},
+		{"few subjects", Sum("purchase", nil), 19, thirteen, nil, 0.87, nil},
+		{"just enough numbers", Sum("purchase", nil), 30, []float64{6, 1, 1, 1, 1}, nil, 0.6, []string{"One subject carries 60% of short's revenue"}},
+		{"few numbers", Sum("purchase", nil), 30, []float64{7, 1, 1, 1}, nil, 0.7, nil},
+		{"a half", Sum("purchase", nil), 30, []float64{4, 1, 1, 1, 1}, nil, 0.5, nil},
+		{"above the line", ratio, 30, thirteen, slices.Repeat([]float64{1}, 30), 0.87, []string{"One subject carries 87% of short's a in revenue"}},
+		{"below the line", ratio, 30, slices.Repeat([]float64{1}, 30), []float64{6, 1, 1, 1, 1}, 0.6, []string{"One subject carries 60% of short's b in revenue"}},
 	} {
 		s := mustStudy(t, definition("control", "short"), []Use{use("revenue", tt.metric, experiment.RolePrimary)})
 		var rows []Row
 		for i := range tt.subjects {
-			x := 0.0
-			switch {
-			case i == 0:
-				x = -87
-			case i <= 13:
-				x = 1
-			}
-			if tt.name != "sum" {
-				x = math.Abs(x)
-			}
 			values := make([]float64, len(s.Columns()))
-			values[0] = x
-			control := make([]float64, len(s.Columns()))
-			control[0] = 1
-			if len(values) > 1 {
-				values[1], control[1] = 1, 1
+			for k, numbers := range [][]float64{tt.first, tt.second} {
+				if i < len(numbers) {
+					values[k] = numbers[i]
+				}
 			}
-			rows = append(rows, row("short", values...), row("control", control...))
+			rows = append(rows, row("short", values...), row("control", slices.Repeat([]float64{1}, len(values))...))
 		}
-		a := mustAnalyze(t, s, fold(s, rows...), 0)
-		arms := a.Metrics[0].Arms
-		want(t, tt.name, arms[1].LargestShare, tt.share, 1e-12)
-		said := slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.HasPrefix(w, "One subject carries") })
-		if said != (tt.warning != "") || said && !slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.Contains(w, tt.warning) }) {
-			t.Errorf("%s: warnings %q", tt.name, a.Warnings)
+		tally := fold(s, rows...)
+		a := mustAnalyze(t, s, tally, 0)
+		want(t, tt.name, a.Metrics[0].Arms[1].LargestShare, tt.share, 1e-12)
+		var said []string
+		for _, w := range a.Warnings {
+			if strings.HasPrefix(w, "One subject carries") {
+				said = append(said, w)
+			}
+		}
+		if !slices.EqualFunc(said, tt.warnings, strings.HasPrefix) {
+			t.Errorf("%s: warnings %q", tt.name, said)
+		}
+		// Of tallies that have no counts or no sizes nothing is said.
+		for _, old := range []func(){
+			func() { tally.Metrics[0].Whole[1][0].NonZero, tally.Metrics[0].Whole[1][0].Negative = nil, nil },
+			func() { tally.Metrics[0].Sizes = nil },
+		} {
+			old()
+			a := mustAnalyze(t, s, tally, 0)
+			if slices.ContainsFunc(a.Warnings, func(w string) bool { return strings.HasPrefix(w, "One subject carries") }) ||
+				(a.Metrics[0].Arms[1].LargestShare == nil) != (tally.Metrics[0].Sizes == nil) {
+				t.Errorf("%s, an old tally: share %v, warnings %q", tt.name, a.Metrics[0].Arms[1].LargestShare, a.Warnings)
+			}
 		}
 	}
 	s := mustStudy(t, definition("control", "short"), []Use{use("rate", Proportion("purchase", nil), experiment.RolePrimary)})

@@ -75,6 +75,25 @@ func TestNothingIsDecidedWithoutData(t *testing.T) {
 	}
 }
 
+// What a metric lacks is named, with what arrived in place of it.
+func TestWithoutDataNamesWhatArrived(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("m", Proportion("x", nil), experiment.RolePrimary)})
+	got := s.withoutData(&MetricTally{Metric: "m", Outcomes: []OutcomeUse{
+		{Name: "clicks", Similar: []SimilarOutcomes{{Name: "click", Unit: "user", Outcomes: 3}, {Name: "Clicks", Unit: "device", Outcomes: 1}, {Name: "clicks_", Outcomes: 2}}},
+		{Name: "views", Alive: true},
+		{Name: "buys", ShortlyBefore: 7},
+	}})
+	const want = `Metric m has no data: since the experiment began, nobody of the unit user, exposed or not, has had an outcome ` +
+		`"clicks" (but there is "click", 3 times; "Clicks" of the unit device, once; "clicks_" of a unit that is not known, 2 times) or ` +
+		`"buys" (but for 7 in the last 5 seconds before the subject's exposure: the clock that they are timed by may be behind). Nothing is decided by it.`
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := s.withoutData(&MetricTally{Metric: "m", Outcomes: []OutcomeUse{{Name: "views", Alive: true}}}); got != "" {
+		t.Errorf("of a metric with data: %s", got)
+	}
+}
+
 // Where outcomes arrive and do not count, what looks like a fault is said.
 func TestFaultsOfOutcomes(t *testing.T) {
 	s := mustStudy(t, definition("control", "short"), []Use{use("m", Proportion("x", nil), experiment.RolePrimary)})
@@ -85,19 +104,24 @@ func TestFaultsOfOutcomes(t *testing.T) {
 		{OutcomeUse{Counted: 100}, ""},
 		{OutcomeUse{Counted: 1, NotCounted: map[UncountedReason]int64{OfNeverExposed: 10000}}, ""}, // A little of the traffic takes part.
 		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 9}}, ""},
+		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 10}}, `None of the 10 outcomes "x" counts for m: 10 of them are of subjects that were never exposed.`},
+		{OutcomeUse{NotCounted: map[UncountedReason]int64{WithoutValue: 20}}, `None of the 20 outcomes "x" counts for m: 20 of them have no value.`},
 		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 60, AfterWindow: 40}}, `None of the 100 outcomes "x" counts for m: 60 of them are of subjects that were never exposed.`},
 		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 60, WindowOpen: 1}}, ""},
 		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{OfOtherUnit: 60}}, `60 of the 100 outcomes "x" are of subjects of another unit than user, and do not count for m.`},
 		{OutcomeUse{Counted: 60, NotCounted: map[UncountedReason]int64{OfOtherUnit: 40}}, ""},
 		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 50},
 			`50 outcomes "x" do not count for m, as they occurred in the last 5 seconds before the subject's exposure, and 40 count: the clock that they are timed by may be behind.`},
-		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 30}, ""},
+		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 40}, ""},
+		{OutcomeUse{Counted: 1, NotCounted: map[UncountedReason]int64{BeforeExposure: 9}, ShortlyBefore: 9}, ""},
+		{OutcomeUse{Counted: 1, NotCounted: map[UncountedReason]int64{BeforeExposure: 10}, ShortlyBefore: 10},
+			`10 outcomes "x" do not count for m, as they occurred in the last 5 seconds before the subject's exposure, and 1 count: the clock that they are timed by may be behind.`},
 		{OutcomeUse{NotCounted: map[UncountedReason]int64{NothingToCorrect: 9}}, ""},
 		{OutcomeUse{NotCounted: map[UncountedReason]int64{NothingToCorrect: 10}},
 			`10 corrections of outcomes "x" count nowhere, as no outcome is known that is as they say: one of the same subject, name, event_id and occurred_time, and no correction itself.`},
 		{OutcomeUse{Counted: 400, NotCounted: map[UncountedReason]int64{WithoutValue: 10}},
 			`10 outcomes "x" that m would take have no value, beside 400 that count: what takes values leaves them out, and if one variant loses more values than another, the two differ by that.`},
-		{OutcomeUse{Counted: 500, NotCounted: map[UncountedReason]int64{WithoutValue: 10}}, ""},
+		{OutcomeUse{Counted: 490, NotCounted: map[UncountedReason]int64{WithoutValue: 10}}, ""},
 		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{WithoutValue: 9}}, ""},
 	} {
 		c.use.Name, c.use.Alive = "x", true
