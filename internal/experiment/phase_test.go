@@ -35,6 +35,7 @@ func TestPhases(t *testing.T) {
 		{"traffic of a roster", roster, traffic, false, Phase{Allocation: halves}},
 		{"eligibility of a roster", roster, eligibility, false, Phase{Dilutes: "changed the eligibility", Allocation: halves}},
 		{"weights, assigned elsewhere", external, weights, false, Phase{Dilutes: "changed the weights of an experiment that is assigned elsewhere", Allocation: quarters}},
+		{"another variant without weight, assigned elsewhere", external, func(d *Definition) { d.Variants = append(d.Variants, Variant{Key: "c"}) }, false, Phase{Allocation: halves}},
 	}
 	for _, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {
@@ -87,6 +88,35 @@ func TestReshuffleOfOneVariant(t *testing.T) {
 	}
 	if got := new(Experiment).Phases([]Revision{last, next}, []Revision{*first, next}); !got[0].Reshuffled {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestDefinedAt: an experiment that has lost a variant is defined as at the end of the
+// phase that a moment lies in; one that has not is as it is.
+func TestDefinedAt(t *testing.T) {
+	at := func(day int) time.Time { return time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC) }
+	revision := func(number int32, day int, variants ...string) Revision {
+		r := Revision{Number: number, CreateTime: at(day)}
+		for _, v := range variants {
+			r.Definition.Variants = append(r.Definition.Variants, Variant{Key: v})
+		}
+		return r
+	}
+	// Revision 2 ends the first phase, 4 the second; 5 is the third.
+	first := []Revision{revision(1, 1, "control", "b"), revision(3, 10, "control", "b", "c"), revision(5, 20, "control", "c")}
+	last := []Revision{revision(2, 5, "control", "b"), revision(4, 15, "control", "b", "c"), revision(5, 20, "control", "c")}
+	e := &Experiment{Current: last[2]}
+	for day, want := range map[int]int32{1: 2, 9: 2, 10: 4, 19: 4, 20: 5, 30: 5} {
+		if got := e.DefinedAt(at(day), last, first).Current.Number; got != want {
+			t.Errorf("on day %d by revision %d, want %d", day, got, want)
+		}
+	}
+	if e.Current.Number != 5 {
+		t.Errorf("the experiment itself is changed to revision %d", e.Current.Number)
+	}
+	whole := &Experiment{Current: revision(6, 25, "control", "b", "c", "d")}
+	if got := whole.DefinedAt(at(9), last, first); got != whole {
+		t.Errorf("with all its variants it is defined by revision %d", got.Current.Number)
 	}
 }
 

@@ -156,6 +156,37 @@ func TestMoveWarnings(t *testing.T) {
 	}
 }
 
+// TestMoveWarningsByMetric names the metric that it concerns most: not one whose window
+// had closed when the phase began.
+func TestMoveWarningsByMetric(t *testing.T) {
+	weekly := Sum("purchase", nil)
+	weekly.Window = week
+	s := mustStudy(t, definition("control", "short"), []Use{use("weekly", weekly, experiment.RolePrimary), use("all", Sum("purchase", nil), experiment.RoleSecondary)})
+	start := moment.Add(-week)
+	var rows []Row
+	for i := range 100 {
+		rows = append(rows, came(1, start.Add(-week), int32(i)*10_000, mostlyControl, float64(i%3), float64(i%3)))
+	}
+	for _, c := range []struct {
+		phase experiment.Phase
+		want  string
+	}{
+		{moves(2, start, evenly), "40 subjects were left out of all (40%), as a later phase gave them another variant while they were followed, whether or not they came back: 40 of control, 0 of short. See left_out for the other metrics."},
+		{experiment.Phase{Number: 2, Start: start, Dilutes: "lowered the traffic"}, "100 subjects were followed for all (100% of its subjects) past a later phase that lowered the traffic: some of them may have got nothing or another variant since, which is not known, so they are kept, and an effect looks smaller than it is."},
+	} {
+		study := s.Conducted(Conduct{Phases: []experiment.Phase{c.phase}})
+		var got []string
+		for _, w := range mustAnalyze(t, study, fold(study, rows...), 0).Warnings {
+			if strings.Contains(w, "later phase") {
+				got = append(got, w)
+			}
+		}
+		if len(got) != 1 || got[0] != c.want {
+			t.Errorf("warnings %q", got)
+		}
+	}
+}
+
 // TestLaterPhasesChangeNoEarlierDay: the figures of every day before a phase began
 // are those that an analysis had then, to the last digit but for the order of sums.
 func TestLaterPhasesChangeNoEarlierDay(t *testing.T) {

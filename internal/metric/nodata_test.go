@@ -109,7 +109,7 @@ func TestFaultsOfOutcomes(t *testing.T) {
 		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 60, AfterWindow: 40}}, `None of the 100 outcomes "x" counts for m: 60 of them are of subjects that were never exposed.`},
 		{OutcomeUse{NotCounted: map[UncountedReason]int64{OfNeverExposed: 60, WindowOpen: 1}}, ""},
 		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{OfOtherUnit: 60}}, `60 of the 100 outcomes "x" are of subjects of another unit than user, and do not count for m.`},
-		{OutcomeUse{Counted: 60, NotCounted: map[UncountedReason]int64{OfOtherUnit: 40}}, ""},
+		{OutcomeUse{Counted: 50, NotCounted: map[UncountedReason]int64{OfOtherUnit: 50}}, ""},
 		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 50},
 			`50 outcomes "x" do not count for m, as they occurred in the last 5 seconds before the subject's exposure, and 40 count: the clock that they are timed by may be behind.`},
 		{OutcomeUse{Counted: 40, NotCounted: map[UncountedReason]int64{BeforeExposure: 90}, ShortlyBefore: 40}, ""},
