@@ -37,7 +37,7 @@ func (db *DB) account(ctx context.Context, id int32, asOf time.Time, study *metr
 			return err
 		}
 		var pinned bool
-		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM overrides o JOIN exposures x USING (experiment_id, subject_id)
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM overrides o JOIN exposures x USING (experiment_id, subject_id)
 			WHERE o.experiment_id = $1 AND o.create_time <= $2 AND x.recorded_time <= $2)`, id, asOf).Scan(&pinned); err != nil {
 			return err
 		}

@@ -46,7 +46,7 @@ func TestAccountsAgainstReference(t *testing.T) {
 			others = append(others, o)
 		}
 		recordOutcomes(t, d.DB, others...)
-		exec(t, d.raw, `UPDATE outcomes SET recorded_time = $1::timestamptz + floor(random() * 30) * interval '1 hour' WHERE subject_id = ANY($2)`, day(1), subjectIDs(others))
+		exec(t, d.raw, `UPDATE outcomes SET recorded_time = `+someHour(30, `row_id::text`)+` WHERE subject_id = ANY($1)`, subjectIDs(others))
 		w := readWorld(t, d.raw, e.ID)
 		r := seeded(200 + seed)
 		for range 8 {

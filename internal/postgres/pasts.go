@@ -43,7 +43,7 @@ func (a *accounting) anybody(ctx context.Context, tx pgx.Tx, name string, from, 
 		return false, nil
 	}
 	q := accounting{subjectQuery: subjectQuery{args: []any{id, a.asOf, from, to}, study: a.study}, since: a.since}
-	err = tx.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM outcomes o WHERE corrects IS NULL AND name_id = $1 AND recorded_time <= $2
+	err = tx.QueryRow(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT 1 FROM outcomes o WHERE corrects IS NULL AND name_id = $1 AND recorded_time <= $2
 		AND occurred_time >= $3 AND occurred_time < $4%s AND row_id < '%s' AND NOT coalesce(%s, false))`,
 		bounds(from), lowestRowID(to.Add(time.Millisecond)), q.foreign()), q.args...).Scan(&alive)
 	return alive, err

@@ -715,12 +715,18 @@ func randomWorld(t *testing.T, d *database, id int32, seed uint64) {
 	setOverrides(t, d.DB, pin("", pins[:len(pins)/2]...)...)
 	// Everything became known at some full hour.
 	for _, sql := range []string{
-		`UPDATE exposures SET recorded_time = $1::timestamptz + floor(random() * 30) * interval '1 hour'`,
-		`UPDATE outcomes SET recorded_time = $1::timestamptz + floor(random() * 30) * interval '1 hour'`,
-		`UPDATE overrides SET create_time = $1::timestamptz + floor(random() * 60) * interval '1 hour'`,
+		`UPDATE exposures SET recorded_time = ` + someHour(30, `subject_id::text || variant || extract(epoch FROM exposed_time - timestamptz '2026-01-01 00:00Z')::text`),
+		`UPDATE outcomes SET recorded_time = ` + someHour(30, `row_id::text`),
+		`UPDATE overrides SET create_time = ` + someHour(60, `subject_id::text || variant`),
 	} {
-		exec(t, d.raw, sql, day(1))
+		exec(t, d.raw, sql)
 	}
+}
+
+// someHour is one of so many hours from the first day on, by what is hashed: Citus takes
+// it in an update, and a second run has the same.
+func someHour(of int, hashed string) string {
+	return fmt.Sprintf("to_timestamp(%d + (hashtext(%s) & 65535) %% %d * 3600)", day(1).Unix(), hashed, of)
 }
 
 func randomStudy(t *testing.T, intN func(int) int) *metric.Study {
