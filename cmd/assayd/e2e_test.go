@@ -217,6 +217,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkExcerpt(t, string(readme), printed)
 	conn := connect(t, addr)
 	if calls := runCalls(t, conn, printed); calls != 2 {
 		t.Errorf("the demonstration prints %d calls beside the list, want 2", calls)
@@ -234,6 +235,27 @@ func TestDemo(t *testing.T) {
 	second.waitFor(t, "Ctrl-C stops it")
 	if !regexp.MustCompile(`exposures +0 +64,000 +0`).MatchString(second.output.String()) {
 		t.Error("the second demonstration imported something anew")
+	}
+}
+
+// checkExcerpt holds what the README shows of the demonstration to what that prints: the
+// same lines in the same order, each after the one before unless "…" stands between.
+func checkExcerpt(t *testing.T, readme, printed string) {
+	t.Helper()
+	_, excerpt, _ := strings.Cut(readme, "```\nSample ratio: ok")
+	excerpt, _, found := strings.Cut("Sample ratio: ok"+excerpt, "\n```\n")
+	parts := strings.Split("\n"+excerpt+"\n", "…\n")
+	if !found || len(parts) < 5 {
+		t.Fatalf("the README's excerpt of the demonstration has %d parts; did its form change?", len(parts))
+	}
+	for _, part := range parts {
+		part = strings.TrimSuffix(part, "  ") // What stands before the dots.
+		_, rest, found := strings.Cut(printed, part)
+		if !found {
+			t.Errorf("the demonstration does not print, or not there, what the README shows:\n%s", part)
+			continue
+		}
+		printed = "\n" + rest
 	}
 }
 

@@ -39,7 +39,7 @@ func (s *Study) withoutData(t *MetricTally) string {
 		}
 		names = append(names, text)
 	}
-	return fmt.Sprintf("Metric %s has no data: since the experiment began, nobody of the unit %s, exposed or not, has had an outcome %s. Nothing is decided by it.",
+	return fmt.Sprintf("Metric %s has no data: since the start or the first exposure, whichever is earlier, nobody of the unit %s, exposed or not, has had an outcome %s. Nothing is decided by it.",
 		t.Metric, s.Unit(), strings.Join(names, " or "))
 }
 

@@ -83,7 +83,7 @@ func TestWithoutDataNamesWhatArrived(t *testing.T) {
 		{Name: "views", Alive: true},
 		{Name: "buys", ShortlyBefore: 7},
 	}})
-	const want = `Metric m has no data: since the experiment began, nobody of the unit user, exposed or not, has had an outcome ` +
+	const want = `Metric m has no data: since the start or the first exposure, whichever is earlier, nobody of the unit user, exposed or not, has had an outcome ` +
 		`"clicks" (but there is "click", 3 times; "Clicks" of the unit device, once; "clicks_" of a unit that is not known, 2 times) or ` +
 		`"buys" (but for 7 in the last 5 seconds before the subject's exposure: the clock that they are timed by may be behind). Nothing is decided by it.`
 	if got != want {

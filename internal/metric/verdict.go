@@ -131,7 +131,16 @@ func (s *Study) decide(a *Analysis, latest []float64) Verdict {
 	case complete:
 		return decide(ActionInconclusive, "%d subjects have been analysed of %d planned, and no treatment that could be shipped has won.", subjects, plan.PlannedSubjects)
 	}
-	return decide(ActionKeepRunning, "Nothing is decided yet, with %d subjects analysed.", subjects)
+	undecided := fmt.Sprintf("Nothing is decided yet, with %d subjects analysed", subjects)
+	if !a.CountingEnd.IsZero() {
+		undecided = fmt.Sprintf("Nothing was decided with %d subjects analysed", subjects)
+	}
+	for i := range standings {
+		if st := &standings[i]; st.wins && !st.safe && !st.harms && !st.ended {
+			return decide(ActionKeepRunning, "%s: "+words.wins+", but is not known to keep within every guardrail.", undecided, st.primary.Variant, primary.Metric)
+		}
+	}
+	return decide(ActionKeepRunning, "%s.", undecided)
 }
 
 // decidesOnce says that the plan's method does not protect the primary metric

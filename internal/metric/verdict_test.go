@@ -58,7 +58,7 @@ func TestVerdict(t *testing.T) {
 		{"fixed horizon, too early to ship", fixed, 301, nil, DirectionIncrease, SampleRatioOK, win, open, ActionKeepRunning, "", "300 of 301 planned subjects"},
 		{"fixed horizon, too early to roll back", fixed, 301, nil, DirectionIncrease, SampleRatioOK, lose, lose, ActionKeepRunning, "", "300 of 301"},
 		{"fixed horizon, too early to give up", fixed, 301, effect, DirectionIncrease, SampleRatioOK, small, small, ActionKeepRunning, "", "300 of 301"},
-		{"guardrail undecided", always, 0, nil, DirectionIncrease, SampleRatioOK, unsafe, open, ActionKeepRunning, "", "Nothing is decided yet"},
+		{"guardrail undecided", always, 0, nil, DirectionIncrease, SampleRatioOK, unsafe, open, ActionKeepRunning, "", "Nothing is decided yet, with 300 subjects analysed: a wins on revenue, but is not known to keep within every guardrail."},
 		{"nothing significant", always, 301, nil, DirectionIncrease, SampleRatioOK, open, open, ActionKeepRunning, "", "Nothing is decided yet"},
 		{"one loser", always, 0, nil, DirectionIncrease, SampleRatioOK, lose, open, ActionKeepRunning, "", "Nothing is decided yet"},
 		{"one without effect", always, 0, effect, DirectionIncrease, SampleRatioOK, small, open, ActionKeepRunning, "", "Nothing is decided yet"},
