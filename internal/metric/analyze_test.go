@@ -91,7 +91,8 @@ func TestAnalyzeMissingCovariate(t *testing.T) {
 // 1970. By R, whose numbers are the same for both:
 //
 //	i <- rep(0:199, 2); arm <- rep(0:1, each=200); u <- ((37*i)%%101)/10; miss <- i%%5==0
-//	y <- 3+u+((53*i)%%17)/10+0.2*arm*(i%%3); x <- 1.77e9+3600*u; f <- ifelse(miss, 0, x-mean(x[!miss]))
+//	y <- 3+u+((53*i)%%17)/10+0.2*arm*(i%%3)
+//	x <- 1.77e9+3600*u; f <- ifelse(miss, 0, x-mean(x[!miss]))
 //	th <- coef(lm(y ~ factor(arm)+f+miss)); r <- y - th[["f"]]*f - th[["missTRUE"]]*miss
 //	t.test(r[arm==1], r[arm==0])
 func TestAnalyzeFarCovariate(t *testing.T) {

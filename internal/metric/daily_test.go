@@ -70,12 +70,16 @@ func TestFoldDays(t *testing.T) {
 //
 //	i <- 0:239; arm <- i%%2; s <- (i%/%2*7)%%10%/%3; y <- 10*s + arm*(1+s/4) + ((i*53)%%29)/10
 //	w <- tapply(y, s, length)/240
-//	part <- function(a) list(m=tapply(y[arm==a], s[arm==a], mean), v=tapply(y[arm==a], s[arm==a], var), n=tapply(y[arm==a], s[arm==a], length))
+//	by <- function(a, f) tapply(y[arm==a], s[arm==a], f)
+//	part <- function(a) list(m=by(a, mean), v=by(a, var), n=by(a, length))
 //	c0 <- part(0); c1 <- part(1)
-//	d <- sum(w*(c1$m-c0$m)); q <- c(w^2*c1$v/c1$n, w^2*c0$v/c0$n); between <- sum(w*(c1$m-c0$m-d)^2)/240
-//	pooled <- sum(w^2*((c1$n-1)*c1$v+(c0$n-1)*c0$v)/(c1$n+c0$n-2)*(1/c1$n+1/c0$n)); v <- max(sum(q), pooled)+between
+//	d <- sum(w*(c1$m-c0$m)); q <- c(w^2*c1$v/c1$n, w^2*c0$v/c0$n)
+//	between <- sum(w*(c1$m-c0$m-d)^2)/240
+//	pooled <- sum(w^2*((c1$n-1)*c1$v+(c0$n-1)*c0$v)/(c1$n+c0$n-2)*(1/c1$n+1/c0$n))
+//	v <- max(sum(q), pooled)+between
 //	b <- function(a) (sum(y[arm==a]!=0)-1)/(sum(arm==a)-1); q <- c(q, between)
-//	df <- sum(q)^2/sum(q^2/c((c1$n-1)*b(1),(c0$n-1)*b(0),239)); c(d, sqrt(v), df, 2*pt(-abs(d)/sqrt(v), df))
+//	df <- sum(q)^2/sum(q^2/c((c1$n-1)*b(1),(c0$n-1)*b(0),239))
+//	c(d, sqrt(v), df, 2*pt(-abs(d)/sqrt(v), df))
 func TestFoldStratifies(t *testing.T) {
 	d := definition("control", "short")
 	d.Plan.StratifyBy = "past_spend" // The attribute of a covariate.
@@ -276,6 +280,47 @@ func TestSmallestPValue(t *testing.T) {
 	}
 }
 
+// TestRemember keeps the smallest p-value so far, and that without covariates apart; of
+// two that are the same the later one.
+func TestRemember(t *testing.T) {
+	d, revenue := watched()
+	s := mustStudy(t, d, []Use{revenue})
+	at := func(p float64) Comparison { return Comparison{PValue: &p} }
+	smallest := func(day int, p float64) Comparison {
+		return Comparison{Smallest: &Smallest{Day: moment.AddDate(0, 0, day), PValue: p}}
+	}
+	with := func(c, plain Comparison) Comparison {
+		c.Unadjusted = &plain
+		return c
+	}
+	for _, tt := range []struct {
+		name        string
+		before      *Comparison
+		now         Comparison
+		want, plain string // Empty for none.
+	}{
+		{"the first day", nil, with(at(0.2), at(0.3)), "0.2 on 9", "0.3 on 9"},
+		{"a larger one", &[]Comparison{with(smallest(1, 0.1), smallest(2, 0.2))}[0], with(at(0.4), at(0.5)), "0.1 on 1", "0.2 on 2"},
+		{"the same", &[]Comparison{with(smallest(1, 0.1), smallest(2, 0.2))}[0], with(at(0.1), at(0.2)), "0.1 on 9", "0.2 on 9"},
+		{"a smaller one", &[]Comparison{with(smallest(1, 0.1), smallest(2, 0.2))}[0], with(at(0.01), at(0.02)), "0.01 on 9", "0.02 on 9"},
+		{"no covariate before", &[]Comparison{smallest(1, 0.1)}[0], with(at(0.4), at(0.5)), "0.1 on 1", "0.1 on 1"},
+		{"no covariate", &[]Comparison{smallest(1, 0.1)}[0], at(0.4), "0.1 on 1", ""},
+		{"no p-value", &[]Comparison{smallest(1, 0.1)}[0], Comparison{}, "0.1 on 1", ""},
+		{"never one", &Comparison{}, Comparison{}, "", ""},
+	} {
+		s.remember(tt.before, &tt.now, moment.AddDate(0, 0, 9))
+		text := func(c *Comparison) string {
+			if c == nil || c.Smallest == nil {
+				return ""
+			}
+			return fmt.Sprintf("%v on %v", c.Smallest.PValue, c.Smallest.Day.Sub(moment).Hours()/24)
+		}
+		if got, plain := text(&tt.now), text(tt.now.Unadjusted); got != tt.want || plain != tt.plain {
+			t.Errorf("%s: %q and without covariates %q, want %q and %q", tt.name, got, plain, tt.want, tt.plain)
+		}
+	}
+}
+
 // TestFaded says that an effect was significant and is no longer, or is to the other
 // side.
 func TestFaded(t *testing.T) {
@@ -333,6 +378,9 @@ func TestEarlyEffect(t *testing.T) {
 	}
 	if a.Verdict.Action != ActionKeepRunning && a.Verdict.Action != ActionInconclusive {
 		t.Errorf("verdict %s, %q", a.Verdict.Action, a.Verdict.Reasons)
+	}
+	if !strings.Contains(strings.Join(c.Notes, " "), "it was significant before correction") {
+		t.Errorf("notes %q", c.Notes)
 	}
 	drift := a.Metrics[0].Drift
 	if len(drift) != 1 || drift[0].Attribute != "week" || drift[0].Variant != "short" || *drift[0].PValue >= drifted {
@@ -465,8 +513,20 @@ func TestDriftTakesTwoWeeks(t *testing.T) {
 			one.FirstExposure = monday.AddDate(0, 0, i%5+7*(i/4%weeks)-7)
 			rows = append(rows, one)
 		}
-		if got := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0]; len(got.Drift) != want || len(got.Comparisons) != 1 {
-			t.Errorf("%d weeks: drift %+v", weeks, got.Drift)
+		tally := fold(s, rows...)
+		for _, longer := range []bool{false, true} { // Periods of two weeks.
+			if longer && want > 0 {
+				tally.Metrics[0].Weeks[0].Days = 14
+			}
+			got := mustAnalyze(t, s, tally, 0).Metrics[0]
+			if len(got.Drift) != want || len(got.Comparisons) != 1 {
+				t.Fatalf("%d weeks: drift %+v", weeks, got.Drift)
+			}
+			for _, h := range got.Drift {
+				if said := slices.Contains(h.Notes, "In place of weeks there are periods of 14 days, as there are too many days or strata."); said != longer {
+					t.Errorf("notes %q", h.Notes)
+				}
+			}
 		}
 	}
 }

@@ -133,3 +133,31 @@ func TestWiderIntervalWithoutBounds(t *testing.T) {
 		t.Errorf("%+v, %v", comparisons[0], err)
 	}
 }
+
+// TestWiderIntervalsOfSegments: each of those of two attributes is wider than its own.
+func TestWiderIntervalsOfSegments(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("revenue", Sum("purchase", nil), experiment.RolePrimary)}, "country", "device")
+	r := rand.New(rand.NewPCG(3, 9))
+	var rows []Row
+	for i := range 1200 {
+		country, device := r.IntN(3), r.IntN(2)
+		one := row([]string{"control", "short"}[i%2], r.NormFloat64()+float64(i%2*(10*country+100*device)))
+		one.Segments = [][]byte{[]byte([]string{"DE", "FR", "PL"}[country]), []byte([]string{"desktop", "phone"}[device])}
+		rows = append(rows, one)
+	}
+	segments := mustAnalyze(t, s, fold(s, rows...), 0).Metrics[0].Segments
+	if len(segments) != 5 {
+		t.Fatalf("%d segments", len(segments))
+	}
+	for _, segment := range segments {
+		c := &segment.Comparisons[0]
+		now, wider := c.Difference, c.AdjustedDifference
+		if c.AdjustedRate != (1-s.definition.Plan.ConfidenceLevel)/5 || *wider.Estimate != *now.Estimate {
+			t.Fatalf("%s: rate %v, estimate %v", segment.Value, c.AdjustedRate, *wider.Estimate)
+		}
+		ratio := (*wider.Upper - *wider.Lower) / (*now.Upper - *now.Lower)
+		if *wider.Lower >= *now.Lower || *wider.Upper <= *now.Upper || ratio > 1.6 {
+			t.Errorf("%s: %v to %v, and of the family %v to %v", segment.Value, *now.Lower, *now.Upper, *wider.Lower, *wider.Upper)
+		}
+	}
+}

@@ -55,7 +55,8 @@ func mustLook(t *testing.T, s *Study, earlier []Look, take bool) *Study {
 
 // TestBoundaries compares with rpact:
 //
-//	getDesignGroupSequential(typeOfDesign, informationRates = c(0.3, 0.7, 1), alpha = 0.05, sided)$criticalValues
+//	getDesignGroupSequential(typeOfDesign, informationRates = c(0.3, 0.7, 1),
+//	  alpha = 0.05, sided)$criticalValues
 func TestBoundaries(t *testing.T) {
 	looks := []Look{
 		{Number: 1, Subjects: map[string]int64{"revenue": 120}},

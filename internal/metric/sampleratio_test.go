@@ -33,7 +33,8 @@ func ratioStudy(t *testing.T) *Study {
 }
 
 // TestSequentialRatioNeverRises: what one day showed is not undone by later
-// ones that make up for it, and neither is the verdict. The first figure is printed in GrowthBook's tests.
+// ones that make up for it, and neither is the verdict. The first figure is printed
+// in GrowthBook's tests.
 func TestSequentialRatioNeverRises(t *testing.T) {
 	rows := exposed(1, 0, "PL", 800, 200)
 	broken := mustAnalyze(t, ratioStudy(t), fold(ratioStudy(t), rows...), 0).SampleRatio

@@ -234,10 +234,11 @@ func (c *compiler) add(use Use, counted span, entry entry) error {
 }
 
 // covariate adds a covariate to a metric. One that may be missing, as an attribute
-// may and the last of no outcomes, becomes two components: its number, 0 where it is missing, and an indicator of being missing. A
-// regression on both fits what a regression on the number with the mean in
-// place of what is missing, and the indicator, fits: the two pairs span the
-// same space. So the mean need not be known while rows are read.
+// may and the last of no outcomes, becomes two components: its number, 0 where it is
+// missing, and an indicator of being missing. A regression on both fits what a
+// regression on the number with the mean in place of what is missing, and the
+// indicator, fits: the two pairs span the same space. So the mean need not be known
+// while rows are read.
 func (c *compiler) covariate(m *compiled, v *experiment.Covariate) {
 	at := len(m.sources)
 	if v.Past != nil {

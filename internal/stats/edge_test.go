@@ -387,7 +387,8 @@ func TestNobodyConverts(t *testing.T) {
 // that one of few subjects with half of the weight is not known better than it is.
 // By R, with 10 and 990 subjects in one stratum, and 500 and 500 in the other:
 //
-//	v <- function(n) { p <- 1/(n + 2); p*(1 - p)/(n + 2) }; sqrt(sum(0.25*c(v(10), v(990), v(500), v(500))))
+//	v <- function(n) { p <- 1/(n + 2); p*(1 - p)/(n + 2) }
+//	sqrt(sum(0.25*c(v(10), v(990), v(500), v(500))))
 func TestNobodyConvertsInStrata(t *testing.T) {
 	r := Request{
 		Formula: ComponentMean(0), Proportion: true, Test: fixed95,

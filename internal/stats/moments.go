@@ -70,8 +70,9 @@ func (m *Moments) index(i, j int) int {
 //
 // The update is that of Welford (1962), Note on a method for calculating
 // corrected sums of squares and products, in its symmetric form: S grows by
-// (n−1)/n · d·dᵀ, where d is the distance from the mean before the update. Row i of the triangle needs the old means
-// from i on only, so the means can be replaced on the way.
+// (n−1)/n · d·dᵀ, where d is the distance from the mean before the update. Row i
+// of the triangle needs the old means from i on only, so the means can be replaced
+// on the way.
 func (m *Moments) Add(x []float64) {
 	dim := len(m.Means)
 	if len(x) != dim {

@@ -74,7 +74,8 @@ type Schedule struct {
 
 // NewSchedule returns the schedule of looks, the present one last. Their times
 // have to be above 0 and rise, and only the last may be 1 or more. A look at
-// which time or information has not [Grown] spends nothing and judges nothing. The error is an [InvalidError], or several joined.
+// which time or information has not [Grown] spends nothing and judges nothing. The
+// error is an [InvalidError], or several joined.
 func NewSchedule(spending Spending, looks []Look) (*Schedule, error) {
 	var f faults
 	if spending != OBrienFleming && spending != Pocock {

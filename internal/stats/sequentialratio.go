@@ -47,10 +47,11 @@ func SequentialSampleRatio(splits ...Split) (*float64, error) {
 // ½ln 2π + μ(z), and uᵢ = (xᵢ − nθᵢ)/(θᵢ(A+n)), how far arm i is from its
 // expectation, it is equal to
 //
-//	Σ [(A+n)θᵢ((1+uᵢ)ln(1+uᵢ) − uᵢ) − ½ ln(1+uᵢ) + μ(aᵢ+xᵢ) − μ(aᵢ)] − (k−1)/2 · ln(1+n/A) − μ(A+n) + μ(A)
+//	Σ [(A+n)θᵢ((1+uᵢ)ln(1+uᵢ) − uᵢ) − ½ ln(1+uᵢ) + μ(aᵢ+xᵢ) − μ(aᵢ)]
+//	  − (k−1)/2 · ln(1+n/A) − μ(A+n) + μ(A)
 //
-// for k arms, in which nothing larger than xᵢ − nθᵢ cancels. It is +Inf if an arm without a share
-// has subjects.
+// for k arms, in which nothing larger than xᵢ − nθᵢ cancels. It is +Inf if an arm
+// without a share has subjects.
 func (s Split) logBayesFactor() float64 {
 	expected, n := s.expected()
 	weight := 0.0
