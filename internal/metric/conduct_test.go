@@ -46,8 +46,8 @@ func TestCountingEnds(t *testing.T) {
 }
 
 // TestPausedShare: two subjects are followed for a week each, or to the end, of which
-// two pauses take a part; a third pause is yet to come, and a third subject came when
-// counting had ended.
+// two pauses take a part, in the first of which the week of one ends; a third pause is
+// yet to come, and a third subject came when counting had ended.
 func TestPausedShare(t *testing.T) {
 	at := func(days float64) time.Time { return moment.Add(time.Duration(days * 24 * float64(time.Hour))) }
 	weekly := Sum("purchase", nil)
@@ -61,19 +61,19 @@ func TestPausedShare(t *testing.T) {
 		excluded    []Stretch
 		warning     string
 	}{
-		{"it goes on", Conduct{Pauses: pauses}, 4. / 14, 7. / 18, nil,
-			"38.9% of the time in which subjects are followed for all lies in 2 pauses of the experiment, when nobody was served: that finds no effect where there is none, but makes one look smaller than it is. `exclude_pauses` leaves out what happened in them."},
-		{"without the pauses", Conduct{Pauses: pauses, ExcludePauses: true}, 4. / 14, 7. / 18, []Stretch{{at(-9), at(-7)}, {From: at(-2)}},
-			"38.9% of the time in which subjects are followed for all lies in 2 pauses of the experiment, when nobody was served: what happened in it is left out, of all variants alike."},
-		{"it ended", Conduct{Pauses: pauses, ExcludePauses: true, End: at(-1)}, 4. / 14, 5. / 16, []Stretch{{at(-9), at(-7)}, {From: at(-2)}}, "31.2% of the time"},
-		{"it ended as the second pause began", Conduct{Pauses: pauses, ExcludePauses: true, End: at(-2)}, 2. / 7, 3. / 14, []Stretch{{at(-9), at(-7)}},
-			"28.6% of the time in which subjects are followed for weekly lies in 1 pause of the experiment"},
-		{"before the first", Conduct{Pauses: pauses[1:]}, 1. / 14, 4. / 18, nil, "22.2% of the time in which subjects are followed for all lies in 1 pause"},
+		{"it goes on", Conduct{Pauses: pauses}, 3. / 14, 7. / 23, nil,
+			"30.4% of the time in which subjects are followed for all lies in 2 pauses of the experiment, when nobody was served: that finds no effect where there is none, but makes one look smaller than it is. `exclude_pauses` leaves out what happened in them."},
+		{"without the pauses", Conduct{Pauses: pauses, ExcludePauses: true}, 3. / 14, 7. / 23, []Stretch{{at(-9), at(-7)}, {From: at(-2)}},
+			"30.4% of the time in which subjects are followed for all lies in 2 pauses of the experiment, when nobody was served: what happened in it is left out, of all variants alike."},
+		{"it ended", Conduct{Pauses: pauses, ExcludePauses: true, End: at(-1)}, 3. / 14, 5. / 21, []Stretch{{at(-9), at(-7)}, {From: at(-2)}}, "23.8% of the time"},
+		{"it ended as the second pause began", Conduct{Pauses: pauses, ExcludePauses: true, End: at(-2)}, 1. / 7, 3. / 19, []Stretch{{at(-9), at(-7)}},
+			"15.8% of the time in which subjects are followed for all lies in 1 pause of the experiment"},
+		{"before the first", Conduct{Pauses: pauses[1:]}, 1. / 14, 4. / 23, nil, "17.4% of the time in which subjects are followed for all lies in 1 pause"},
 		{"without one", Conduct{ExcludePauses: true}, 0, 0, nil, ""},
 	} {
 		study := s.Conducted(c.conduct)
 		one, two, three := row("control", 1, 1), row("short", 1, 1), row("short", 1, 1)
-		one.FirstExposure, two.FirstExposure, three.FirstExposure = at(-10), at(-8), at(-0.5)
+		one.FirstExposure, two.FirstExposure, three.FirstExposure = at(-15), at(-8), at(-0.5)
 		rows := []Row{one, two}
 		ended := !c.conduct.End.IsZero()
 		if ended {
@@ -98,6 +98,46 @@ func TestPausedShare(t *testing.T) {
 		}
 		if !strings.HasPrefix(got, c.warning) || (got == "") != (c.warning == "") {
 			t.Errorf("%s: warning %q", c.name, got)
+		}
+	}
+}
+
+// TestStoppedWarnings: intervals hold though it was stopped for what they said where they
+// are made to be looked at often, and windows that were open then stay so.
+func TestStoppedWarnings(t *testing.T) {
+	for _, c := range []struct {
+		method experiment.Method
+		window time.Duration
+		hold   bool
+	}{
+		{experiment.MethodAlwaysValid, week, true}, {experiment.MethodAlwaysValid, 0, false},
+		{experiment.MethodFixedHorizon, week, false}, {experiment.MethodFixedHorizon, 0, false},
+		{experiment.MethodGroupSequential, week, true}, {experiment.MethodGroupSequential, 0, false},
+	} {
+		d := definition("control", "short")
+		d.Plan.Method, d.Plan.PlannedSubjects, d.Plan.Spending = c.method, 400, experiment.SpendingPocock
+		revenue := Sum("purchase", nil)
+		revenue.Window = c.window
+		s := mustStudy(t, d, []Use{use("revenue", revenue, experiment.RolePrimary)})
+		late := row("short", 1)
+		late.FirstExposure = moment.Add(-2 * time.Hour)
+		rows := append(won(50), late)
+		for _, end := range []time.Time{{}, moment.Add(-time.Hour)} {
+			study := s.Conducted(Conduct{End: end})
+			a := mustAnalyze(t, study, fold(study, rows...), 0)
+			text := strings.Join(a.Warnings, " ")
+			ended := !end.IsZero()
+			if strings.Contains(text, "Counting ended at 2026") != ended || strings.Contains(text, "its intervals hold all the same.") != (ended && c.hold) ||
+				strings.Contains(text, "its intervals hold only if the stop was planned.") != (ended && !c.hold) {
+				t.Errorf("%s, window %v, ended %t: warnings %q", c.method, c.window, ended, a.Warnings)
+			}
+			open := "1 subject was not counted yet for the primary metric, as the window after exposure is still open"
+			if ended {
+				open = "1 subject was not counted for the primary metric, as the window after exposure was still open when counting ended"
+			}
+			if strings.Contains(text, open) != (c.window > 0) {
+				t.Errorf("%s, window %v, ended %t: warnings %q do not say %q", c.method, c.window, ended, a.Warnings, open)
+			}
 		}
 	}
 }

@@ -125,12 +125,54 @@ func TestAdjustedIntervalsImplySignificance(t *testing.T) {
 
 // TestWiderIntervalWithoutBounds says that it has none.
 func TestWiderIntervalWithoutBounds(t *testing.T) {
-	comparisons := []Comparison{{AdjustedRate: 0.01}}
-	err := widen(comparisons, func(float64) ([]Comparison, error) {
-		return []Comparison{{Lift: Interval{Unbounded: true}}}, nil
-	})
-	if err != nil || !comparisons[0].AdjustedLift.Unbounded || comparisons[0].AdjustedDifference.Unbounded {
-		t.Errorf("%+v, %v", comparisons[0], err)
+	x, y := 1.0, 2.0
+	now := Interval{Estimate: &x}
+	for _, tt := range []struct{ wider, want Interval }{
+		{Interval{Estimate: &y}, Interval{}},
+		{Interval{Estimate: &y, Unbounded: true}, Interval{Estimate: &x, Unbounded: true}},
+		{Interval{Estimate: &y, Lower: &y}, Interval{Estimate: &x, Lower: &y}},
+		{Interval{Estimate: &y, Upper: &y}, Interval{Estimate: &x, Upper: &y}},
+	} {
+		for _, lift := range []bool{false, true} {
+			comparisons, wider := []Comparison{{AdjustedRate: 0.01, Difference: now, Lift: now}}, Comparison{Difference: tt.wider}
+			want := [2]Interval{tt.want, {}}
+			if lift {
+				wider, want = Comparison{Lift: tt.wider}, [2]Interval{{}, tt.want}
+			}
+			err := widen(comparisons, func(float64) ([]Comparison, error) { return []Comparison{wider}, nil })
+			if got := [2]Interval{comparisons[0].AdjustedDifference, comparisons[0].AdjustedLift}; err != nil || got != want {
+				t.Errorf("%+v, want %+v, %v", got, want, err)
+			}
+		}
+	}
+}
+
+// TestFamiliesOfTests: those without a p-value are tests where the plan counts them, and
+// not where it does not; of one test there is no family.
+func TestFamiliesOfTests(t *testing.T) {
+	plan := definition("control", "short").Plan
+	plan.Correction = experiment.CorrectionBonferroni
+	for _, tt := range []struct{ tests, without, planned, want int }{{2, 1, 0, 2}, {2, 1, 3, 3}, {2, 0, 5, 5}, {1, 2, 0, 0}, {1, 0, 1, 0}} {
+		var family []*Comparison
+		for range tt.tests {
+			p := 0.001
+			family = append(family, &Comparison{PValue: &p})
+		}
+		for range tt.without {
+			family = append(family, new(Comparison))
+		}
+		if err := correct(&plan, family, tt.planned); err != nil {
+			t.Fatal(err)
+		}
+		rate := 0.0
+		if tt.want > 0 {
+			rate = (1 - plan.ConfidenceLevel) / float64(tt.want)
+		}
+		for i, c := range family {
+			if c.AdjustedRate != rate || (c.AdjustedPValue == nil) != (i >= tt.tests) || c.Significant != (i < tt.tests) {
+				t.Errorf("%+v: rate %v, want %v; adjusted %v, significant %t", tt, c.AdjustedRate, rate, c.AdjustedPValue, c.Significant)
+			}
+		}
 	}
 }
 

@@ -51,6 +51,17 @@ func TestNothingIsDecidedWithoutData(t *testing.T) {
 				t.Fatal(err)
 			}
 			comparison, guarded := a.Metrics[0].Comparisons[0], a.Metrics[1].Comparisons[0].Guardrail
+			if a.Metrics[0].WithoutData != c.dead || a.Metrics[1].WithoutData != c.dead || comparison.Guardrail != "" {
+				t.Errorf("%s, %s: without data %t and %t, guardrail %q", objective, c.name, a.Metrics[0].WithoutData, a.Metrics[1].WithoutData, comparison.Guardrail)
+			}
+			for _, h := range a.Metrics[0].Heterogeneity {
+				if none := slices.ContainsFunc(h.Notes, func(n string) bool { return strings.HasPrefix(n, "Metric crashes has no data") }); none != c.dead || c.dead && (h.DegreesOfFreedom != 0 || h.Attribute == "" || h.Variant == "") {
+					t.Errorf("%s, %s: heterogeneity %+v", objective, c.name, h)
+				}
+			}
+			if c.dead && strings.Contains(strings.Join(a.Warnings, " "), "None of the") {
+				t.Errorf("%s, %s: warnings %q", objective, c.name, a.Warnings)
+			}
 			if segment := a.Metrics[0].Segments[0].Comparisons[0]; c.dead && segment.Significant {
 				t.Errorf("%s, %s: a segment is significant", objective, c.name)
 			}
