@@ -319,6 +319,59 @@ func TestAccountsWithoutValue(t *testing.T) {
 	}
 }
 
+// Who first met a variant that is not analysed is left out, as who met two is.
+func TestAccountsOfOtherVariants(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "control", day(10)), exposure(2, "gone", day(10)), exposure(3, "control", day(10)), exposure(3, "a", day(11)))
+	recordOutcomes(t, d.DB, outcome("a", 1, day(12), 1.0, ""), outcome("b", 2, day(12), 1.0, ""), outcome("c", 2, day(13), 1.0, ""), outcome("d", 3, day(12), 1.0, ""))
+	def := definition() // Of control and short.
+	def.Variants = append(def.Variants, experiment.Variant{Key: "a"})
+	study, err := metric.NewStudy(&def, def.Variants, []metric.Use{{Metric: metric.Metric{Key: "m", Revision: 1, Definition: metric.Sum("purchase", nil)}, Role: experiment.RoleSecondary}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]metric.OutcomeUse{{{Name: "purchase", Alive: true, Counted: 1, NotCounted: map[metric.UncountedReason]int64{metric.OfLeftOut: 3}}}}
+	if diff := cmp.Diff(want, d.accounts(t, 7, forever, study)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// Each name is counted by the conditions on it, though other metrics have the same on
+// another name, and the same metric others on another.
+func TestAccountsByName(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "control", day(10)))
+	for i, name := range []string{"purchase", "refund"} {
+		for k := range 3 + i {
+			recordOutcomes(t, d.DB, named(outcome(fmt.Sprint(name, k), 1, day(11), 1.0, []string{`{"p":"x"}`, `{"p":"y"}`}[k%2]), name))
+		}
+	}
+	x := []experiment.Condition{{Field: "p", Op: experiment.OpEqual, Values: []string{"x"}}}
+	def := definition()
+	var uses []metric.Use
+	for i, m := range []metric.Definition{
+		metric.Ratio(experiment.Component{Name: "s", Outcome: "purchase", Aggregate: experiment.AggregateSum, Conditions: x}, experiment.Component{Name: "c", Outcome: "refund", Aggregate: experiment.AggregateCount}),
+		metric.Sum("purchase", x), metric.Sum("refund", x),
+	} {
+		uses = append(uses, metric.Use{Metric: metric.Metric{Key: string(rune('a' + i)), Revision: 1, Definition: m}, Role: experiment.RoleSecondary})
+	}
+	study, err := metric.NewStudy(&def, def.Variants, uses, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(name string, counted, others int64) metric.OutcomeUse {
+		use := metric.OutcomeUse{Name: name, Alive: true, Counted: counted}
+		if others > 0 {
+			use.NotCounted = map[metric.UncountedReason]int64{metric.ConditionNotMet: others}
+		}
+		return use
+	}
+	want := [][]metric.OutcomeUse{{of("purchase", 2, 1), of("refund", 4, 0)}, {of("purchase", 2, 1)}, {of("refund", 2, 2)}}
+	if diff := cmp.Diff(want, d.accounts(t, 7, forever, study)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // However many conditions that have nothing to do with each other metrics have on
 // the outcomes of one name, what is read of them does not grow with the outcomes.
 func TestAccountsAreBounded(t *testing.T) {
