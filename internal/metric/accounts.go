@@ -133,6 +133,9 @@ var UncountedReasons = []UncountedReason{OfOtherUnit, OfNeverExposed, OfLeftOut,
 // Unit is the unit of the study's subjects.
 func (s *Study) Unit() string { return cmp.Or(s.definition.Unit, experiment.DefaultUnit) }
 
+// AssignedElsewhere says that the variants of the experiment are not assigned here.
+func (s *Study) AssignedElsewhere() bool { return s.definition.External }
+
 // Variants are the keys of the variants that are analysed.
 func (s *Study) Variants() []string {
 	var keys []string

@@ -27,7 +27,7 @@ func (s *Study) Analyze(t *Tally, shares map[int32][]float64) (*Analysis, error)
 	if a.SampleRatio, err = sampleRatio(t, s.definition.Segments, shares); err != nil {
 		return nil, fmt.Errorf("sample ratio: %w", err)
 	}
-	if a.Exclusions, err = t.exclusions(shares); err != nil {
+	if a.Exclusions, err = s.exclusions(t, shares); err != nil {
 		return nil, fmt.Errorf("exclusions: %w", err)
 	}
 	for m := range s.metrics {

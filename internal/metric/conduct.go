@@ -138,6 +138,10 @@ func (f *Fold) follow(m int, row *Row) {
 	}
 }
 
+// leastPaused is the share of the follow-up from which on pauses are told of: what lies
+// in less cannot change an effect by more than some thousandths of it.
+const leastPaused = 0.001
+
 // conductWarnings say what an analysis does not count for the way in which the
 // experiment was conducted, and what that does to the figures.
 func (s *Study) conductWarnings(t *Tally, a *Analysis) []string {
@@ -149,7 +153,7 @@ func (s *Study) conductWarnings(t *Tally, a *Analysis) []string {
 		}
 		warnings = append(warnings, fmt.Sprintf("If it was stopped for what its figures said, they make the effect look larger on average than it is; %s.", intervals))
 	}
-	if a.PausedShare > 0 {
+	if a.PausedShare >= leastPaused {
 		most := slices.MaxFunc(a.Metrics, func(x, y Result) int { return cmp.Compare(x.PausedShare, y.PausedShare) })
 		warnings = append(warnings, s.pausedWarning(most.Metric, most.PausedShare, a.Pauses))
 	}
@@ -161,7 +165,7 @@ func countingEnded(t *Tally) []string {
 	if t.CountingEnd.IsZero() {
 		return nil
 	}
-	return []string{fmt.Sprintf("Counting ended at %s: from then on subjects no longer got what the experiment gives them, and what they did does not count, for any variant.",
+	return []string{fmt.Sprintf("Counting ended at %s: from then on subjects no longer got what the experiment gives them, and what they did does not count, for any variant; corrections of what they did before still do.",
 		t.CountingEnd.UTC().Format(time.RFC3339))}
 }
 
@@ -170,7 +174,7 @@ func (s *Study) pausedWarning(metric string, share float64, pauses int) string {
 	text := fmt.Sprintf("%.3g%% of the time in which subjects are followed for %s lies in %s of the experiment, when nobody was served: ",
 		100*share, metric, plural(pauses, "pause"))
 	if s.conduct.ExcludePauses {
-		return text + "what happened in it is left out, of all variants alike."
+		return text + "what happened in it is left out, of all variants alike; corrections count where what they correct does."
 	}
 	return text + "that finds no effect where there is none, but makes one look smaller than it is. `exclude_pauses` leaves out what happened in them."
 }

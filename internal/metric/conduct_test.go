@@ -64,7 +64,7 @@ func TestPausedShare(t *testing.T) {
 		{"it goes on", Conduct{Pauses: pauses}, 3. / 14, 7. / 23, nil,
 			"30.4% of the time in which subjects are followed for all lies in 2 pauses of the experiment, when nobody was served: that finds no effect where there is none, but makes one look smaller than it is. `exclude_pauses` leaves out what happened in them."},
 		{"without the pauses", Conduct{Pauses: pauses, ExcludePauses: true}, 3. / 14, 7. / 23, []Stretch{{at(-9), at(-7)}, {From: at(-2)}},
-			"30.4% of the time in which subjects are followed for all lies in 2 pauses of the experiment, when nobody was served: what happened in it is left out, of all variants alike."},
+			"30.4% of the time in which subjects are followed for all lies in 2 pauses of the experiment, when nobody was served: what happened in it is left out, of all variants alike; corrections count where what they correct does."},
 		{"it ended", Conduct{Pauses: pauses, ExcludePauses: true, End: at(-1)}, 3. / 14, 5. / 21, []Stretch{{at(-9), at(-7)}, {From: at(-2)}}, "23.8% of the time"},
 		{"it ended as the second pause began", Conduct{Pauses: pauses, ExcludePauses: true, End: at(-2)}, 1. / 7, 3. / 19, []Stretch{{at(-9), at(-7)}},
 			"15.8% of the time in which subjects are followed for all lies in 1 pause of the experiment"},

@@ -13,7 +13,8 @@ type ExclusionReason string
 
 // The reasons.
 const (
-	// ExclusionCrossover is of subjects seen in two variants of one phase.
+	// ExclusionCrossover is of subjects seen in two variants of one phase, or where they
+	// are assigned elsewhere in two at all.
 	ExclusionCrossover ExclusionReason = "crossover"
 	// ExclusionOverridden is of subjects that were pinned to a variant at some time.
 	ExclusionOverridden ExclusionReason = "overridden"
@@ -53,6 +54,7 @@ type Exclusion struct {
 	ByVariant map[string]int64
 	PValue    *float64 // Of the first variants against the split.
 	Notes     []string
+	elsewhere bool // Whether the variants are assigned elsewhere.
 }
 
 // mostExcluded is the share of exposed subjects that may be excluded for one reason
@@ -106,7 +108,7 @@ func (t *Tally) excludedFor(reason ExclusionReason) (n int64) {
 }
 
 // exclusions tells of every reason for which there are subjects.
-func (t *Tally) exclusions(shares map[int32][]float64) (Exclusions, error) {
+func (s *Study) exclusions(t *Tally, shares map[int32][]float64) (Exclusions, error) {
 	all := Exclusions{Crossovers: t.Crossovers, Overridden: t.excludedFor(ExclusionOverridden)}
 	exposed := t.UnknownVariants + all.Crossovers + all.Overridden + t.excludedFor(ExclusionRemovedVariant)
 	for _, phase := range t.Subjects {
@@ -120,7 +122,7 @@ func (t *Tally) exclusions(shares map[int32][]float64) (Exclusions, error) {
 			return all, err
 		}
 		if e.Subjects > 0 {
-			e.Share = float64(e.Subjects) / float64(exposed)
+			e.Share, e.elsewhere = float64(e.Subjects)/float64(exposed), s.AssignedElsewhere()
 			all.ByReason = append(all.ByReason, e)
 		}
 	}
@@ -190,6 +192,9 @@ func (e *Exclusion) withheld() string {
 
 // sentence begins a sentence about the subjects.
 func (e *Exclusion) sentence() string {
+	if e.Reason == ExclusionCrossover && e.elsewhere {
+		return subjects(e.Subjects) + " seen in more than one variant, and left out"
+	}
 	return subjects(e.Subjects) + " " + map[ExclusionReason]string{
 		ExclusionCrossover:       "seen in more than one variant of a phase, and left out",
 		ExclusionOverridden:      "pinned to a variant at some time, and left out",

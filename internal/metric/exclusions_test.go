@@ -157,14 +157,14 @@ func TestExclusionsByReason(t *testing.T) {
 	p := 0.56370286165077299
 	const exposed = 1940 + 30 + 5 + 6
 	want := []Exclusion{
-		{ExclusionCrossover, 30, 30. / exposed, map[string]int64{"control": 12, "short": 18}, &p, nil},
+		{ExclusionCrossover, 30, 30. / exposed, map[string]int64{"control": 12, "short": 18}, &p, nil, false},
 		{ExclusionOverridden, 6, 6. / exposed, map[string]int64{"control": 1, "short": 5}, nil, []string{
 			"5 subjects were pinned before the first exposure: their first variant is that of the pin, and does not count in the p-value.",
-			"1 subject was first exposed to several variants at one moment: which came first is not known, they stand by that whose key is first, and do not count in the p-value."}},
+			"1 subject was first exposed to several variants at one moment: which came first is not known, they stand by that whose key is first, and do not count in the p-value."}, false},
 		{ExclusionUnknownVariant, 5, 5. / exposed, map[string]int64{"away": 2, "gone": 3}, nil, []string{
-			"The split gave these subjects no variant that their first one could be held against: no p-value."}},
+			"The split gave these subjects no variant that their first one could be held against: no p-value."}, false},
 	}
-	if diff := cmp.Diff(want, a.Exclusions.ByReason, cmpopts.EquateApprox(1e-12, 0)); diff != "" {
+	if diff := cmp.Diff(want, a.Exclusions.ByReason, cmp.AllowUnexported(Exclusion{}), cmpopts.EquateApprox(1e-12, 0)); diff != "" {
 		t.Errorf("exclusions (-want +got):\n%s", diff)
 	}
 	for range 8 { // Whatever the order of a map.

@@ -20,7 +20,8 @@ type Row struct {
 	// KnownExposure is the first exposure as known at the study's earlier moment;
 	// zero if none was, or the study has no such moment.
 	KnownExposure time.Time
-	// Crossover says that it was seen in two variants of one phase.
+	// Crossover says that it was seen in two variants of one phase, or where they are
+	// assigned elsewhere in two at all.
 	Crossover bool
 	// Tied says that two of them were met at the moment of the first exposure, so that
 	// which of them came first is not known: Variant is the first by name.
@@ -57,7 +58,7 @@ type Tally struct {
 	// many, so that strata are phases alone.
 	StratumLimit int `json:"stratum_limit,omitempty"`
 	// Crossovers counts the subjects that were left out because they were seen
-	// in two variants of one phase.
+	// in two variants of one phase, or where they are assigned elsewhere in two at all.
 	Crossovers int64 `json:"crossovers,omitempty"`
 	// UnknownVariants counts the subjects that were left out because the
 	// definition has no such variant.

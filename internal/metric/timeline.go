@@ -163,7 +163,7 @@ func (s *Study) timelineNotes(t *Tally) []string {
 		note("The metric has no window: every point counts what is known of its subjects now, which an analysis of that day could not know.")
 	}
 	notes = append(notes, countingEnded(t)...)
-	if share := tally.FollowUp.pausedShare(); share > 0 {
+	if share := tally.FollowUp.pausedShare(); share >= leastPaused {
 		notes = append(notes, s.pausedWarning(metric.Metric.Key, share, t.Pauses))
 	}
 	notes = append(notes, t.moveWarnings(1)...)

@@ -140,7 +140,7 @@ func (a *accounting) sql(ctx context.Context, tx pgx.Tx, names map[int32]string,
 		fmt.Fprintf(&keys, ", %s", k.sql)
 		fmt.Fprintf(&groups, ", %d", i+2)
 	}
-	return "SELECT o.name_id" + keys.String() + ", count(*), " + strings.Join(a.sums, ", ") + " FROM (" + outcomes + ") o LEFT JOIN (" + fmt.Sprintf(exposedSQL, a.times()+a.bucket()) +
+	return "SELECT o.name_id" + keys.String() + ", count(*), " + strings.Join(a.sums, ", ") + " FROM (" + outcomes + ") o LEFT JOIN (" + a.exposed(a.times()+a.bucket()) +
 		") e ON e.subject_id = o.subject_id" + pins + " WHERE NOT " + early + " OR o.occurred_time < " + a.at(0) + " GROUP BY 1" + groups.String(), nil
 }
 

@@ -125,7 +125,7 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 		}
 	}
 	for _, e := range w.exposures {
-		if known, ok := first[e.Subject]; ok && !e.Recorded.After(asOf) && e.Phase == known.Phase && e.Variant != known.Variant {
+		if known, ok := first[e.Subject]; ok && !e.Recorded.After(asOf) && (e.Phase == known.Phase || study.AssignedElsewhere()) && e.Variant != known.Variant {
 			left[e.Subject] = true
 		}
 	}

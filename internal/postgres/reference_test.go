@@ -112,7 +112,7 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, pin
 		}
 		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time, Tied: tied(exposures, first)}
 		for _, e := range exposures {
-			row.Crossover = row.Crossover || e.Phase == first.Phase && e.Variant != first.Variant
+			row.Crossover = row.Crossover || (e.Phase == first.Phase || study.AssignedElsewhere()) && e.Variant != first.Variant
 			if e.Phase == first.Phase && e.Bucket != nil && study.NeedsBuckets(asOf) {
 				row.Bucket = e.Bucket
 			}

@@ -127,11 +127,11 @@ func (db *DB) reading(ctx context.Context, read func(pgx.Tx) error) error {
 // have, as known at asOf: at most so many, of equal ones those whose text is first.
 // Empty text stands for subjects that lack it. Subjects who are not analysed do not
 // count: the pinned, those seen in two variants and those in none of the variants.
-func (db *DB) LargestValues(ctx context.Context, id int32, asOf time.Time, variants []string, attribute string, most int) ([]string, error) {
-	q := subjectQuery{phased: true} // Which costs little, once.
+func (db *DB) LargestValues(ctx context.Context, id int32, asOf time.Time, study *metric.Study, attribute string, most int) ([]string, error) {
+	q := subjectQuery{study: study, phased: true} // Which costs little, once.
 	rows, err := db.analysis.Query(ctx, `SELECT value FROM (SELECT coalesce(attributes->>$3::text, '') COLLATE "C" AS value FROM (`+
-		fmt.Sprintf(exposedSQL, q.attributes())+`) e WHERE NOT crossover AND variant = ANY($5)) values_of
-		GROUP BY value ORDER BY count(*) DESC, value LIMIT $4`, id, asOf, attribute, most, variants)
+		q.exposed(q.attributes())+`) e WHERE NOT crossover AND variant = ANY($5)) values_of
+		GROUP BY value ORDER BY count(*) DESC, value LIMIT $4`, id, asOf, attribute, most, study.Variants())
 	if err != nil {
 		return nil, interpret(err)
 	}
@@ -243,18 +243,29 @@ func (q *subjectQuery) attributes() string {
 }
 
 // exposedSQL finds each subject's first phase, and in it the first exposure;
-// a subject with two variants there is a crossover. It is tied if the next exposure
+// a subject with two variants there is a crossover, and one with two at all where the
+// variants are assigned elsewhere, as no split tells whom a later phase moved. It is tied if the next exposure
 // is of the same moment, as that is of another variant by the key of the table: of
 // these the variant is the first by name. One sort serves the window and the choice
 // of the first. More columns may follow.
 const exposedSQL = `SELECT DISTINCT ON (subject_id) subject_id, phase, exposed_time AS first_time, variant,
-		min(variant) OVER same_phase <> max(variant) OVER same_phase AS crossover,
-		coalesce(lead(exposed_time) OVER same_phase = exposed_time, false) AS tied%s
+		min(variant) OVER %[1]s <> max(variant) OVER %[1]s AS crossover,
+		coalesce(lead(exposed_time) OVER same_phase = exposed_time, false) AS tied%[2]s
 	FROM exposures x
 	WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
 		SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
-	WINDOW same_phase AS (PARTITION BY subject_id, phase ORDER BY exposed_time, variant ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+	WINDOW same_phase AS (PARTITION BY subject_id, phase ORDER BY exposed_time, variant ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING),
+		all_phases AS (PARTITION BY subject_id ORDER BY phase, exposed_time, variant ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 	ORDER BY subject_id, phase, exposed_time, variant`
+
+// exposed is exposedSQL with more columns.
+func (q *subjectQuery) exposed(columns string) string {
+	crossing := "same_phase"
+	if q.study.AssignedElsewhere() {
+		crossing = "all_phases"
+	}
+	return fmt.Sprintf(exposedSQL, crossing, columns)
+}
 
 // firstSQL is no more than the moments of first exposures.
 const firstSQL = `SELECT DISTINCT ON (subject_id) subject_id%s
@@ -277,7 +288,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	attributes := q.attributes() + q.knownTime() + q.bucket()
 	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover, e.tied"
 	if len(q.names) == 0 {
-		return head + kept + q.nothing() + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e", nil
+		return head + kept + q.nothing() + " FROM (" + q.exposed(attributes) + ") e", nil
 	}
 	outcomes, err := q.outcomes(ctx, tx, first, last)
 	if err != nil {
@@ -285,7 +296,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	}
 	totals := q.totals()
 	if kept == "" {
-		return head + ", " + strings.Join(totals, ", ") + " FROM (" + fmt.Sprintf(exposedSQL, q.times()) + ") e LEFT JOIN " + outcomes +
+		return head + ", " + strings.Join(totals, ", ") + " FROM (" + q.exposed(q.times()) + ") e LEFT JOIN " + outcomes +
 			" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover, e.tied", nil
 	}
 	var all, named strings.Builder
@@ -297,7 +308,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 		}
 		fmt.Fprintf(&named, ", %s AS c%d", total, i)
 	}
-	return head + kept + all.String() + " FROM (" + fmt.Sprintf(exposedSQL, attributes) + ") e LEFT JOIN (SELECT e.subject_id" + named.String() +
+	return head + kept + all.String() + " FROM (" + q.exposed(attributes) + ") e LEFT JOIN (SELECT e.subject_id" + named.String() +
 		" FROM (" + fmt.Sprintf(firstSQL, q.times()) + ") e JOIN " + outcomes + " GROUP BY e.subject_id) t USING (subject_id)", nil
 }
 

@@ -26,7 +26,11 @@ var forever = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 // segments, of which the first is its stratum too.
 func studyOf(t *testing.T, columns []metric.Column, attributes, segments []string) *metric.Study {
 	t.Helper()
-	def := definition()
+	return studyOfExperiment(t, definition(), columns, attributes, segments)
+}
+
+func studyOfExperiment(t *testing.T, def experiment.Definition, columns []metric.Column, attributes, segments []string) *metric.Study {
+	t.Helper()
 	def.Segments = segments
 	if len(segments) > 0 {
 		def.Plan.StratifyBy = segments[0]
@@ -504,7 +508,7 @@ func TestLargestValues(t *testing.T) {
 	expose("DE", 3, "short")
 	expose("PI", 4, "short")
 	setOverrides(t, d.DB, pin("short", n-3, n-2, n-1, n)...)
-	got, err := d.LargestValues(t.Context(), e.ID, forever, []string{"control", "short"}, "country", 2)
+	got, err := d.LargestValues(t.Context(), e.ID, forever, studyOf(t, nil, nil, []string{"country"}), "country", 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -755,7 +759,9 @@ func randomStudy(t *testing.T, intN func(int) int) *metric.Study {
 		}
 		columns = append(columns, c)
 	}
-	return studyOf(t, columns, []string{"age", "country"}[:intN(3)], []string{"country", "age"}[:intN(3)])
+	def := definition()
+	def.External = intN(3) == 0
+	return studyOfExperiment(t, def, columns, []string{"age", "country"}[:intN(3)], []string{"country", "age"}[:intN(3)])
 }
 
 // randomConduct ends counting while some of a random world still happens, and

@@ -263,7 +263,7 @@ func (s *analysisService) tally(ctx context.Context, id int32, study *metric.Stu
 	if over := fold.Overflown(); len(over) > 0 {
 		fold = study.NewFold(asOf)
 		for attribute, most := range over {
-			values, err := s.DB.LargestValues(ctx, id, asOf, study.Variants(), attribute, most)
+			values, err := s.DB.LargestValues(ctx, id, asOf, study, attribute, most)
 			if err != nil {
 				return nil, err
 			}

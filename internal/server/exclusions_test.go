@@ -98,3 +98,40 @@ func TestVariantRemoved(t *testing.T) {
 		t.Errorf("changes %v", changed)
 	}
 }
+
+// TestSeenInBothVariants: where the variants are assigned elsewhere no split tells whom a
+// change of weights moved, but their exposures do. Whoever was seen in two variants is
+// left out, in two phases as in one.
+func TestSeenInBothVariants(t *testing.T) {
+	a := newAPI(t)
+	a.do(t, "MetricService/CreateMetric", endlessRevenue)
+	a.do(t, "ExperimentService/CreateExperiment", newExperiment(`"assignment":"ASSIGNMENT_EXTERNAL",
+		"metrics":[{"metric":"revenue","role":"METRIC_ROLE_PRIMARY","objective":"OBJECTIVE_EQUIVALENCE","margin":{"absolute":1}}],"plan":{"method":"METHOD_FIXED_HORIZON"}`))
+	a.do(t, "ExperimentService/StartExperiment", `{"key":"plain"}`)
+	variant := map[string]string{}
+	for i := range 200 {
+		variant[fmt.Sprint("u-", i)] = []string{"a", "b"}[i%2]
+	}
+	expose := func() {
+		var items []string
+		for key, v := range variant {
+			items = append(items, fmt.Sprintf(`{"experiment":"plain","variant":%q,"subject":{"key":%q},"exposed_time":%q}`, v, key, nowText()))
+		}
+		a.do(t, "EventService/RecordExposures", `{"exposures":[`+strings.Join(items, ",")+`]}`)
+	}
+	expose()
+	time.Sleep(2 * time.Millisecond)
+	e := call[*assayv1.GetExperimentResponse](t, a, "ExperimentService/GetExperiment", `{"key":"plain"}`).Experiment
+	a.do(t, "ExperimentService/UpdateExperiment", fmt.Sprintf(`{"experiment":{"key":"plain","etag":%q,"variants":[{"key":"a","control":true,"weight":1},{"key":"b","weight":3}]},"update_mask":"variants","allow_movement":true}`, e.Etag))
+	const moved = 12
+	for i := range moved {
+		variant[fmt.Sprint("u-", i)] = []string{"b", "a"}[i%2]
+	}
+	expose()
+	a.spend(t, "order", variant, func(key, v string) float64 { return map[string]float64{"a": 2, "b": 6}[v] + float64(key[len(key)-1]%3) })
+	got := a.analyze(t, `{"experiment":"plain"}`)
+	if got.Exclusions.Crossovers != moved || got.Verdict.Action != assayv1.VerdictAction_VERDICT_ACTION_INCONCLUSIVE ||
+		!warned(got.Verdict.Reasons, "12 subjects were seen in more than one variant, and left out") {
+		t.Errorf("%v, verdict %v", got.Exclusions, got.Verdict)
+	}
+}

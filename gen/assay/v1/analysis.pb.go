@@ -90,7 +90,8 @@ type ExclusionReason int32
 const (
 	// Never sent.
 	ExclusionReason_EXCLUSION_REASON_UNSPECIFIED ExclusionReason = 0
-	// Seen in two variants of one phase, and left out.
+	// Seen in two variants of one phase, or where variants are assigned elsewhere in
+	// two at all, and left out.
 	ExclusionReason_EXCLUSION_REASON_CROSSOVER ExclusionReason = 1
 	// Pinned to a variant at some time, and left out.
 	ExclusionReason_EXCLUSION_REASON_OVERRIDDEN ExclusionReason = 2
@@ -565,7 +566,8 @@ func (x *SampleRatioCell) GetNotes() []string {
 // Exclusions counts the subjects that were exposed and not analysed.
 type Exclusions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Seen in two variants of one phase.
+	// Seen in two variants of one phase, or where variants are assigned elsewhere, in
+	// two at all: whom a later phase gave another variant is known by that alone.
 	Crossovers int64 `protobuf:"varint,1,opt,name=crossovers,proto3" json:"crossovers,omitempty"`
 	// Pinned to a variant at some time.
 	Overridden int64 `protobuf:"varint,2,opt,name=overridden,proto3" json:"overridden,omitempty"`
@@ -737,7 +739,8 @@ type MetricAnalysis struct {
 	// segments.
 	Confirmatory bool `protobuf:"varint,4,opt,name=confirmatory,proto3" json:"confirmatory,omitempty"`
 	// Looking at it often does not raise its error rate: the method is
-	// always-valid, and only subjects whose window has closed were counted.
+	// always-valid, and only subjects whose window has closed were counted. What is
+	// corrected or arrives later changes what earlier looks said, beyond this promise.
 	PeekingProtected bool `protobuf:"varint,5,opt,name=peeking_protected,json=peekingProtected,proto3" json:"peeking_protected,omitempty"`
 	// Exposed subjects whose window is still open, so that they do not count yet; or
 	// was when counting ended, so that they never will.

@@ -61,8 +61,8 @@ type AnalyzeExperimentRequest struct {
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Leave out the outcomes that occurred while the experiment was paused, of all
 	// variants alike: nobody was served then, and what happened only dilutes the
-	// effect. Windows are not made longer for it. No plan asks for it, so it is a
-	// deviation.
+	// effect. A correction counts where what it corrects does, whenever it is made.
+	// Windows are not made longer for it. No plan asks for it, so it is a deviation.
 	ExcludePauses bool `protobuf:"varint,7,opt,name=exclude_pauses,json=excludePauses,proto3" json:"exclude_pauses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -188,9 +188,9 @@ type AnalyzeExperimentResponse struct {
 	// analyses from before versions were told, which is 1.
 	MethodVersion int32 `protobuf:"varint,17,opt,name=method_version,json=methodVersion,proto3" json:"method_version,omitempty"`
 	// When counting ended, for every variant: at the conclusion, from which on
-	// subjects get what was shipped, or nothing. Outcomes from then on do not count,
-	// and of a metric with a window only subjects whose window had closed by then.
-	// Absent if it had not been concluded by `as_of_time`.
+	// subjects get what was shipped, or nothing. Outcomes from then on do not count
+	// (corrections of earlier ones do), and of a metric with a window only subjects
+	// whose window had closed by then. Absent if it had not been concluded by `as_of_time`.
 	CountingEndTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=counting_end_time,json=countingEndTime,proto3" json:"counting_end_time,omitempty"`
 	// The largest `paused_share` of the metrics.
 	PausedShare   float64 `protobuf:"fixed64,19,opt,name=paused_share,json=pausedShare,proto3" json:"paused_share,omitempty"`
@@ -466,8 +466,9 @@ type AnalyzeHoldoutResponse struct {
 	// As in AnalyzeExperimentResponse.
 	MethodVersion int32 `protobuf:"varint,11,opt,name=method_version,json=methodVersion,proto3" json:"method_version,omitempty"`
 	// When counting ended: at the holdout's `end_time`, which lets its subjects go.
-	// Outcomes from then on do not count, and of a metric with a window only subjects
-	// whose window had closed by then. Absent if it had not ended by `as_of_time`.
+	// Outcomes from then on do not count (corrections of earlier ones do), and of a
+	// metric with a window only subjects whose window had closed by then. Absent if it
+	// had not ended by `as_of_time`.
 	CountingEndTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=counting_end_time,json=countingEndTime,proto3" json:"counting_end_time,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
