@@ -32,11 +32,11 @@ func (r *Request) judge(p *pair, adj *adjustment, notes []string) (c Comparison,
 	if r.hasRates() {
 		return r.judgeRates(p)
 	}
-	if r.Test.Method == Bayesian && r.Proportion {
-		c.note("With covariates or several strata a proportion is judged by the normal posterior and the prior of the lift.")
-	}
 	c.Subjects, c.Skewness = p.control.subjects()+p.treatment.subjects(), p.skewness()
 	v := r.view(&c, p, adj)
+	if r.Test.Method == Bayesian && r.Proportion && v.rare == nil {
+		c.note("With covariates or several strata a proportion is judged by the normal posterior and the prior of the lift.")
+	}
 	switch deviation := v.deviation(0); {
 	case !p.variance:
 	case isRounding(v.difference, deviation), deviation == 0 && isLastDigits(v.difference, p.size(adj)):

@@ -3,6 +3,7 @@ package stats
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -164,5 +165,22 @@ func TestBinomialTail(t *testing.T) {
 		{2, 3, 0.9, 0.271},
 	} {
 		near(t, fmt.Sprint(c), binomialTail(c[0], c[1], c[2]), c[3], 1e-10)
+	}
+}
+
+// TestRareRatesInStrataByTheirBound: what the exact test tells of a Bayesian rate is not
+// said to be the normal posterior's.
+func TestRareRatesInStrataByTheirBound(t *testing.T) {
+	for events, want := range map[float64]bool{0: false, 40: true} {
+		r := simple(proportion(t, events, 5000), proportion(t, events, 5000))
+		for a := range r.Arms {
+			r.Arms[a].Strata = append(r.Arms[a].Strata, proportion(t, events, 4000))
+		}
+		r.Proportion, r.Guardrail, r.Margin.Value = true, true, 0.01
+		r.Test.Method, r.Test.Prior = Bayesian, Prior{Alpha: 1, Beta: 1}
+		got := mustCompare(t, r).Comparisons[0].Unadjusted
+		if says := strings.Contains(strings.Join(got.Notes, " "), "judged by the normal posterior"); says != want || got.Difference.Upper == nil {
+			t.Errorf("%v events: notes %q", events, got.Notes)
+		}
 	}
 }
