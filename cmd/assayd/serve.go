@@ -131,6 +131,7 @@ func registerEnrollments(registry *prometheus.Registry, enrollments *enrollment.
 		{"hits", "Enrolled subjects that were known from memory.", func(c enrollment.Counts) int64 { return c.Hits }},
 		{"queries", "Queries for enrolled subjects, each for many.", func(c enrollment.Counts) int64 { return c.Queries }},
 		{"failures", "Queries for enrolled subjects that failed or took too long.", func(c enrollment.Counts) int64 { return c.Failures }},
+		{"unknown", "Subjects that were answered for without knowing whether they are enrolled.", func(c enrollment.Counts) int64 { return c.Unknown }},
 	} {
 		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "assay_enrollment_" + m.name + "_total",

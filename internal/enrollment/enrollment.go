@@ -5,9 +5,13 @@
 // What it promises:
 //
 //   - [Cache.Lookup] asks storage once for all that memory lacks, and only then.
+//     Who is found by a question that is under way is not asked for again.
 //   - It never holds an assignment up: it waits [MaxWait] at most, and at most
-//     half of the time that its caller has left. While storage fails, one call
-//     in a second tries it, and the others are answered from memory at once.
+//     half of the time that its caller has left. [Cache.Await] is for callers
+//     that wait for storage anyway, and tries again for [Patience].
+//   - While storage fails, one call at a time tries it, after a pause that grows
+//     with each failure, and the others are answered from memory at once. After a
+//     single failure that pause is short.
 //   - Memory is bounded. Only the enrolled are kept: events are append only, so
 //     that the first one recorded stays the first, while somebody who is not
 //     enrolled may be at any moment.
@@ -32,15 +36,19 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// MaxWait is the longest that a lookup takes.
-const MaxWait = 250 * time.Millisecond
-
 const (
+	// MaxWait is the longest that a lookup takes.
+	MaxWait = 250 * time.Millisecond
+	// Patience is the longest that Await takes: a connection that is lost without
+	// notice is given up after a try, and the next ones come to another.
+	Patience = 5 * time.Second
+
+	// patientTry is the longest that a try of Await takes. Storage gives up its
+	// statements after as long.
+	patientTry = time.Second
 	// fairWait is the least time within which storage should answer. If it does
 	// not, it has failed, and not only its caller been in a hurry.
 	fairWait = 50 * time.Millisecond
-	// pause is the time between two tries while storage fails.
-	pause = time.Second
 	// recheck is the time after which a recent enrolment is asked for again.
 	recheck = time.Minute
 )
@@ -54,12 +62,13 @@ type Cache struct {
 	find  Find
 	now   func() time.Time
 	known *lru.Cache[experiment.Enrollment, entry]
-	retry atomic.Int64 // While storage fails: when to try again, in Unix nanoseconds; else 0.
 
-	mu      sync.Mutex // Held to add and to forget.
-	forgets int        // Calls of Forget so far.
+	mu      sync.Mutex
+	forgets int // Calls of Forget so far.
+	breaker breaker
+	flights map[experiment.Enrollment]*flight // By the names that are being asked for.
 
-	hits, queries, failures atomic.Int64
+	hits, queries, failures, unknown atomic.Int64
 }
 
 // entry is what memory holds of an enrolled subject.
@@ -74,7 +83,7 @@ func New(find Find, size int, now func() time.Time) *Cache {
 	if err != nil {
 		panic(fmt.Sprintf("enrollment: a cache of %d: %v", size, err)) // The size is a constant of the caller's.
 	}
-	return &Cache{find: find, now: now, known: known}
+	return &Cache{find: find, now: now, known: known, flights: map[experiment.Enrollment]*flight{}}
 }
 
 // Lookup returns the variants of those of the given that are enrolled, and
@@ -86,17 +95,45 @@ func (c *Cache) Lookup(ctx context.Context, names []experiment.Enrollment) (enro
 	if len(missing) == 0 {
 		return enrolled, true
 	}
-	if c.resting() {
-		return enrolled, false
+	wait := MaxWait
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
 	}
-	found, err := c.ask(ctx, missing)
-	if err != nil {
-		return enrolled, false
+	complete = c.learn(ctx, wait, missing, enrolled)
+	c.countUnknown(missing, enrolled, complete)
+	return enrolled, complete
+}
+
+// Await is Lookup for callers that wait for storage anyway. It tries again until
+// storage answers, the context ends or Patience is over.
+func (c *Cache) Await(ctx context.Context, names []experiment.Enrollment) (enrolled map[experiment.Enrollment]string, complete bool) {
+	enrolled = make(map[experiment.Enrollment]string, len(names))
+	missing := c.recall(names, enrolled)
+	if len(missing) == 0 {
+		return enrolled, true
 	}
-	for _, e := range found {
-		enrolled[e.Enrollment] = e.Variant
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	for !c.learn(ctx, patientTry, missing, enrolled) {
+		select {
+		case <-ctx.Done():
+			c.countUnknown(missing, enrolled, false)
+			return enrolled, false
+		case <-time.After(firstPause):
+		}
 	}
 	return enrolled, true
+}
+
+func (c *Cache) countUnknown(names []experiment.Enrollment, enrolled map[experiment.Enrollment]string, complete bool) {
+	if complete {
+		return
+	}
+	for _, name := range names {
+		if _, known := enrolled[name]; !known {
+			c.unknown.Add(1)
+		}
+	}
 }
 
 // recall adds what memory knows, and returns what is to be asked for.
@@ -116,42 +153,34 @@ func (c *Cache) recall(names []experiment.Enrollment, enrolled map[experiment.En
 	return missing
 }
 
-// resting says whether storage is to be left alone since it failed. Once the
-// pause is over it lets one caller through, and the others in the next pause.
-func (c *Cache) resting() bool {
-	now, retry := c.now(), c.retry.Load()
-	return retry != 0 && (now.UnixNano() < retry || !c.retry.CompareAndSwap(retry, now.Add(pause).UnixNano()))
-}
-
-// ask asks storage and remembers what it says.
-func (c *Cache) ask(caller context.Context, names []experiment.Enrollment) ([]experiment.Enrolled, error) {
-	wait := MaxWait
-	if deadline, ok := caller.Deadline(); ok {
-		wait = min(wait, time.Until(deadline)/2)
+// ask asks storage, if it may be asked, and remembers what it says.
+func (c *Cache) ask(caller context.Context, wait time.Duration, names []experiment.Enrollment) (found []experiment.Enrolled, answered bool) {
+	c.mu.Lock()
+	admitted, probes := c.breaker.admit(c.now())
+	forgets := c.forgets
+	c.mu.Unlock()
+	if !admitted {
+		return nil, false
 	}
 	ctx, cancel := context.WithTimeout(caller, wait)
 	defer cancel()
-	c.mu.Lock()
-	forgets := c.forgets
-	c.mu.Unlock()
 	c.queries.Add(1)
 	found, err := c.find(ctx, names)
-	if err != nil {
-		c.failures.Add(1)
-		if caller.Err() == nil && (wait >= fairWait || ctx.Err() == nil) {
-			c.retry.Store(c.now().Add(pause).UnixNano())
-		}
-		return nil, err
-	}
-	c.retry.Store(0)
-	c.remember(found, forgets)
-	return found, nil
-}
-
-// remember keeps what was found, unless somebody was forgotten since.
-func (c *Cache) remember(found []experiment.Enrolled, forgets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err != nil {
+		c.failures.Add(1)
+		c.breaker.fail(c.now(), probes, caller.Err() == nil && (wait >= fairWait || ctx.Err() == nil))
+		return nil, false
+	}
+	c.breaker.succeed()
+	c.remember(found, forgets)
+	return found, true
+}
+
+// remember keeps what was found, unless somebody was forgotten since. Its caller
+// holds c.mu.
+func (c *Cache) remember(found []experiment.Enrolled, forgets int) {
 	if c.forgets != forgets {
 		return
 	}
@@ -173,6 +202,7 @@ func (c *Cache) Forget(subjects []experiment.SubjectID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgets++
+	clear(c.flights) // Who comes now must not be answered by one that began before.
 	for _, name := range c.known.Keys() {
 		if gone[name.SubjectID] {
 			c.known.Remove(name)
@@ -185,9 +215,10 @@ type Counts struct {
 	Hits     int64 // Answers from memory, one for each subject and experiment.
 	Queries  int64 // Questions to storage, each for many.
 	Failures int64 // Those of them that were not answered in time.
+	Unknown  int64 // Answers without knowing, one for each subject and experiment.
 }
 
 // Counts returns what the cache has done so far.
 func (c *Cache) Counts() Counts {
-	return Counts{Hits: c.hits.Load(), Queries: c.queries.Load(), Failures: c.failures.Load()}
+	return Counts{Hits: c.hits.Load(), Queries: c.queries.Load(), Failures: c.failures.Load(), Unknown: c.unknown.Load()}
 }

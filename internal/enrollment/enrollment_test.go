@@ -132,7 +132,7 @@ func TestRecent(t *testing.T) {
 		s.err = errors.New("down")
 		check(t, c, n, late, false)
 		s.err = nil
-		time.Sleep(pause)
+		time.Sleep(firstPause)
 		check(t, c, n, early, true)
 		time.Sleep(24 * time.Hour)
 		check(t, c, n, early, true)
@@ -142,8 +142,9 @@ func TestRecent(t *testing.T) {
 	})
 }
 
-// TestFailure takes storage away: one call in a second asks it, nobody waits
-// for it longer than it should, and what memory holds is answered.
+// TestFailure takes storage away: one call at a time asks it, after ever longer
+// pauses, nobody waits for it longer than it should, and what memory holds is
+// answered.
 func TestFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		known, unknown := name(1, 1), name(1, 2)
@@ -161,23 +162,108 @@ func TestFailure(t *testing.T) {
 			}
 		}
 		ask(MaxWait)
-		for range 3 {
+		for _, pause := range []time.Duration{50, 100, 200, 400, 800, 1000, 1000} {
 			ask(0)
+			time.Sleep(pause*time.Millisecond - 1)
+			ask(0)
+			time.Sleep(time.Nanosecond)
+			var others sync.WaitGroup
+			others.Go(func() { ask(MaxWait) })
+			synctest.Wait()
+			check(t, c, []experiment.Enrollment{known, name(1, 3)}, map[experiment.Enrollment]string{known: "a"}, false)
+			others.Wait()
 		}
-		time.Sleep(pause)
-		var others sync.WaitGroup
-		others.Go(func() { ask(MaxWait) })
-		synctest.Wait()
-		ask(0)
-		others.Wait()
 		check(t, c, []experiment.Enrollment{known}, map[experiment.Enrollment]string{known: "a"}, true)
 		s.hangs = false
-		time.Sleep(pause)
+		time.Sleep(longestPause)
 		for range 2 {
 			check(t, c, both, map[experiment.Enrollment]string{known: "a"}, true)
 		}
-		if got := c.Counts(); got.Failures != 2 || got.Queries != 5 {
+		if got := c.Counts(); got.Failures != 8 || got.Queries != 11 || got.Unknown != 1+7*4 {
 			t.Errorf("counts %+v", got)
+		}
+		// The next failure is a single one again, however many fail at once.
+		s.hangs = true
+		var others sync.WaitGroup
+		for i := range byte(5) {
+			others.Go(func() { check(t, c, []experiment.Enrollment{name(2, i)}, map[experiment.Enrollment]string{}, false) })
+		}
+		others.Wait()
+		s.hangs = false
+		time.Sleep(firstPause)
+		check(t, c, both, map[experiment.Enrollment]string{known: "a"}, true)
+	})
+}
+
+// TestAwait waits for storage as long as it takes, and for no longer than the
+// caller can.
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		known := name(1, 1)
+		s := holding("a", false, known)
+		c := New(s.find, 10, time.Now)
+		s.hangs = true
+		began := time.Now()
+		var callers sync.WaitGroup
+		for range 3 {
+			callers.Go(func() {
+				got, complete := c.Await(t.Context(), []experiment.Enrollment{known})
+				if !complete || got[known] != "a" || time.Since(began) < 3*time.Second {
+					t.Errorf("after %v: %v, complete %t", time.Since(began), got, complete)
+				}
+			})
+		}
+		time.Sleep(3 * time.Second)
+		s.mu.Lock()
+		s.hangs = false
+		s.mu.Unlock()
+		callers.Wait()
+		for _, left := range []time.Duration{10 * time.Millisecond, time.Second, time.Hour} {
+			s.mu.Lock()
+			s.hangs = true
+			s.mu.Unlock()
+			ctx, cancel := context.WithTimeout(t.Context(), left)
+			began := time.Now()
+			if got, complete := c.Await(ctx, []experiment.Enrollment{known, name(1, 2)}); complete || got[known] != "a" {
+				t.Errorf("while storage hangs: %v, complete %t", got, complete)
+			}
+			if took := time.Since(began); took != min(left, Patience) {
+				t.Errorf("with %v left: waited for %v", left, took)
+			}
+			cancel()
+		}
+	})
+}
+
+// TestJoined asks once for those that several ask for at once, and again for who
+// was not found: it may have been enrolled since the other asked.
+func TestJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		enrolled, other := name(1, 1), name(1, 2)
+		s := holding("a", false, enrolled)
+		ready := make(chan struct{})
+		s.before = func() { <-ready }
+		c := New(s.find, 10, time.Now)
+		var callers sync.WaitGroup
+		ask := func(names []experiment.Enrollment, want map[experiment.Enrollment]string) {
+			callers.Go(func() { check(t, c, names, want, true) })
+			synctest.Wait()
+		}
+		ask([]experiment.Enrollment{enrolled, other, enrolled}, map[experiment.Enrollment]string{enrolled: "a"})
+		s.mu.Lock()
+		s.rows[other] = experiment.Enrolled{Enrollment: other, Variant: "b"} // After the first was answered.
+		s.mu.Unlock()
+		for range 3 {
+			ask([]experiment.Enrollment{enrolled}, map[experiment.Enrollment]string{enrolled: "a"})
+		}
+		ask([]experiment.Enrollment{other}, map[experiment.Enrollment]string{other: "b"})
+		if len(s.asked) != 1 {
+			t.Errorf("asked for %v while the first question was under way", s.asked)
+		}
+		close(ready)
+		callers.Wait()
+		if diff := cmp.Diff([][]experiment.Enrollment{{enrolled, other}, {other}}, s.asked); diff != "" {
+			t.Errorf("asked (-want +got):\n%s", diff)
 		}
 	})
 }
@@ -206,7 +292,7 @@ func TestHurry(t *testing.T) {
 			if took := time.Since(began); tt.left > 0 && took != min(MaxWait, tt.left/2) {
 				t.Errorf("with %v left: waited for %v", tt.left, took)
 			}
-			if c.resting() != tt.rests {
+			if admitted, _ := c.breaker.admit(time.Now()); admitted == tt.rests {
 				t.Errorf("with %v left: rests %t", tt.left, !tt.rests)
 			}
 		})
@@ -224,7 +310,12 @@ func TestForget(t *testing.T) {
 	check(t, c, all, map[experiment.Enrollment]string{name(1, 2): "a"}, true)
 
 	s.rows[name(3, 3)] = experiment.Enrolled{Enrollment: name(3, 3), Variant: "a"}
-	s.before = func() { c.Forget([]experiment.SubjectID{{3}}) }
+	s.before = func() {
+		s.before = nil
+		c.Forget([]experiment.SubjectID{{3}})
+		s.rows = map[experiment.Enrollment]experiment.Enrolled{}
+		check(t, c, []experiment.Enrollment{name(3, 3)}, map[experiment.Enrollment]string{}, true) // It joins no earlier one.
+	}
 	c.Lookup(t.Context(), []experiment.Enrollment{name(3, 3)})
 	s.before = nil
 	clear(s.rows)
