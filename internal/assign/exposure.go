@@ -35,6 +35,7 @@ func reject(reason RejectionReason, field, format string, args ...any) (Exposed,
 type Exposed struct {
 	Revision *experiment.Revision // That assigned the variant.
 	HeldOut  bool                 // It counts for the sides alone.
+	Sticky   bool                 // A variant that the subject keeps comes before it.
 	Bucket   *int32               // Of the revision's split, if that gave the variant; else nil.
 	Sides    []experiment.Side    // In the holdouts that cover the experiment.
 }
@@ -94,6 +95,7 @@ func (s *Subject) checkVariant(e *Experiment, i, index int, exposed time.Time) (
 	want := r.Definition.Control()
 	if !x.HeldOut {
 		want, x.Bucket = s.variantIn(e, r)
+		x.Sticky = r.Definition.Sticky && s.override(e) < 0
 	}
 	if index != want {
 		return reject(RejectVariantMismatch, "variant", "revision %d gives the subject another variant than %q", r.Number, r.Definition.Variants[index].Key)
@@ -116,6 +118,7 @@ func (s *Subject) Exposed(d Decision) (x Exposed, ok bool) {
 	}
 	x.Revision = &e.Current
 	x.Sides, x.HeldOut = s.sides(e, max(s.at, e.since), never)
+	x.Sticky = e.sticky && !x.HeldOut
 	if d.Reason == ReasonSplit {
 		x.Bucket = s.bucketIn(&e.current)
 	}

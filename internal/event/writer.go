@@ -98,7 +98,7 @@ type entry[T any] struct {
 
 // NewWriter returns a writer that stores with flush, which must be safe for
 // concurrent use, as must lost. It calls lost with the number of best-effort items
-// that it gives up.
+// that it gives up, or that the store refuses: nobody else hears of them.
 func NewWriter[T any](flush Flush[T], lost func(n int)) *Writer[T] {
 	return &Writer[T]{flush: flush, lost: lost, wake: make(chan struct{}, 1)}
 }
@@ -293,7 +293,22 @@ func (w *Writer[T]) answer(e *entry[T], results []experiment.Result, err error) 
 		close(e.done)
 	case err != nil:
 		w.lost(len(e.items))
+	default:
+		if n := refused(results); n > 0 {
+			w.lost(n)
+		}
 	}
+}
+
+// refused counts the items that the store keeps nothing of. Those of erased
+// subjects are not lost: nothing is to be kept of them.
+func refused(results []experiment.Result) (n int) {
+	for _, r := range results {
+		if r == experiment.Refused || r == experiment.Kept {
+			n++
+		}
+	}
+	return n
 }
 
 // drain closes the writer and answers everything that is left.

@@ -415,6 +415,23 @@ func TestBestEffortIsRepeated(t *testing.T) {
 	}
 }
 
+// TestRefusedBestEffort counts the items that the store refuses and nobody waits
+// for.
+func TestRefusedBestEffort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: func([]int) ([]experiment.Result, error) {
+			return []experiment.Result{experiment.Recorded, experiment.Duplicate, experiment.Kept, experiment.Refused, experiment.Erased}, nil
+		}}
+		lost := 0
+		w, stop := start(t, s, func(n int) { lost += n })
+		w.TryWrite(numbers(0, 5))
+		mustStop(t, stop)
+		if lost != 2 {
+			t.Errorf("lost = %d, want the two that were refused", lost)
+		}
+	})
+}
+
 func TestRepeatsHoldUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: func(items []int) ([]experiment.Result, error) {

@@ -18,6 +18,9 @@ type Exposure struct {
 	Attributes   json.RawMessage // The kept ones, as a JSON object; nil if none.
 	HeldOut      bool            // It counts for its sides alone, not for the experiment.
 	Sides        []Side          // In the holdouts that cover the experiment.
+	// Sticky is the definition of a sticky experiment: a subject that another of its
+	// variants was recorded of first keeps that one. Nil if it does not matter.
+	Sticky *Definition
 }
 
 // Side is the side of a subject in a holdout.
@@ -88,4 +91,5 @@ const (
 	Refused           // The store refused its data, which no rule foresaw.
 	Erased            // Its subject was erased.
 	Recorrects        // It corrects an outcome that is a correction itself.
+	Kept              // The subject keeps another variant of a sticky experiment.
 )

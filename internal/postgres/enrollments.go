@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
@@ -37,7 +36,7 @@ func (db *DB) EnrollmentsAt(ctx context.Context, names []experiment.Enrollment, 
 // each and never change; those of one statement are told apart by their own
 // times, and then by their variants. Of a subject that is being erased nothing is
 // found: it is forgotten only once.
-func enrollments(ctx context.Context, pool *pgxpool.Pool, names []experiment.Enrollment, by *time.Time) ([]experiment.Enrolled, error) {
+func enrollments(ctx context.Context, q querier, names []experiment.Enrollment, by *time.Time) ([]experiment.Enrolled, error) {
 	seen := map[int32]bool{}
 	var experiments []int32
 	subjects := make([][16]byte, len(names))
@@ -48,7 +47,7 @@ func enrollments(ctx context.Context, pool *pgxpool.Pool, names []experiment.Enr
 		}
 		subjects[i] = n.SubjectID
 	}
-	rows, err := pool.Query(ctx, `SELECT DISTINCT ON (subject_id, experiment_id) experiment_id, subject_id, variant,
+	rows, err := q.Query(ctx, `SELECT DISTINCT ON (subject_id, experiment_id) experiment_id, subject_id, variant,
 			recorded_time > statement_timestamp() - $4::interval
 		FROM exposures x WHERE experiment_id = ANY($1) AND subject_id = ANY($2) AND recorded_time <= coalesce($3, 'infinity'::timestamptz)
 		AND NOT EXISTS (SELECT FROM erased_subjects s WHERE s.subject_id = x.subject_id)

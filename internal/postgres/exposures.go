@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,12 +15,15 @@ import (
 
 // RecordExposures commits the exposures that bring something new: a first
 // exposure of a subject to a variant in a phase, or an earlier one, or such a
-// side in a holdout. Those whose subject was erased are erased. All others are
-// duplicates. Neither writes anything. The results are in the order of the items.
+// side in a holdout. Those whose subject was erased are erased, and those whose
+// subject keeps another variant of a sticky experiment are kept from it. All others
+// are duplicates. None of these writes anything. The results are in the order of
+// the items.
 //
 // Two commits that record the same subject at once, of one server or of two, may
 // both append; readers take the earliest row, so that a row too many changes
-// nothing.
+// nothing. In a sticky experiment they wait for each other, as a row of another
+// variant would.
 func (db *DB) RecordExposures(ctx context.Context, items []experiment.Exposure) ([]experiment.Result, error) {
 	rows, of := exposureRows(items)
 	results := make([]experiment.Result, len(items))
@@ -36,7 +40,10 @@ func (db *DB) RecordExposures(ctx context.Context, items []experiment.Exposure) 
 		}
 		kept := slices.DeleteFunc(slices.Clone(earliest), func(row int) bool { return results[of[row]] == experiment.Erased })
 		fresh, err := newExposures(ctx, tx, rows, kept)
-		if err != nil || len(fresh) == 0 {
+		if err != nil {
+			return err
+		}
+		if fresh, err = withoutKept(ctx, tx, rows, of, fresh, results); err != nil || len(fresh) == 0 {
 			return err
 		}
 		return insertExposures(ctx, tx, rows, fresh, func(row int) { results[of[row]] = experiment.Recorded })
@@ -61,6 +68,60 @@ func exposureRows(items []experiment.Exposure) (rows []experiment.Exposure, of [
 		}
 	}
 	return rows, of
+}
+
+// stickyLock, with a stripe of subjects, is held while a first exposure of one of
+// them to a sticky experiment is committed. A commit of 10,000 subjects takes all
+// stripes, which Postgres has room for; of two with few subjects, one seldom waits.
+const (
+	stickyLock    = 0x6173 // "as"
+	stickyStripes = 64
+)
+
+// withoutKept returns those of the rows at the indices that are not of a subject
+// which keeps another variant of a sticky experiment: the one recorded first, or
+// in this batch the first item's. It waits for the commits that may decide that.
+func withoutKept(ctx context.Context, tx pgx.Tx, rows []experiment.Exposure, of, fresh []int, results []experiment.Result) ([]int, error) {
+	kept := map[experiment.Enrollment]string{} // Empty for whom nothing is recorded.
+	stripes := map[int32]bool{}
+	for _, i := range fresh {
+		if rows[i].Sticky != nil {
+			kept[enrollmentOf(&rows[i])] = ""
+			stripes[int32(rows[i].SubjectID[0])%stickyStripes] = true
+		}
+	}
+	if len(kept) == 0 {
+		return fresh, nil
+	}
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1, stripe) FROM unnest($2::integer[]) AS stripe`,
+		stickyLock, slices.Sorted(maps.Keys(stripes))); err != nil { // In one order, so that none waits for one that waits for it.
+		return nil, err
+	}
+	enrolled, err := enrollments(ctx, tx, slices.Collect(maps.Keys(kept)), nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range enrolled {
+		if _, asked := kept[e.Enrollment]; asked {
+			kept[e.Enrollment] = e.Variant
+		}
+	}
+	for i := range rows {
+		row, name := &rows[i], enrollmentOf(&rows[i])
+		variant, asked := kept[name]
+		switch {
+		case row.Sticky == nil || !asked || variant == row.Variant || results[of[i]] == experiment.Erased:
+		case row.Sticky.Variant(variant) < 0: // None, or one that has been removed.
+			kept[name] = row.Variant
+		default:
+			results[of[i]] = experiment.Kept
+		}
+	}
+	return slices.DeleteFunc(fresh, func(row int) bool { return results[of[row]] == experiment.Kept }), nil
+}
+
+func enrollmentOf(e *experiment.Exposure) experiment.Enrollment {
+	return experiment.Enrollment{ExperimentID: e.ExperimentID, SubjectID: e.SubjectID}
 }
 
 type exposureKey struct {

@@ -31,8 +31,7 @@ func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignReque
 	q := assignmentQuery{snapshot: s.Catalog.Current(), at: s.Now(), keys: req.Experiments, labels: req.Labels}
 	shown := exposures{mode: req.ExposureRecording}
 	resp.Assignments, resp.Truncated = s.assign(&q, req.Subject, &shown)
-	s.settle(ctx, &q, &shown)
-	s.record(ctx, &shown)
+	s.finish(ctx, &q, &shown)
 	return &resp, nil
 }
 
@@ -61,8 +60,7 @@ func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchA
 		}
 		resp.Results[i] = result
 	}
-	s.settle(ctx, &q, &shown)
-	s.record(ctx, &shown)
+	s.finish(ctx, &q, &shown)
 	return resp, nil
 }
 
@@ -74,7 +72,7 @@ type assignmentQuery struct {
 	keys     []string
 	labels   map[string]string
 	lists    map[string]runningList // By unit, once they are asked for.
-	open     []openAssignment
+	open     []decided
 }
 
 // runningList is the answer of Catalog.Running.
@@ -126,10 +124,11 @@ func (s *assignmentService) assign(q *assignmentQuery, from *assayv1.Subject, sh
 	}
 	assignments = toAssignments(q.keys, decisions)
 	for i, d := range decisions {
+		of := decided{subject, from.Attributes, d.Experiment, assignments[i]}
 		if d.EnrollmentUnknown() {
-			q.open = append(q.open, openAssignment{subject, from.Attributes, d.Experiment, assignments[i]})
+			q.open = append(q.open, of)
 		} else {
-			s.addExposure(shown, subject, q.at, from.Attributes, d, assignments[i])
+			s.addExposure(shown, of, q.at, d)
 		}
 	}
 	return assignments, truncated

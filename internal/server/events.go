@@ -148,6 +148,7 @@ var refusals = map[experiment.Result]struct {
 	experiment.Limited:    {assayv1.RejectionReason_REJECTION_REASON_LIMIT, "name", "the number of distinct outcome names has reached its limit"},
 	experiment.Refused:    {assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, "", "the database refused this item's data"},
 	experiment.Recorrects: {assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, "corrects_event_id", "names a correction, which cannot be corrected: correct the original again"},
+	experiment.Kept:       {assayv1.RejectionReason_REJECTION_REASON_VARIANT_MISMATCH, "variant", "the experiment is sticky, and the subject keeps another variant: that of its first recorded exposure"},
 	experiment.Erased:     {assayv1.RejectionReason_REJECTION_REASON_ERASED, "subject", "the subject was erased: nothing of it is recorded any more"},
 }
 
@@ -210,7 +211,7 @@ func (s *eventService) checkExposure(snapshot *assign.Catalog, from *assayv1.Exp
 // experiment keeps of the attributes.
 func newExposure(e *assign.Experiment, subject *assign.Subject, counts assign.Exposed, variant string, exposed time.Time, attributes *structpb.Struct) (experiment.Exposure, error) {
 	kept, err := keptAttributes(&counts.Revision.Definition, attributes)
-	return experiment.Exposure{
+	x := experiment.Exposure{
 		ExperimentID: e.ID,
 		Phase:        counts.Revision.Phase,
 		SubjectID:    subject.ID(),
@@ -220,7 +221,11 @@ func newExposure(e *assign.Experiment, subject *assign.Subject, counts assign.Ex
 		Attributes:   kept,
 		HeldOut:      counts.HeldOut,
 		Sides:        counts.Sides,
-	}, err
+	}
+	if counts.Sticky {
+		x.Sticky = &e.Current.Definition
+	}
+	return x, err
 }
 
 func (s *eventService) checkOutcome(from *assayv1.Outcome, now time.Time) (o experiment.Outcome, r *assayv1.Rejection) {

@@ -126,7 +126,16 @@ type resolution struct {
 	reason  string
 	variant string           // "" for none: the caller's default holds.
 	payload *structpb.Struct // Of the variant; nil for none. Shared: for reading only.
+
+	metadata *structpb.Struct // Nil for none. Shared as well.
 }
+
+// enrollmentUnknown is the metadata of a flag whose experiment is sticky, where it
+// could not be read whether the subject is enrolled.
+var enrollmentUnknown = &structpb.Struct{Fields: map[string]*structpb.Value{
+	"enrollmentUnknown": structpb.NewBoolValue(true),
+	"enrollmentNote":    structpb.NewStringValue("Whether the subject is enrolled could not be read: this is what it gets if it is not, and may not be the variant that it keeps."),
+}}
 
 func (f *flagSubject) resolve(key string) (resolution, error) {
 	e := f.snapshot.Experiment(key)
@@ -135,6 +144,9 @@ func (f *flagSubject) resolve(key string) (resolution, error) {
 	}
 	d := f.subject(e).Decide(e)
 	r := resolution{reason: flagReason(d, f.at)}
+	if d.EnrollmentUnknown() {
+		r.metadata = enrollmentUnknown
+	}
 	if r.reason != reasonDisabled && f.key == "" {
 		return r, errNoTargetingKey
 	}
@@ -256,5 +268,9 @@ func (s *services) resolveAll(ctx context.Context, from *structpb.Struct, found 
 
 // noFlagValue is version 1's answer for a flag without a variant.
 func noFlagValue(key string, r resolution) error {
-	return flagStatus(flagErrorf("FLAG_NOT_FOUND", "the experiment %q has no variant for the subject (%s)", key, r.reason))
+	doubt := ""
+	if r.metadata != nil {
+		doubt = "; whether it is enrolled could not be read"
+	}
+	return flagStatus(flagErrorf("FLAG_NOT_FOUND", "the experiment %q has no variant for the subject (%s)%s", key, r.reason, doubt))
 }

@@ -36,7 +36,7 @@ func (s *flagdV1) ResolveAll(ctx context.Context, req *flagdv1.ResolveAllRequest
 
 // anyFlag gives a flag the type of its payload.
 func anyFlag(r resolution) *flagdv1.AnyFlag {
-	flag := &flagdv1.AnyFlag{Reason: r.reason, Variant: r.variant}
+	flag := &flagdv1.AnyFlag{Reason: r.reason, Variant: r.variant, Metadata: r.metadata}
 	if r.payload == nil {
 		flag.Value = &flagdv1.AnyFlag_StringValue{StringValue: r.variant}
 		return flag
@@ -59,7 +59,7 @@ func (s *flagdV1) ResolveBoolean(ctx context.Context, req *flagdv1.ResolveBoolea
 	if err != nil {
 		return nil, err
 	}
-	return &flagdv1.ResolveBooleanResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
+	return &flagdv1.ResolveBooleanResponse{Value: v, Reason: r.reason, Variant: r.variant, Metadata: r.metadata}, nil
 }
 
 func (s *flagdV1) ResolveString(ctx context.Context, req *flagdv1.ResolveStringRequest) (*flagdv1.ResolveStringResponse, error) {
@@ -67,7 +67,7 @@ func (s *flagdV1) ResolveString(ctx context.Context, req *flagdv1.ResolveStringR
 	if err != nil {
 		return nil, err
 	}
-	return &flagdv1.ResolveStringResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
+	return &flagdv1.ResolveStringResponse{Value: v, Reason: r.reason, Variant: r.variant, Metadata: r.metadata}, nil
 }
 
 func (s *flagdV1) ResolveFloat(ctx context.Context, req *flagdv1.ResolveFloatRequest) (*flagdv1.ResolveFloatResponse, error) {
@@ -75,7 +75,7 @@ func (s *flagdV1) ResolveFloat(ctx context.Context, req *flagdv1.ResolveFloatReq
 	if err != nil {
 		return nil, err
 	}
-	return &flagdv1.ResolveFloatResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
+	return &flagdv1.ResolveFloatResponse{Value: v, Reason: r.reason, Variant: r.variant, Metadata: r.metadata}, nil
 }
 
 func (s *flagdV1) ResolveInt(ctx context.Context, req *flagdv1.ResolveIntRequest) (*flagdv1.ResolveIntResponse, error) {
@@ -83,7 +83,7 @@ func (s *flagdV1) ResolveInt(ctx context.Context, req *flagdv1.ResolveIntRequest
 	if err != nil {
 		return nil, err
 	}
-	return &flagdv1.ResolveIntResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
+	return &flagdv1.ResolveIntResponse{Value: v, Reason: r.reason, Variant: r.variant, Metadata: r.metadata}, nil
 }
 
 func (s *flagdV1) ResolveObject(ctx context.Context, req *flagdv1.ResolveObjectRequest) (*flagdv1.ResolveObjectResponse, error) {
@@ -91,7 +91,7 @@ func (s *flagdV1) ResolveObject(ctx context.Context, req *flagdv1.ResolveObjectR
 	if err != nil {
 		return nil, err
 	}
-	return &flagdv1.ResolveObjectResponse{Value: v, Reason: r.reason, Variant: r.variant}, nil
+	return &flagdv1.ResolveObjectResponse{Value: v, Reason: r.reason, Variant: r.variant, Metadata: r.metadata}, nil
 }
 
 func (s *flagdV1) EventStream(_ *flagdv1.EventStreamRequest, stream flagdv1.Service_EventStreamServer) error {

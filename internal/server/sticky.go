@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/assign"
@@ -16,32 +15,50 @@ import (
 // This file holds what sticky experiments ask of storage. A decision that one
 // of them leaves open says so itself, so that calls that touch none pay nothing.
 
-// openAssignment is an assignment to decide again, once it is known whether its
-// subject is enrolled.
-type openAssignment struct {
-	subject    *assign.Subject
-	attributes *structpb.Struct
-	experiment *assign.Experiment
-	answer     *assayv1.Assignment
-}
-
 // settle decides all that a call has left open, with one lookup, and adds to
-// shown what is to be recorded.
+// shown what is to be recorded. A call that waits for its commit waits for the
+// lookup as well.
 func (s *assignmentService) settle(ctx context.Context, q *assignmentQuery, shown *exposures) {
 	if len(q.open) == 0 {
 		return
 	}
-	wanted := make([]experiment.Enrollment, len(q.open))
-	for i, o := range q.open {
+	lookup := s.Enrollments.Lookup
+	if shown.mode == durable {
+		lookup = s.Enrollments.Await
+	}
+	for i, d := range decideAgain(ctx, q.open, lookup) {
+		s.addExposure(shown, q.open[i], q.at, d)
+	}
+}
+
+// decideAgain decides assignments by who is enrolled.
+func decideAgain(ctx context.Context, open []decided, lookup func(context.Context, []experiment.Enrollment) (map[experiment.Enrollment]string, bool)) []assign.Decision {
+	wanted := make([]experiment.Enrollment, len(open))
+	for i, o := range open {
 		wanted[i] = o.subject.Enrollment(o.experiment)
 	}
-	enrolled, complete := s.Enrollments.Lookup(ctx, wanted)
-	for _, o := range q.open {
+	enrolled, complete := lookup(ctx, wanted)
+	decisions := make([]assign.Decision, len(open))
+	for i, o := range open {
 		o.subject.Enroll(enrolled, complete)
-		d := o.subject.Decide(o.experiment)
+		decisions[i] = o.subject.Decide(o.experiment)
 		proto.Reset(o.answer)
-		fillAssignment(o.answer, o.experiment.Key, d)
-		s.addExposure(shown, o.subject, q.at, o.attributes, d, o.answer)
+		fillAssignment(o.answer, o.experiment.Key, decisions[i])
+	}
+	return decisions
+}
+
+// decideKept decides again where the commit found that another variant had been
+// recorded since the lookup.
+func (s *assignmentService) decideKept(ctx context.Context, shown *exposures, kept []decided) {
+	if len(kept) == 0 {
+		return
+	}
+	for i, d := range decideAgain(ctx, kept, s.Enrollments.Await) {
+		if d.Reason != assign.ReasonSticky {
+			kept[i].answer.EnrollmentUnknown = true
+			s.notStored(shown, kept[i:i+1], keptMeanwhile)
+		}
 	}
 }
 

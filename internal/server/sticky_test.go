@@ -1,9 +1,11 @@
 package server_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,8 +13,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/postgres"
 	"github.com/assayhq/assay/internal/postgres/postgrestest"
 )
 
@@ -257,9 +262,10 @@ func TestStickyExposures(t *testing.T) {
 		got.Rejected[0].Reason != assayv1.RejectionReason_REJECTION_REASON_VARIANT_MISMATCH {
 		t.Errorf("exposures: %v", got)
 	}
-	// What the split gives by now may be reported too, from an outage, and
-	// brings neither a second observation nor a crossover.
-	if got := a.exposeRaw(t, exposure("u-1", rest)); got.Recorded != 1 {
+	// What the split gives by now was shown by who could not know better, in an
+	// outage. Recorded, it would stand beside the variant that the subject keeps.
+	if got := a.exposeRaw(t, exposure("u-1", rest)); len(got.Rejected) != 1 || got.Rejected[0].Field != "variant" ||
+		got.Rejected[0].Reason != assayv1.RejectionReason_REJECTION_REASON_VARIANT_MISMATCH || !strings.Contains(got.Rejected[0].Message, "keeps") {
 		t.Errorf("the variant of the new split: %v", got)
 	}
 	a.checkAssigned(t, "after both", german, fmt.Sprintf(`"reason":"REASON_STICKY","variant":%q`, variant))
@@ -327,14 +333,18 @@ func TestStickyWithoutDatabase(t *testing.T) {
 			t.Errorf("%s: explained as %v", when, x)
 		}
 		a.expectFlag(t, "String", "plain", `{"targetingKey":"u-2","country":"PL"}`,
-			fmt.Sprintf(`{"value":%q,"variant":%q,"reason":"SPLIT"}`, x.Assignment.Variant, x.Assignment.Variant))
+			fmt.Sprintf(`{"value":%q,"variant":%q,"reason":"SPLIT","metadata":%s}`, x.Assignment.Variant, x.Assignment.Variant, unknownMetadata))
+		a.expectFlagV2(t, "plain", `{"targetingKey":"u-2"}`, `{"reason":"DEFAULT","metadata":`+unknownMetadata+`}`)
+		_, err := a.flag(t, 1, "String", "plain", `{"targetingKey":"u-2"}`)
+		checkRefusal(t, err, codes.NotFound, "could not be read", "FLAG_NOT_FOUND")
 	}
 	began := time.Now()
 	for range 20 {
 		unknown("without a database")
 	}
-	// Some 100 calls, of which one in a second asks the database.
-	if asked, most := a.lookups.Load()-before, int64(time.Since(began)/time.Second)+1; asked == 0 || asked > most {
+	// Some 160 calls, of which one asks the database after 50, 100, 200, 400 and 800
+	// milliseconds, and then one in a second.
+	if asked, most := a.lookups.Load()-before, int64(time.Since(began)/time.Second)+6; asked == 0 || asked > most {
 		t.Errorf("the database was asked %d times, want %d at most", asked, most)
 	}
 	giveBack()
@@ -346,6 +356,9 @@ func TestStickyWithoutDatabase(t *testing.T) {
 	}
 	a.checkAssigned(t, "a newcomer after the outage", `{"key":"u-3"}`, `"reason":"REASON_INTAKE_CLOSED"`)
 }
+
+// unknownMetadata is that of flags whose subject may be enrolled.
+const unknownMetadata = `{"enrollmentUnknown":true,"enrollmentNote":"Whether the subject is enrolled could not be read: this is what it gets if it is not, and may not be the variant that it keeps."}`
 
 // TestExplainStickyPast asks for the time before a subject was enrolled, and
 // after.
@@ -485,4 +498,150 @@ func TestStickyLocked(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	a.checkAssigned(t, "afterwards", german, fmt.Sprintf(`"reason":"REASON_STICKY","variant":%q`, a.assigned(t, "plain", pole).Variant))
+}
+
+// moveAway changes the split so that the variant with which a subject is enrolled
+// gets nobody any more, and returns the other one.
+func (a *api) moveAway(t *testing.T, variant string) (rest string) {
+	t.Helper()
+	a.do(t, updateExperiment, fmt.Sprintf(`{"allow_movement":true,"experiment":{"key":"plain","variants":[{"key":"a","control":true,"weight":%d},{"key":"b","weight":%d}]}}`,
+		map[string]int{"b": 1}[variant], map[string]int{"a": 1}[variant]))
+	return map[string]string{"a": "b", "b": "a"}[variant]
+}
+
+// assignRecorded asks for the experiment "plain" with a recording.
+func (a *api) assignRecorded(ctx context.Context, mode assayv1.ExposureRecording, key string) (*assayv1.Assignment, error) {
+	country, err := structpb.NewStruct(map[string]any{"country": "PL"})
+	if err != nil {
+		return nil, err
+	}
+	resp, err := a.assign.Assign(ctx, &assayv1.AssignRequest{Subject: &assayv1.Subject{Key: key, Attributes: country},
+		Experiments: []string{"plain"}, ExposureRecording: mode})
+	if err != nil {
+		return nil, err
+	}
+	return resp.Assignments[0], nil
+}
+
+// TestStickyStalled asks a server that knows nobody yet, after the split has
+// changed, while the table of exposures is locked. What it answers may be wrong,
+// and says so; nothing of it is recorded. Who waits for a commit waits for the
+// right answer.
+func TestStickyStalled(t *testing.T) {
+	address := postgrestest.URL(t)
+	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	a := serve(t, db, true)
+	a.startSticky(t, "")
+	variant := a.enroll(t, pole)
+	rest := a.moveAway(t, variant)
+	cold := serve(t, db, true)
+	for cold.assigned(t, "plain", `{"key":"u-2","attributes":{"country":"PL"}}`).Variant != rest {
+		time.Sleep(10 * time.Millisecond)
+	}
+	tx, err := connect(t, address).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE exposures`); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got, err := cold.assignRecorded(t.Context(), assayv1.ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT, "u-1")
+		if err != nil || got.Variant != rest || !got.EnrollmentUnknown {
+			t.Errorf("best effort: %v, %v", got, err)
+		}
+	}
+	if n := cold.lostExposures(t); n != 2 {
+		t.Errorf("%v exposures count as lost, of 2", n)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	got, err := cold.assignRecorded(short, assayv1.ExposureRecording_EXPOSURE_RECORDING_DURABLE, "u-1")
+	if err != nil || !got.EnrollmentUnknown || !strings.Contains(got.ExposureError, "could not be read") {
+		t.Errorf("durable, in a hurry: %v, %v", got, err)
+	}
+	var waiting sync.WaitGroup
+	asked := cold.lookups.Load()
+	for _, key := range []string{"u-1", "u-1", "u-3"} {
+		waiting.Go(func() {
+			want := map[string]string{"u-1": variant, "u-3": rest}[key]
+			got, err := cold.assignRecorded(t.Context(), assayv1.ExposureRecording_EXPOSURE_RECORDING_DURABLE, key)
+			if err != nil || got.Variant != want || got.EnrollmentUnknown || got.ExposureError != "" {
+				t.Errorf("durable, for %s: %v, %v", key, got, err)
+			}
+		})
+	}
+	for cold.lookups.Load() == asked {
+		time.Sleep(time.Millisecond)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	waiting.Wait()
+	if n := countExposures(t, address); n != 2 {
+		t.Errorf("%d exposures are recorded, of u-1 and u-3", n)
+	}
+}
+
+// TestStickyCommit lets a subject be enrolled with another variant between the
+// lookup and the commit. The answer is that variant, if there still is one.
+func TestStickyCommit(t *testing.T) {
+	address := postgrestest.URL(t)
+	db, err := postgres.Open(t.Context(), address, postgrestest.Pepper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	a := serve(t, db, true)
+	a.startSticky(t, "")
+	for key, mode := range map[string]assayv1.ExposureRecording{
+		"u-1": assayv1.ExposureRecording_EXPOSURE_RECORDING_DURABLE,
+		"u-2": assayv1.ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT,
+	} {
+		lost := a.lostExposures(t)
+		split := a.assigned(t, "plain", fmt.Sprintf(`{"key":%q,"attributes":{"country":"PL"}}`, key)).Variant
+		other := map[string]string{"a": "b", "b": "a"}[split]
+		id := postgrestest.Pepper.SubjectID(experiment.Subject{Unit: "user", Key: key})
+		tx, err := connect(t, address).Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), `SELECT pg_advisory_xact_lock(24947, stripe) FROM generate_series(0, 63) AS stripe`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), `INSERT INTO exposures (experiment_id, subject_id, phase, variant, exposed_time) SELECT id, $1, 1, $2, now() FROM experiments`, [16]byte(id), other); err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			got, err := a.assignRecorded(t.Context(), mode, key)
+			want := &assayv1.Assignment{Experiment: "plain", Revision: 1, Variant: other, Reason: assayv1.Reason_REASON_STICKY}
+			if mode == assayv1.ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT { // Which does not wait.
+				want.Variant, want.Reason = split, assayv1.Reason_REASON_SPLIT
+			}
+			if diff := cmp.Diff(want, got, protocmp.Transform()); err != nil || diff != "" {
+				t.Errorf("%v: %v (-want +got):\n%s", mode, err, diff)
+			}
+		}()
+		for waits := false; !waits; time.Sleep(time.Millisecond) {
+			if err := tx.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 24947 AND NOT granted)`).Scan(&waits); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-answered
+		for mode == assayv1.ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT && a.lostExposures(t) == lost {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if n := countExposures(t, address); n != 2 {
+		t.Errorf("%d exposures of two subjects", n)
+	}
 }

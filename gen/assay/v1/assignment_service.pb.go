@@ -36,13 +36,16 @@ const (
 	// Record each REASON_SPLIT and REASON_ROSTER assignment as an exposure now,
 	// and each REASON_HOLDOUT assignment of a running experiment as
 	// RecordExposures does; that of a REASON_STICKY assignment is recorded
-	// already. It never delays or fails the assignment; an exposure that could not
-	// be stored is counted in the metric assay_exposures_lost_total.
+	// already, and with `enrollment_unknown` nothing is. It never delays or fails
+	// the assignment; an exposure that could not be stored is counted in the metric
+	// assay_exposures_lost_total.
 	ExposureRecording_EXPOSURE_RECORDING_BEST_EFFORT ExposureRecording = 2
 	// Record as BEST_EFFORT does, and answer once it is committed. An exposure
 	// that could not be stored does not fail the call: its assignment says so in
 	// `exposure_error`. At most half of the time that the call has left is spent
-	// on it.
+	// on it, and on reading whether subjects of sticky experiments are enrolled: a
+	// subject that the commit finds enrolled with another variant is answered with
+	// that.
 	ExposureRecording_EXPOSURE_RECORDING_DURABLE ExposureRecording = 3
 )
 
@@ -299,9 +302,10 @@ type Assignment struct {
 	// it is stored, or if there was nothing to store.
 	ExposureError string `protobuf:"bytes,6,opt,name=exposure_error,json=exposureError,proto3" json:"exposure_error,omitempty"`
 	// The experiment is sticky, and whether the subject is enrolled could not be
-	// read in time: at most 250 ms, and at most half of the time that the call
-	// has left, are spent on it. The answer is what a subject gets that is not
-	// enrolled while the intake is open.
+	// read in time: at most half of the time that the call has left is spent on it,
+	// and at most 250 ms, or 5 s with EXPOSURE_RECORDING_DURABLE. The answer is what
+	// a subject gets that is not enrolled while the intake is open. No exposure is
+	// recorded, as the variant may be another than the subject's own.
 	EnrollmentUnknown bool `protobuf:"varint,7,opt,name=enrollment_unknown,json=enrollmentUnknown,proto3" json:"enrollment_unknown,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache

@@ -124,7 +124,8 @@ type Exposure struct {
 	// The variant's key. It must be the one that the split (or an override)
 	// gives the subject, or the control if a holdout held the subject out at
 	// `exposed_time`, unless the experiment is assigned elsewhere. In a sticky
-	// experiment that of the subject's first recorded exposure is a duplicate.
+	// experiment that of the subject's first recorded exposure is a duplicate, and
+	// any other is rejected, so that nobody is recorded with two.
 	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
 	// The subject. Of its attributes those are kept that the experiment names as
 	// segments or covariates. They must be those that the subject had at

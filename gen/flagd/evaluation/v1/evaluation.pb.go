@@ -145,7 +145,9 @@ type AnyFlag struct {
 	//	*AnyFlag_DoubleValue
 	//	*AnyFlag_ObjectValue
 	Value isAnyFlag_Value `protobuf_oneof:"value"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,7,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -341,7 +343,9 @@ type ResolveBooleanResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant.
 	Variant string `protobuf:"bytes,3,opt,name=variant,proto3" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -470,7 +474,9 @@ type ResolveStringResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant.
 	Variant string `protobuf:"bytes,3,opt,name=variant,proto3" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -598,7 +604,9 @@ type ResolveFloatResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant.
 	Variant string `protobuf:"bytes,3,opt,name=variant,proto3" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -726,7 +734,9 @@ type ResolveIntResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant.
 	Variant string `protobuf:"bytes,3,opt,name=variant,proto3" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -854,7 +864,9 @@ type ResolveObjectResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant.
 	Variant string `protobuf:"bytes,3,opt,name=variant,proto3" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -90,7 +90,9 @@ type ResolveBooleanResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant. Absent if the subject gets none.
 	Variant *string `protobuf:"bytes,3,opt,name=variant,proto3,oneof" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -219,7 +221,9 @@ type ResolveStringResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant. Absent if the subject gets none.
 	Variant *string `protobuf:"bytes,3,opt,name=variant,proto3,oneof" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -347,7 +351,9 @@ type ResolveFloatResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant. Absent if the subject gets none.
 	Variant *string `protobuf:"bytes,3,opt,name=variant,proto3,oneof" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -475,7 +481,9 @@ type ResolveIntResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant. Absent if the subject gets none.
 	Variant *string `protobuf:"bytes,3,opt,name=variant,proto3,oneof" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -603,7 +611,9 @@ type ResolveObjectResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The key of the variant. Absent if the subject gets none.
 	Variant *string `protobuf:"bytes,3,opt,name=variant,proto3,oneof" json:"variant,omitempty"`
-	// Always absent.
+	// Of a sticky experiment, where it could not be read whether the subject is
+	// enrolled: `enrollmentUnknown`, which is true, and `enrollmentNote`, a sentence.
+	// The value is then that of a subject that is not. Else absent.
 	Metadata      *structpb.Struct `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
