@@ -71,6 +71,16 @@ const recorderName = "assay-record"
 // that a write has committed or failed soon after its caller gave up on it.
 const statementTimeout = 15 * time.Second
 
+// analysisTimeout bounds those of analyses and of removals, which read all events of an
+// experiment. The server gives up on an analysis after as long, but a connection that
+// broke would not tell Postgres.
+const analysisTimeout = 10 * time.Minute
+
+// lockTimeout bounds the wait for a lock, of a table or of rows: nothing that this
+// program does holds one for so long, so what does is an operator or another program,
+// behind whom the connections must not all pile up.
+const lockTimeout = 5 * time.Second
+
 // lookupTimeout bounds the lookups of assignment, none of which waits longer.
 const lookupTimeout = time.Second
 
@@ -90,7 +100,7 @@ func New(url string, pepper experiment.Pepper) (*DB, error) {
 		db.Close()
 		return nil, err
 	}
-	if db.analysis, err = db.newPool("assay-analyze", 0, wholeTables); err != nil {
+	if db.analysis, err = db.newPool("assay-analyze", analysisTimeout, wholeTables); err != nil {
 		db.Close()
 		return nil, err
 	}
@@ -196,10 +206,9 @@ func (db *DB) newPool(name string, timeout time.Duration, settings map[string]st
 	params["synchronous_commit"] = "on"
 	params["default_transaction_isolation"] = "read committed"
 	params["jit"] = "off" // Compiling an analysis takes longer than running it.
-	if timeout > 0 {
-		params["statement_timeout"] = fmt.Sprint(timeout.Milliseconds())
-		params["idle_in_transaction_session_timeout"] = fmt.Sprint(timeout.Milliseconds())
-	}
+	params["statement_timeout"] = fmt.Sprint(timeout.Milliseconds())
+	params["idle_in_transaction_session_timeout"] = fmt.Sprint(timeout.Milliseconds())
+	params["lock_timeout"] = fmt.Sprint(min(timeout, lockTimeout).Milliseconds())
 	return pgxpool.NewWithConfig(context.Background(), config)
 }
 

@@ -103,11 +103,17 @@ func (db *DB) KeptFrom(ctx context.Context) (time.Time, error) {
 func (db *DB) indexPartition(ctx context.Context, month time.Time) error {
 	table := partitionName(month)
 	index := table + "_subject"
-	conn, err := db.analysis.Acquire(ctx) // Its statements may take as long as they need.
+	conn, err := db.analysis.Acquire(ctx)
 	if err != nil {
 		return interpret(err)
 	}
 	defer conn.Release()
+	// Its statements may take as long as they need, and wait for transactions that are
+	// under way: they hold nobody up.
+	if _, err := conn.Exec(ctx, `SET statement_timeout = 0; SET lock_timeout = 0`); err != nil {
+		return interpret(err)
+	}
+	defer conn.Exec(context.WithoutCancel(ctx), `RESET statement_timeout; RESET lock_timeout`)
 	var valid bool
 	err = conn.QueryRow(ctx, `SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)`, index).Scan(&valid)
 	if err == nil && valid {
