@@ -130,6 +130,7 @@ func (s *Study) compareAt(metric *compiled, moments Arms, rate float64) ([]Arm, 
 		arms: metric.arms(moments), names: make([]string, len(metric.sources)),
 		proportion: metric.Metric.Definition.Kind == KindProportion,
 		guardrail:  metric.Role == experiment.RoleGuardrail && metric.Margin != nil,
+		pause:      s.pause,
 	}
 	c.test.LessIsBetter = metric.Metric.Definition.Direction == DirectionDecrease
 	for v := range moments {

@@ -26,6 +26,7 @@ type calendar struct {
 	shift  int // A period is 1<<shift days, counted from 1970.
 	strata map[stratum]bool
 	pages  []page
+	bytes  int64 // Of the cells.
 }
 
 // page is the part of the metrics whose subjects enter at the same time.
@@ -96,7 +97,7 @@ func (c *calendar) add(in stratum, from *position, closed []bool, vectors [][]fl
 		if !ok {
 			c.open(p, at)
 			at.period = day >> c.shift
-			cell = p.cell(c.study, at)
+			cell = c.cell(p, at)
 		}
 		for k, m := range p.metrics {
 			if closed[m] {
@@ -152,6 +153,7 @@ func (c *calendar) tooFine() bool {
 // coarsen makes periods twice as long.
 func (c *calendar) coarsen() {
 	c.shift++
+	c.bytes = 0
 	for i := range c.pages {
 		p := &c.pages[i]
 		fine := p.cells
@@ -163,7 +165,7 @@ func (c *calendar) coarsen() {
 		for _, at := range inPlaces(fine) {
 			coarse := at
 			coarse.period >>= 1
-			cell := p.cell(c.study, coarse)
+			cell := c.cell(p, coarse)
 			for k := range cell {
 				cell[k].Merge(fine[at][k])
 			}
@@ -172,12 +174,13 @@ func (c *calendar) coarsen() {
 }
 
 // cell returns the moments at a place, which it makes if they are new.
-func (p *page) cell(s *Study, at place) []stats.Moments {
+func (c *calendar) cell(p *page, at place) []stats.Moments {
 	cell, ok := p.cells[at]
 	if !ok {
 		cell = make([]stats.Moments, len(p.metrics))
 		for k, m := range p.metrics {
-			cell[k] = stats.NewMoments(len(s.metrics[m].sources))
+			cell[k] = stats.NewMoments(len(c.study.metrics[m].sources))
+			c.bytes += c.study.metrics[m].bytes()
 		}
 		p.cells[at] = cell
 	}

@@ -66,11 +66,12 @@ func (f *Fold) applyCaps() {
 	f.kept.values = append(f.kept.values, f.at.value)
 	f.kept.firsts = append(f.kept.firsts, f.at.first.UnixMicro())
 	f.kept.groups = append(f.kept.groups, f.at.groups...)
+	numbers := f.kept.next()
 	for _, m := range f.study.deferred {
-		f.kept.numbers = append(f.kept.numbers, f.vectors[m]...)
-		if !f.closed[m] {
-			f.kept.numbers[len(f.kept.numbers)-len(f.vectors[m])] = math.NaN()
+		if copy(numbers, f.vectors[m]); !f.closed[m] {
+			numbers[0] = math.NaN()
 		}
+		numbers = numbers[len(f.vectors[m]):]
 		f.closed[m] = false
 	}
 }

@@ -26,6 +26,7 @@ type contest struct {
 	guardrail  bool // The interval is held against a guardrail's margin.
 	test       stats.Test
 	margin     stats.Margin
+	pause      func() error // Of stats.Request.
 }
 
 // compare returns the figures of every arm, and a comparison with the control
@@ -35,6 +36,7 @@ func (c *contest) compare() ([]Arm, []Comparison, error) {
 		Formula: c.expression.Evaluate, Covariates: c.covariates, Proportion: c.proportion,
 		Arms: c.arms, Control: c.control, Test: c.test, Margin: c.margin, Guardrail: c.guardrail,
 		Informative: c.expression.informative, NonNegative: c.expression.nonNegative(), Divisors: c.expression.divisors,
+		Pause: c.pause,
 	})
 	if err != nil {
 		return nil, nil, err

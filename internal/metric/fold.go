@@ -39,6 +39,9 @@ type Fold struct {
 	// each metric those who were not exposed or whose window was open. It is set
 	// before the first Add.
 	OnlyKnown bool
+	// Pause is called between the steps of Tally. An error of it ends the fold: see
+	// [Fold.Err]. May be nil.
+	Pause func() error
 
 	study    *Study
 	asOf     time.Time
@@ -72,6 +75,9 @@ type Fold struct {
 
 	caps [][]CapTally // By metric, in the order of its caps.
 	kept keptRows     // Of the deferred metrics.
+
+	moments int64 // Bytes of those of segments.
+	err     error // Of a pause.
 
 	at      position    // The present row's.
 	closed  []bool      // By metric: the present row's window is closed.
@@ -148,6 +154,9 @@ func (s *Study) NewFold(asOf time.Time) *Fold {
 		f.vectors = append(f.vectors, make([]float64, len(s.metrics[i].sources)))
 		f.caps = append(f.caps, s.metrics[i].newCaps())
 		f.sizes = append(f.sizes, s.metrics[i].newSizes(len(s.definition.Variants)))
+	}
+	for _, m := range s.deferred {
+		f.kept.width += len(f.vectors[m])
 	}
 	if len(f.pauses) > 0 {
 		f.followed = make([]FollowUp, len(s.metrics))
@@ -404,6 +413,7 @@ func (f *Fold) cell(g *group, in part, variant int) []stats.Moments {
 		g.cells[at] = make([]stats.Moments, len(f.study.metrics))
 		for m := range g.cells[at] {
 			g.cells[at][m] = stats.NewMoments(len(f.study.metrics[m].sources))
+			f.moments += f.study.metrics[m].bytes()
 		}
 	}
 	return g.cells[at]
@@ -412,6 +422,9 @@ func (f *Fold) cell(g *group, in part, variant int) []stats.Moments {
 // Tally ends the fold.
 func (f *Fold) Tally() *Tally {
 	f.replay()
+	if f.err != nil {
+		return &Tally{}
+	}
 	t := &Tally{
 		Phases:          slices.Sorted(maps.Keys(f.phases)),
 		Crossovers:      f.crossovers,
@@ -448,6 +461,9 @@ func (f *Fold) Tally() *Tally {
 	}
 	all, places := f.layOut(t)
 	for m := range f.study.metrics {
+		if !f.step() {
+			return t
+		}
 		metric, days := &f.study.metrics[m], all.days(m, places)
 		var weeks []Day
 		if metric.entry.dated && !metric.entry.byExposure {

@@ -10,17 +10,17 @@ import (
 	"github.com/assayhq/assay/internal/stats"
 )
 
-// keptRows are the subjects of metrics with percentiles. A subject takes 16
-// bytes, 4 for every segment, and 8 for every component and covariate of these
-// metrics.
+// keptRows are the subjects of metrics with percentiles. What they take is bounded: see
+// [Study.SubjectBytes].
 type keptRows struct {
 	cells  []int32 // Phase × variants + variant.
 	values []int32
 	firsts []int64 // In microseconds since 1970.
 	groups []int32
-	// numbers are the components of the deferred metrics; NaN is the first of a
-	// metric whose window is open.
-	numbers []float64
+	// blocks hold the components of the deferred metrics, in so many numbers for each
+	// subject; NaN is the first of a metric whose window is open.
+	blocks [][]float64
+	width  int
 }
 
 // replay adds up the deferred metrics.
@@ -28,19 +28,24 @@ func (f *Fold) replay() {
 	if len(f.kept.firsts) == 0 {
 		return
 	}
-	width := len(f.kept.numbers) / len(f.kept.firsts)
 	from := 0
 	for _, m := range f.study.deferred {
-		f.setPercentiles(m, from, width)
+		if !f.step() {
+			return
+		}
+		f.setPercentiles(m, from)
 		from += len(f.vectors[m])
 	}
 	clear(f.closed)
 	variants := int32(len(f.variants))
 	for row, cell := range f.kept.cells {
+		if row%keptBlock == 0 && !f.step() {
+			return
+		}
 		f.at.phase, f.at.variant = int(cell/variants), int(cell%variants)
 		f.at.value, f.at.first = f.kept.values[row], time.UnixMicro(f.kept.firsts[row])
 		copy(f.at.groups, f.kept.groups[row*len(f.at.groups):])
-		numbers := f.kept.numbers[row*width:]
+		numbers := f.kept.row(row)
 		for _, m := range f.study.deferred {
 			f.at.moves[m] = f.touched(f.at.phase, f.at.first, f.study.metrics[m].entry.closes)
 			numbers = numbers[copy(f.vectors[m], numbers):]
@@ -53,15 +58,16 @@ func (f *Fold) replay() {
 }
 
 // setPercentiles finds the bounds of a metric's caps that are percentiles, its
-// numbers standing in every kept row of a width from one place on.
-func (f *Fold) setPercentiles(m, from, width int) {
+// numbers standing in every kept row from one place on.
+func (f *Fold) setPercentiles(m, from int) {
 	for i, c := range f.study.metrics[m].caps {
 		if !c.ByPercentile() {
 			continue
 		}
-		var numbers []float64
-		for at := from; at < len(f.kept.numbers); at += width {
-			if x := f.kept.numbers[at+c.component]; !math.IsNaN(f.kept.numbers[at]) && c.counts(x) {
+		numbers := make([]float64, 0, len(f.kept.firsts))
+		for row := range f.kept.firsts {
+			kept := f.kept.row(row)[from:]
+			if x := kept[c.component]; !math.IsNaN(kept[0]) && c.counts(x) {
 				numbers = append(numbers, x)
 			}
 		}
@@ -113,6 +119,9 @@ func (f *Fold) retell(m int, all *calendar, places map[stratum]int, days []Day) 
 	var touched []keptRow                                  // The others.
 	vector := make([]float64, len(metric.sources))
 	for i := range days {
+		if !f.step() {
+			return
+		}
 		arms := metric.noArms(len(f.variants), len(places))
 		fresh := len(touched)
 		for _, row := range entered[i] {
@@ -144,9 +153,8 @@ func (f *Fold) entered(m int, all *calendar, places map[stratum]int, days []Day)
 	for _, before := range f.study.deferred[:slices.Index(f.study.deferred, m)] {
 		from += len(f.vectors[before])
 	}
-	width := len(f.kept.numbers) / max(len(f.kept.firsts), 1)
 	for row, first := range f.kept.firsts {
-		numbers := f.kept.numbers[row*width+from:][:len(f.vectors[m])]
+		numbers := f.kept.row(row)[from:][:len(f.vectors[m])]
 		if math.IsNaN(numbers[0]) {
 			continue
 		}

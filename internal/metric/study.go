@@ -65,6 +65,7 @@ type Study struct {
 	accounted  int  // Of how many metrics, from the first on, outcomes are accounted for.
 	aliveOnly  bool // It matters only whether names are alive.
 	looks      looks
+	pause      func() error // Nil: none.
 }
 
 // compiled is one metric of a study.
@@ -161,6 +162,14 @@ func (s *Study) CountingSegments() *Study {
 		}
 	}
 	return &counting
+}
+
+// Pausing returns the study whose comparisons call pause between their steps. An error
+// of it ends them, and [Study.Analyze] and its like return it.
+func (s *Study) Pausing(pause func() error) *Study {
+	pausing := *s
+	pausing.pause = pause
+	return &pausing
 }
 
 // Stratum is the name of the attribute that becomes Row.Stratum; empty for

@@ -21,6 +21,9 @@ type Summaries struct {
 	Alternative stats.Alternative
 	Margin      stats.Margin
 	Looks       []float64 // Information times of a group-sequential plan, the present one last.
+	// Pause is called between the steps of the comparison; an error of it ends that,
+	// and is returned. May be nil.
+	Pause func() error
 }
 
 // SummaryArm is one variant's aggregates.
@@ -57,7 +60,7 @@ type SummaryStratum struct {
 // by the plan. Faults are an InvalidError by the fields of the API's request.
 func (s *Summaries) Compare() (*SummaryResult, error) {
 	var bad experiment.InvalidError
-	c := contest{control: -1, margin: s.Margin, proportion: s.ofRate()}
+	c := contest{control: -1, margin: s.Margin, proportion: s.ofRate(), pause: s.Pause}
 	s.readFormula(&c, &bad)
 	s.readArms(&c, &bad)
 	s.readTest(&c, &bad)

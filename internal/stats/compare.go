@@ -62,6 +62,9 @@ type Request struct {
 	Control int
 	Test    Test
 	Margin  Margin
+	// Pause is called before each arm; an error of it ends the comparison, which
+	// returns that. May be nil.
+	Pause func() error
 	// plain asks for Welch's variance and no guard: of covariates, whose 0 says no
 	// more than another number.
 	plain bool
@@ -162,6 +165,11 @@ func Compare(r Request) (Result, error) {
 	}
 	var result Result
 	for a := range r.Arms {
+		if r.Pause != nil {
+			if err := r.Pause(); err != nil {
+				return Result{}, err
+			}
+		}
 		summary, err := r.summarise(a)
 		if err != nil {
 			return Result{}, err
