@@ -15,6 +15,8 @@ var (
 	ErrAborted       = errors.New("aborted")
 	ErrExhausted     = errors.New("resource exhausted")
 	ErrUnavailable   = errors.New("unavailable")
+	ErrDeadline      = errors.New("deadline exceeded")
+	ErrTooLarge      = errors.New("too large") // Trying again does not help.
 )
 
 // Error is a refusal with a reason for machines and a sentence for people.

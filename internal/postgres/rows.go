@@ -123,6 +123,13 @@ func (db *DB) reading(ctx context.Context, read func(pgx.Tx) error) error {
 	return interpret(pgx.BeginTxFunc(ctx, db.analysis, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, read))
 }
 
+// CountExposures counts the subjects that an experiment or a holdout exposed, up to a
+// limit, as far as is known now.
+func (db *DB) CountExposures(ctx context.Context, id int32, limit int64) (n int64, err error) {
+	err = db.definitions.QueryRow(ctx, `SELECT count(*) FROM (SELECT DISTINCT subject_id FROM exposures WHERE experiment_id = $1 LIMIT $2) e`, id, limit).Scan(&n)
+	return n, interpret(err)
+}
+
 // LargestValues returns the values of an attribute that most subjects of an experiment
 // have, as known at asOf: at most so many, of equal ones those whose text is first.
 // Empty text stands for subjects that lack it. Subjects who are not analysed do not

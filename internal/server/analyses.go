@@ -240,63 +240,90 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 	if err != nil {
 		return nil, nil, err
 	}
-	tally, err := s.tally(ctx, id, study, asOf)
+	fold, accounted, err := s.folded(ctx, id, study, asOf)
 	if err != nil {
 		return nil, nil, err
 	}
-	analysis, err := study.Analyze(tally, shares)
-	if err != nil {
-		return nil, nil, err
-	}
-	moments, err := json.Marshal(tally)
+	var analysis *metric.Analysis
+	var moments []byte
+	err = s.compute(ctx, func() error {
+		tally, err := told(study, fold, accounted)
+		if err != nil {
+			return err
+		}
+		if analysis, err = study.Pausing(pause(ctx)).Analyze(tally, shares); err != nil {
+			return err
+		}
+		moments, err = json.Marshal(tally)
+		return err
+	})
 	return analysis, s.newAnalysis(id, asOf, moments, erased), err
 }
 
-// tally folds what was recorded of an experiment or a holdout. Where a segment has
+// beside is what is counted of the outcomes and subjects that a fold does not see.
+type beside struct {
+	pinned   []metric.Excluded // Who were ever pinned.
+	outcomes *metric.Accounted
+}
+
+// folded folds what was recorded of an experiment or a holdout. Where a segment has
 // too many values it does so again, with those that have most subjects.
-func (s *analysisService) tally(ctx context.Context, id int32, study *metric.Study, asOf time.Time) (*metric.Tally, error) {
-	fold := study.NewFold(asOf)
-	pinned, accounted, err := s.fold(ctx, id, study, asOf, fold)
-	if err != nil {
-		return nil, err
+func (s *analysisService) folded(ctx context.Context, id int32, study *metric.Study, asOf time.Time) (fold *metric.Fold, b beside, err error) {
+	fold = study.NewFold(asOf)
+	if b, err = s.fold(ctx, id, study, asOf, fold); err != nil {
+		return nil, b, err
 	}
 	if over := fold.Overflown(); len(over) > 0 {
 		fold = study.NewFold(asOf)
 		for attribute, most := range over {
 			values, err := s.DB.LargestValues(ctx, id, asOf, study, attribute, most)
 			if err != nil {
-				return nil, err
+				return nil, b, err
 			}
 			fold.Show(attribute, values)
 		}
-		if pinned, accounted, err = s.fold(ctx, id, study, asOf, fold); err != nil {
-			return nil, err
-		}
+		b, err = s.fold(ctx, id, study, asOf, fold)
 	}
+	return fold, b, err
+}
+
+// told is what a fold of a study tells.
+func told(study *metric.Study, fold *metric.Fold, b beside) (*metric.Tally, error) {
 	tally := fold.Tally()
-	tally.Excluded = append(tally.Excluded, pinned...)
-	if accounted != nil {
-		study.Account(tally, accounted)
+	if err := fold.Err(); err != nil {
+		return nil, err
+	}
+	tally.Excluded = append(tally.Excluded, b.pinned...)
+	if b.outcomes != nil {
+		study.Account(tally, b.outcomes)
 	}
 	return tally, nil
 }
 
-// fold adds what was recorded to folds of one study, in one pass, and returns the
-// subjects that were ever pinned.
-func (s *analysisService) fold(ctx context.Context, id int32, study *metric.Study, asOf time.Time, folds ...*metric.Fold) (pinned []metric.Excluded, accounted *metric.Accounted, err error) {
+// fold adds what was recorded to folds of one study, in one pass.
+func (s *analysisService) fold(ctx context.Context, id int32, study *metric.Study, asOf time.Time, folds ...*metric.Fold) (b beside, err error) {
+	if err := s.enterLane(ctx, id, study); err != nil {
+		return b, err
+	}
 	keptFrom, err := s.DB.KeptFrom(ctx)
 	if err != nil {
-		return nil, nil, err
+		return b, err
 	}
+	step := within(ctx, folds)
 	for _, f := range folds {
-		f.KeptFrom = keptFrom
+		f.KeptFrom, f.Pause = keptFrom, step
 	}
-	return s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
+	rows := 0
+	b.pinned, b.outcomes, err = s.DB.Subjects(ctx, id, asOf, study, func(row *metric.Row) error {
 		for _, f := range folds {
 			f.Add(row)
 		}
+		if rows++; rows%foldStep == 0 {
+			return step()
+		}
 		return nil
 	})
+	return b, err
 }
 
 // newAnalysis returns the record of an analysis that is made now, under an id

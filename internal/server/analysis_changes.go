@@ -158,13 +158,15 @@ func (s *analysisService) again(ctx context.Context, p *earlierAndLater) (*metri
 	after.study = after.study.Since(p.from.AsOfTime)
 	all, known := after.study.NewFold(p.to.AsOfTime), after.study.NewFold(p.to.AsOfTime)
 	known.OnlyKnown = true
-	if _, _, err := s.fold(ctx, p.experiment.ID, after.study, p.to.AsOfTime, all, known); err != nil {
+	if _, err := s.fold(ctx, p.experiment.ID, after.study, p.to.AsOfTime, all, known); err != nil {
 		return nil, err
 	}
-	if again.Known, err = after.analyze(known, &again); err != nil {
-		return nil, err
-	}
-	again.To, err = after.analyze(all, &again)
+	err = s.compute(ctx, func() (err error) {
+		if again.Known, err = after.analyze(known, &again); err == nil {
+			again.To, err = after.analyze(all, &again)
+		}
+		return err
+	})
 	return &again, err
 }
 
@@ -206,22 +208,29 @@ func (s *analysisService) remade(ctx context.Context, e *experiment.Experiment, 
 	}
 	conduct, err := s.conduct(ctx, &then, phases)
 	conduct.ExcludePauses = slices.ContainsFunc(says.Deviations, func(d *assayv1.Deviation) bool { return d.Reason == "PAUSES_EXCLUDED" })
-	return &remade{e.ID, study.Conducted(conduct).Unaccounted(), sharesOf(&then, phases)}, err
+	return &remade{e.ID, study.Conducted(conduct).Unaccounted().Pausing(pause(ctx)), sharesOf(&then, phases)}, err
 }
 
 // analyzeAgain analyses what is known of a moment.
-func (s *analysisService) analyzeAgain(ctx context.Context, r *remade, asOf time.Time, again *metric.Again) (*metric.Analysis, error) {
+func (s *analysisService) analyzeAgain(ctx context.Context, r *remade, asOf time.Time, again *metric.Again) (analysis *metric.Analysis, err error) {
 	fold := r.study.NewFold(asOf)
-	if _, _, err := s.fold(ctx, r.experimentID, r.study, asOf, fold); err != nil {
+	if _, err := s.fold(ctx, r.experimentID, r.study, asOf, fold); err != nil {
 		return nil, err
 	}
-	return r.analyze(fold, again)
+	err = s.compute(ctx, func() (err error) {
+		analysis, err = r.analyze(fold, again)
+		return err
+	})
+	return analysis, err
 }
 
 // analyze ends a fold of the definition's study, and notes whether some of its
 // outcomes have been dropped.
 func (r *remade) analyze(fold *metric.Fold, again *metric.Again) (*metric.Analysis, error) {
-	tally := fold.Tally()
+	tally, err := told(r.study, fold, beside{})
+	if err != nil {
+		return nil, err
+	}
 	again.Cut = again.Cut || tally.Cut > 0
 	return r.study.Analyze(tally, r.shares)
 }

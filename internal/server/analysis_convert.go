@@ -20,6 +20,7 @@ func (s *analysisService) CompareSummaries(ctx context.Context, req *assayv1.Com
 		Alternative: alternatives[req.Alternative],
 		Margin:      fromShift(req.Margin),
 		Looks:       req.Looks,
+		Pause:       pause(ctx),
 	}
 	if req.Plan != nil {
 		summaries.Plan.SmallestCell = req.Plan.SmallestCell // The default of it too, if it was asked for.

@@ -31,6 +31,8 @@ var kinds = []struct {
 	{experiment.ErrAborted, codes.Aborted, 0},
 	{experiment.ErrExhausted, codes.ResourceExhausted, time.Second},
 	{experiment.ErrUnavailable, codes.Unavailable, time.Second},
+	{experiment.ErrTooLarge, codes.ResourceExhausted, 0},
+	{experiment.ErrDeadline, codes.DeadlineExceeded, 0},
 }
 
 // mapErrors turns what handlers return into statuses.

@@ -57,7 +57,11 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 			return nil, err
 		}
 	}
-	sizing, err := planned.Solve()
+	var sizing *metric.Sizing
+	err := s.compute(ctx, func() (err error) {
+		sizing, err = planned.Solve()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -107,10 +111,17 @@ func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBasel
 	if err != nil {
 		return b, nil, err
 	}
-	tally, err := s.tally(ctx, e.ID, study.Conducted(conduct).AliveOnly(), asOf)
+	alive := study.Conducted(conduct).AliveOnly()
+	fold, accounted, err := s.folded(ctx, e.ID, alive, asOf)
 	if err != nil {
 		return b, nil, err
 	}
-	b, err = study.Baseline(tally)
+	err = s.compute(ctx, func() error {
+		tally, err := told(alive, fold, accounted)
+		if err == nil {
+			b, err = study.Pausing(pause(ctx)).Baseline(tally)
+		}
+		return err
+	})
 	return b, timestamppb.New(asOf), err
 }

@@ -77,6 +77,10 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	work, err := newWork(c.Metrics)
+	if err != nil {
+		return nil, nil, err
+	}
 	recoverer := recovery.WithRecoveryHandlerContext(recovered)
 	srv := grpc.NewServer(
 		grpc.ForceServerCodecV2(newCodec()),
@@ -87,7 +91,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
 		grpc.InTapHandle(recording.arrive),
-		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), validate(validator), recording.admit),
+		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), work.admit, validate(validator), recording.admit),
 		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer)),
 	)
 	s := &services{Config: c, validator: validator}

@@ -46,6 +46,7 @@ type api struct {
 	internal    *atomic.Int64      // INTERNAL errors that the server logged, which the test must expect.
 	lost        prometheus.Counter // Exposures that it gave up.
 	lookups     *atomic.Int64      // Queries for enrolled subjects.
+	registry    *prometheus.Registry
 }
 
 // newAPI starts a server with a database of its own.
@@ -81,7 +82,7 @@ func connect(tb testing.TB, address string) *pgx.Conn {
 // that is not attentive learns of changes by others only when it asks.
 func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 	tb.Helper()
-	a := &api{stopping: make(chan struct{}), internal: new(atomic.Int64), lookups: new(atomic.Int64), lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"})}
+	a := &api{stopping: make(chan struct{}), internal: new(atomic.Int64), lookups: new(atomic.Int64), registry: prometheus.NewRegistry(), lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"})}
 	log := slog.New(&errorCounter{Handler: slog.NewTextHandler(tb.Output(), nil), count: a.internal})
 	listen, poll := db.ListenCatalog, time.Second
 	if !attentive {
@@ -98,7 +99,7 @@ func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 	db.OnErasure(enrollments.Forget)
 	srv, _, err := server.New(server.Config{
 		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Pepper: postgrestest.Pepper,
-		Lost: a.lost, Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now, Stopping: a.stopping,
+		Lost: a.lost, Metrics: a.registry, Log: log, Now: time.Now, Stopping: a.stopping,
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -38,12 +38,18 @@ func (s *analysisService) GetTimeline(ctx context.Context, req *assayv1.GetTimel
 	}
 	conduct.ExcludePauses = req.ExcludePauses
 	study = study.Conducted(conduct)
-	tally, err := s.tally(ctx, e.ID, study, asOf)
+	fold, accounted, err := s.folded(ctx, e.ID, study, asOf)
 	if err != nil {
 		return nil, err
 	}
-	timeline, err := study.Timeline(tally)
-	if err != nil {
+	var timeline *metric.Timeline
+	if err := s.compute(ctx, func() error {
+		tally, err := told(study, fold, accounted)
+		if err == nil {
+			timeline, err = study.Pausing(pause(ctx)).Timeline(tally)
+		}
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	return &assayv1.GetTimelineResponse{
