@@ -21,23 +21,79 @@ import (
 // databasePause is the time between two looks at the database.
 const databasePause = time.Second
 
+// Variables, for tests.
+var (
+	// firstPatience is how long a server without a catalog to start from waits
+	// for its database: one that is started along with it, or whose address is
+	// still on its way through the network, is there by then, and who waits for
+	// the server is told of a mistake in the URL soon enough.
+	firstPatience = 30 * time.Second
+	// privatePatience is how long the private Postgres may take to start before
+	// the catalog on disk stands in for it. Without much to recover it takes a
+	// second or two.
+	privatePatience = 10 * time.Second
+)
+
 // begin prepares the database and loads the catalog. Where the database cannot
 // be reached, the snapshot stands in for both; prepared then says what is left
-// to do. Any other fault is the operator's, and so is the lack of a snapshot.
-func begin(ctx context.Context, db *postgres.DB, store *catalog.Store, snapshot string, log *slog.Logger) (prepared bool, err error) {
-	if err = db.Prepare(ctx); err == nil {
-		prepared = true
-		err = store.Refresh(ctx)
+// to do. Where there is none, begin waits for the database, for a while, and a
+// private one that recovers for as long as that takes. Any other fault is the
+// operator's.
+func begin(ctx context.Context, d *database, db *postgres.DB, store *catalog.Store, log *slog.Logger) (prepared bool, err error) {
+	said := false
+	for deadline := time.Now().Add(firstPatience); ; {
+		recovering := d.awaitPrivate(ctx)
+		if err = db.Prepare(ctx); err == nil {
+			prepared = true
+			err = store.Refresh(ctx)
+		}
+		if err == nil || !errors.Is(err, experiment.ErrUnavailable) {
+			return prepared, err
+		}
+		missing := d.restore(ctx, store)
+		if missing == nil {
+			log.WarnContext(ctx, "the database cannot be reached; assigning from the last catalog on disk",
+				"experiments", store.Len(), "last_current", store.LoadedAt(), "error", err)
+			return prepared, nil
+		}
+		if d.local != nil {
+			_, fault := d.local.fault()
+			err = errors.Join(fault, err)
+		}
+		err = fmt.Errorf("%w; and no catalog of an earlier run can stand in for it: %w", err, missing)
+		if ctx.Err() != nil || !recovering && time.Now().After(deadline) {
+			return prepared, err
+		}
+		if !said {
+			log.WarnContext(ctx, "the database cannot be reached yet, and is waited for", "at_most", firstPatience, "error", err)
+		}
+		said = true
+		select {
+		case <-ctx.Done():
+		case <-time.After(databasePause):
+		}
 	}
-	if err == nil || snapshot == "" || !errors.Is(err, experiment.ErrUnavailable) {
-		return prepared, err
+}
+
+// awaitPrivate gives the private Postgres, if there is one, time to start, and
+// says whether its first start goes on.
+func (d *database) awaitPrivate(ctx context.Context) (recovering bool) {
+	if d.local == nil {
+		return false
 	}
-	if missing := store.Restore(ctx, snapshot); missing != nil {
-		return prepared, fmt.Errorf("%w; and no catalog of an earlier run can stand in for it: %w", err, missing)
+	d.local.await(ctx, privatePatience)
+	tried, _ := d.local.fault()
+	return !tried
+}
+
+// restore makes the snapshot the current catalog.
+func (d *database) restore(ctx context.Context, store *catalog.Store) error {
+	f, err := d.dir.Open(snapshotName)
+	if err != nil {
+		return err
 	}
-	log.WarnContext(ctx, "the database cannot be reached; assigning from the last catalog on disk",
-		"experiments", store.Len(), "last_current", store.LoadedAt(), "error", err)
-	return prepared, nil
+	defer f.Close()
+	return store.Restore(ctx, f)
 }
 
 // watchDatabase keeps health true to whether the database can be reached, and

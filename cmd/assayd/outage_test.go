@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
@@ -294,28 +296,76 @@ func TestStartWithoutDatabase(t *testing.T) {
 }
 
 // testUnusableSnapshots starts servers that have neither a database nor a
-// catalog to start from. Each must end and say so.
+// catalog to start from. Each must say so, wait for the database for a while,
+// and end.
 func testUnusableSnapshots(t *testing.T, url string, file []byte) {
+	defer func(patience time.Duration) { firstPatience = patience }(firstPatience)
+	firstPatience = 500 * time.Millisecond
 	for _, tt := range []struct {
 		name, pepper, err string
 		content           []byte
+		mode              os.FileMode
 	}{
-		{"none", testPepper, "no such file", nil},
-		{"damaged", testPepper, "damaged", file[:len(file)-1]},
-		{"of another pepper", "quite another pepper", "written with the pepper", file},
+		{"none", testPepper, "no such file", nil, 0},
+		{"damaged", testPepper, "damaged", file[:len(file)-1], 0o600},
+		{"of another pepper", "quite another pepper", "written with the pepper", file, 0o600},
+		{"open to all", testPepper, "may be written to by other users", file, 0o666},
 	} {
 		dir := t.TempDir()
 		if tt.content != nil {
-			if err := os.WriteFile(filepath.Join(dir, "catalog.json.gz"), tt.content, 0o600); err != nil {
+			path := filepath.Join(dir, "catalog.json.gz")
+			if err := errors.Join(os.WriteFile(path, tt.content, tt.mode), os.Chmod(path, tt.mode)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		p := start(t, "serve", "--listen", "127.0.0.1:0", "--database-url", url, "--data-dir", dir, "--pepper-file", pepperFile(t, tt.pepper))
-		p.waitEnd(t)
+		var printed lines
+		err := run(t.Context(), []string{"serve", "--listen", "127.0.0.1:0", "--database-url", url, "--data-dir", dir, "--pepper-file", pepperFile(t, tt.pepper)},
+			env{func(string) string { return "" }, io.Discard, &printed})
 		for _, want := range []string{"the database cannot be reached", "no catalog of an earlier run can stand in for it", tt.err} {
-			if p.err == nil || !strings.Contains(p.output.String(), want) {
-				t.Errorf("%s: %v, want %q; printed:\n%s", tt.name, p.err, want, p.output)
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", tt.name, err, want)
 			}
+		}
+		if n := strings.Count(printed.String(), "is waited for"); n > 1 {
+			t.Errorf("%s: the wait was said %d times:\n%s", tt.name, n, &printed)
+		}
+	}
+}
+
+// TestDatabaseComesLate starts a server that has no catalog yet before its
+// database is there.
+func TestDatabaseComesLate(t *testing.T) {
+	db := newCluster(t)
+	p := serveWith(t, db.url("late"), t.TempDir())
+	p.waitFor(t, "the database cannot be reached yet, and is waited for")
+	db.execute(t, "postgres", `CREATE DATABASE late`)
+	checkHealth(t, connect(t, p.address(t)), true)
+}
+
+// TestSecondServerOnDirectory: the catalog of a directory is of one server,
+// whatever database each has.
+func TestSecondServerOnDirectory(t *testing.T) {
+	db := newCluster(t)
+	dir := t.TempDir()
+	serveWith(t, db.url("assay"), dir).address(t)
+	second := serveWith(t, db.url("postgres"), dir)
+	second.waitEnd(t)
+	if second.err == nil || !strings.Contains(second.output.String(), "the data directory is in use: process ") {
+		t.Errorf("%v; printed:\n%s", second.err, second.output)
+	}
+}
+
+// TestNewerDatabase: a server does not start on a database of a later release.
+func TestNewerDatabase(t *testing.T) {
+	db := newCluster(t)
+	dir := t.TempDir()
+	snapshotOf(t, db.url("assay"), dir)
+	db.execute(t, "assay", `INSERT INTO goose_db_version (version_id, is_applied) VALUES (1000000, true)`)
+	for _, dir := range []string{dir, t.TempDir()} {
+		p := serveWith(t, db.url("assay"), dir)
+		p.waitEnd(t)
+		if p.err == nil || !strings.Contains(p.output.String(), "the database's schema has version 1000000, and this release knows those up to") {
+			t.Errorf("%v; printed:\n%s", p.err, p.output)
 		}
 	}
 }

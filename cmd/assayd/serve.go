@@ -70,7 +70,7 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	enrollments := enrollment.New(db.Enrollments, maxEnrollments, time.Now)
 	db.OnErasure(enrollments.Forget)
 	store := catalog.New(database.pepper, db.Histories, db.RosterSubjects, db.ListenCatalog, s.catalogPoll, s.log)
-	prepared, err := begin(ctx, db, store, database.snapshot, s.log)
+	prepared, err := begin(ctx, database, db, store, s.log)
 	if err != nil {
 		return err
 	}
@@ -164,13 +164,10 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 	g.Go(func() error { return p.exposures.Run(writing) })
 	g.Go(func() error { return p.outcomes.Run(writing) })
 	g.Go(func() error { return p.store.Run(running) })
-	if p.database.snapshot != "" {
-		g.Go(func() error { return p.store.Keep(running, p.database.snapshot) })
-	}
+	g.Go(func() error { return p.store.Keep(running, p.database.snapshot()) })
 	g.Go(func() error { return watchDatabase(running, p, s.log) })
 	g.Go(func() error { return maintain(running, p.db, s) })
 	g.Go(func() error { return p.srv.Serve(p.listener) })
-	g.Go(func() error { return p.database.keep(running, s.dataDir, s.log) })
 	g.Go(func() error {
 		<-running.Done()
 		defer stopWriting()

@@ -5,11 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
-
-	"github.com/assayhq/assay/internal/experiment"
 )
 
 // settings are those of the server. Each has a flag, an environment variable
@@ -37,7 +34,7 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 		flags.StringVar(p, name, value, help+" ("+variable(name)+")")
 	}
 	text(&s.listen, "listen", "127.0.0.1:8080", "address of the gRPC API")
-	text(&s.dataDir, "data-dir", "assay-data", "directory of the private Postgres and its pepper; with a database URL, of the last catalog alone")
+	text(&s.dataDir, "data-dir", "assay-data", "directory of the private Postgres, its pepper and the last catalog; with a database URL, of that alone")
 	text(&s.databaseURL, "database-url", "", "the database to use instead of a private Postgres")
 	text(&s.pepperFile, "pepper-file", "", "file with the secret that subject keys are hashed with; or ASSAY_PEPPER holds it")
 	text(&s.metricsListen, "metrics-listen", "", "address of the Prometheus metrics, path /metrics; empty for none")
@@ -76,29 +73,4 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 // variable is the environment variable of a flag.
 func variable(name string) string {
 	return "ASSAY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-}
-
-// givenPepper returns the pepper that the settings name, nil if they name
-// none.
-func (s *settings) givenPepper() (experiment.Pepper, error) {
-	text, from := s.pepper, "ASSAY_PEPPER"
-	if s.pepperFile != "" {
-		b, err := os.ReadFile(s.pepperFile)
-		if err != nil {
-			return nil, fmt.Errorf("the pepper: %w", err)
-		}
-		text, from = string(b), s.pepperFile
-	}
-	if text == "" && s.pepperFile == "" {
-		return nil, nil
-	}
-	return parsePepper(text, from)
-}
-
-func parsePepper(text, from string) (experiment.Pepper, error) {
-	pepper := experiment.Pepper(strings.TrimSpace(text))
-	if len(pepper) < experiment.MinPepperBytes {
-		return nil, fmt.Errorf("the pepper in %s has %d bytes; it needs at least %d", from, len(pepper), experiment.MinPepperBytes)
-	}
-	return pepper, nil
 }

@@ -22,11 +22,12 @@ const (
 )
 
 // Restore makes the catalog that Keep has left in the file the current one,
-// until the first load. It is to be called before it.
-func (s *Store) Restore(ctx context.Context, path string) error {
+// until the first load. It is to be called before it. Whoever opens the file
+// sees to it that nobody else has put it there.
+func (s *Store) Restore(ctx context.Context, f *os.File) error {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
-	histories, current, err := readFile(path, s.pepper)
+	histories, current, err := readFile(f, s.pepper)
 	if err != nil {
 		return err
 	}

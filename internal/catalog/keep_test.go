@@ -42,7 +42,7 @@ func refresh(t *testing.T, store *Store) {
 // kept returns the versions in the file and its time.
 func kept(t *testing.T, path string) (map[string]int64, time.Time) {
 	t.Helper()
-	histories, at, err := readFile(path, pepper)
+	histories, at, err := readPath(path, pepper)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,6 +164,16 @@ func TestKeepRemovesLeftovers(t *testing.T) {
 	}
 }
 
+// restorePath opens the file that a store is restored from.
+func restorePath(ctx context.Context, s *Store, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return s.Restore(ctx, f)
+}
+
 func TestRestore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "catalog")
@@ -182,7 +192,7 @@ func TestRestore(t *testing.T) {
 		time.Sleep(time.Hour)
 		s.fail(errors.New("down"))
 		store, log := open(s)
-		if err := store.Restore(t.Context(), path); err != nil {
+		if err := restorePath(t.Context(), store, path); err != nil {
 			t.Fatal(err)
 		}
 		stop = keep(t, store, path)
@@ -219,13 +229,13 @@ func TestRestoreRefuses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "catalog")
 	s := newStorage()
 	store, _ := open(s)
-	if err := store.Restore(t.Context(), path); !errors.Is(err, os.ErrNotExist) {
+	if err := restorePath(t.Context(), store, path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 	if err := writeFile(path, experiment.Pepper("another pepper!!"), nil, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Restore(t.Context(), path); err == nil || store.Len() != 0 || !store.LoadedAt().IsZero() {
+	if err := restorePath(t.Context(), store, path); err == nil || store.Len() != 0 || !store.LoadedAt().IsZero() {
 		t.Errorf("another pepper: %v", err)
 	}
 }

@@ -126,7 +126,7 @@ func TestRosterIsKept(t *testing.T) {
 		refresh(t, store)
 		stop()
 		restored, _ := open(s)
-		if err := restored.Restore(t.Context(), path); err != nil {
+		if err := restorePath(t.Context(), restored, path); err != nil {
 			t.Fatal(err)
 		}
 		if got := []any{reasonOf(restored, "x"), variantOf(restored, "x"), reasonOf(restored, "y")}; !slices.Equal(got, []any{assign.ReasonRoster, 1, assign.ReasonNotInRoster}) {

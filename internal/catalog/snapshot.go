@@ -191,19 +191,14 @@ func decode(from io.Reader, pepper experiment.Pepper) ([]experiment.History, err
 
 // readFile returns what the file holds and when that was last known to be
 // current.
-func readFile(path string, pepper experiment.Pepper) ([]experiment.History, time.Time, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	defer f.Close()
+func readFile(f *os.File, pepper experiment.Pepper) ([]experiment.History, time.Time, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 	histories, err := decode(bufio.NewReader(f), pepper)
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("%s: %w", path, err)
+		return nil, time.Time{}, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	return histories, info.ModTime(), nil
 }

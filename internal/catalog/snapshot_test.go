@@ -76,6 +76,16 @@ func filled(n int) *experiment.History {
 	return &h
 }
 
+// readPath opens the file that readFile reads.
+func readPath(path string, pepper experiment.Pepper) ([]experiment.History, time.Time, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer f.Close()
+	return readFile(f, pepper)
+}
+
 func encoded(t *testing.T, histories ...*experiment.History) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -105,7 +115,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 // TestSnapshotOfFirstVersion reads a file that an earlier build wrote. Where it
 // no longer can, formatVersion must be raised and the file made anew.
 func TestSnapshotOfFirstVersion(t *testing.T) {
-	histories, _, err := readFile("testdata/version-1.json.gz", pepper)
+	histories, _, err := readPath("testdata/version-1.json.gz", pepper)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +209,7 @@ func TestSnapshotRefused(t *testing.T) {
 func TestSnapshotFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	path := filepath.Join(dir, "catalog.json.gz")
-	if _, _, err := readFile(path, pepper); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := readPath(path, pepper); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("reading nothing: %v", err)
 	}
 	current := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -207,7 +217,7 @@ func TestSnapshotFile(t *testing.T) {
 		if err := writeFile(path, pepper, []*experiment.History{filled(i)}, current); err != nil {
 			t.Fatal(err)
 		}
-		histories, at, err := readFile(path, pepper)
+		histories, at, err := readPath(path, pepper)
 		if err != nil || !at.Equal(current) {
 			t.Fatalf("%v, of %v", err, at)
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,52 +24,67 @@ const (
 	clusterName = "postgres"
 	newPrefix   = "postgres.new-"
 	logName     = "postgres.log"
+	oldLogName  = "postgres.log.1"
 	lockName    = "postgres.lock"
 
 	socketDirName = "postgres.socket"
 )
 
-// cluster is a data directory held by this process.
-type cluster struct {
-	dataDir   string // absolute, without symbolic links
+// Cluster is the Postgres of a data directory. It uses the directory for as long
+// as it is used itself, and close gives back what it took beside that.
+type Cluster struct {
+	held      *DataDir
+	dataDir   string // That of held.
 	title     string // cluster_name: marks the server's processes
 	ephemeral bool
-	lock      *os.File
 	log       *os.File
-	logStart  int64
+	logStart  atomic.Int64
 	owner     owner
 	programs  programs
+	socketDir string // Made by each start.
 }
 
-// openCluster creates the data directory if need be and locks it.
-func openCluster(dataDir string, ephemeral bool) (_ *cluster, err error) {
-	if err := os.MkdirAll(dataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot create the data directory: %w", err)
-	}
-	if dataDir, err = filepath.Abs(dataDir); err != nil {
-		return nil, err
-	}
-	if dataDir, err = filepath.EvalSymlinks(dataDir); err != nil {
-		return nil, err
-	}
-	c := &cluster{
-		dataDir:   dataDir,
-		title:     titleOf(dataDir),
-		ephemeral: ephemeral,
-	}
-	if c.lock, err = lockFile(filepath.Join(dataDir, lockName)); err != nil {
-		return nil, err
-	}
-	c.log, err = os.OpenFile(filepath.Join(dataDir, logName), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+// Postgres returns the cluster of the directory, which the first start makes if
+// there is none. It fails for what an operator must see to: programs that are
+// missing, a cluster of another version or of another user. A start may succeed
+// later, whatever it fails with.
+func (d *DataDir) Postgres(ctx context.Context, ephemeral bool) (_ *Cluster, err error) {
+	c := &Cluster{held: d, dataDir: d.path, title: titleOf(d.path), ephemeral: ephemeral}
+	version, err := c.version()
 	if err != nil {
-		c.close()
 		return nil, err
 	}
-	if c.logStart, err = c.log.Seek(0, io.SeekEnd); err != nil {
-		c.close()
+	if c.owner, err = findOwner(c.dir()); err != nil {
+		return nil, err
+	}
+	if c.programs, err = findPrograms(ctx, version); err != nil {
+		if version != "" {
+			return nil, fmt.Errorf("%s: %w", c.dir(), err)
+		}
+		return nil, err
+	}
+	if c.socketDir, err = c.chooseSocketDir(); err != nil {
+		return nil, err
+	}
+	if err := c.openLog(); err != nil {
+		c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// Close closes what the cluster has open. It is called once no server runs.
+func (c *Cluster) Close() error {
+	if c.log == nil {
+		return nil
+	}
+	return c.log.Close()
+}
+
+// Exists tells whether the cluster has been made.
+func (c *Cluster) Exists() bool {
+	_, err := os.Lstat(c.dir())
+	return err == nil
 }
 
 // titleOf makes the cluster_name of a data directory.
@@ -77,73 +92,25 @@ func titleOf(dataDir string) string {
 	return fmt.Sprintf("assay-%.8x", sha256.Sum256([]byte(dataDir)))
 }
 
-// close gives the data directory back.
-func (c *cluster) close() {
-	if c.log != nil {
-		_ = c.log.Close()
-	}
-	_ = c.lock.Close()
-}
-
-// lockFile takes the lock or fails at once with ErrInUse. The file is closed
-// on exec, so no child keeps the lock when this process is killed.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
-		}
-		var pid int
-		_, _ = fmt.Fscan(f, &pid)
-		return nil, fmt.Errorf("%w: process %d has %s; stop it or choose another directory", ErrInUse, pid, filepath.Dir(path))
-	}
-	if err := f.Truncate(0); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if _, err := fmt.Fprintln(f, os.Getpid()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
 // dir is where the cluster is once it is complete.
-func (c *cluster) dir() string { return filepath.Join(c.dataDir, clusterName) }
+func (c *Cluster) dir() string { return filepath.Join(c.dataDir, clusterName) }
 
 // prepare brings the cluster to where a postmaster can be started on it.
-func (c *cluster) prepare(ctx context.Context) error {
-	version, err := c.version()
-	if err != nil {
-		return err
-	}
-	if c.owner, err = findOwner(c.dir()); err != nil {
-		return err
-	}
-	if c.programs, err = findPrograms(ctx, version); err != nil {
-		if version != "" {
-			return fmt.Errorf("%s: %w", c.dir(), err)
-		}
-		return err
-	}
+func (c *Cluster) prepare(ctx context.Context) error {
 	if err := c.stopLeftovers(ctx); err != nil {
 		return err
 	}
 	if err := c.removeHalfMade(ctx); err != nil {
 		return err
 	}
-	if version == "" {
+	if !c.Exists() {
 		return c.create(ctx)
 	}
 	return c.clearPIDFile()
 }
 
 // version reads the major version of the cluster; empty if there is none yet.
-func (c *cluster) version() (string, error) {
+func (c *Cluster) version() (string, error) {
 	b, err := os.ReadFile(filepath.Join(c.dir(), "PG_VERSION"))
 	if err == nil {
 		return strings.TrimSpace(string(b)), nil
@@ -157,7 +124,7 @@ func (c *cluster) version() (string, error) {
 // removeHalfMade removes what a killed create left. It never was a cluster. Its
 // programs end by themselves, and a directory that they still write to is
 // tried again until ctx ends.
-func (c *cluster) removeHalfMade(ctx context.Context) error {
+func (c *Cluster) removeHalfMade(ctx context.Context) error {
 	entries, err := os.ReadDir(c.dataDir)
 	if err != nil {
 		return err
@@ -187,7 +154,7 @@ func (c *cluster) removeHalfMade(ctx context.Context) error {
 // create makes a cluster with its database. The locale is C, so that the order
 // of an index does not depend on the C library's version. Checksums are on: a
 // private cluster has nobody else to notice a bad disk.
-func (c *cluster) create(ctx context.Context) (err error) {
+func (c *Cluster) create(ctx context.Context) (err error) {
 	tmp, err := os.MkdirTemp(c.dataDir, newPrefix)
 	if err != nil {
 		return err
@@ -235,7 +202,7 @@ func syncDir(path string) error {
 }
 
 // durability are the settings an ephemeral cluster gives up.
-func (c *cluster) durability() []string {
+func (c *Cluster) durability() []string {
 	if !c.ephemeral {
 		return nil
 	}
@@ -244,7 +211,7 @@ func (c *cluster) durability() []string {
 
 // settings are the postmaster's arguments. They are on the command line so
 // that they hold whatever the files in the cluster say.
-func (c *cluster) settings(socketDir string) []string {
+func (c *Cluster) settings() []string {
 	buffers, wal := "256MB", "4GB"
 	if c.ephemeral {
 		buffers, wal = "32MB", "1GB"
@@ -254,7 +221,7 @@ func (c *cluster) settings(socketDir string) []string {
 		"cluster_name=" + c.title,
 		"listen_addresses=",
 		"port=" + socketPort,
-		`unix_socket_directories="` + strings.ReplaceAll(socketDir, `"`, `""`) + `"`,
+		`unix_socket_directories="` + strings.ReplaceAll(c.socketDir, `"`, `""`) + `"`,
 		"unix_socket_permissions=0700",
 		"max_connections=100",
 		"shared_buffers=" + buffers,
@@ -278,7 +245,7 @@ func (c *cluster) settings(socketDir string) []string {
 // credential, in a process group of its own (an interrupt from the terminal is
 // for this process, which stops the server in its turn), and with a signal for
 // the death of this process.
-func (c *cluster) command(name string, onDeath syscall.Signal, dir handedDir, args ...string) *exec.Cmd {
+func (c *Cluster) command(name string, onDeath syscall.Signal, dir handedDir, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(c.programs.dir, name), append([]string{"-D", dir.path}, args...)...)
 	cmd.Dir = "/" // the owner may have no access to ours
 	cmd.Stdout, cmd.Stderr = c.log, c.log
@@ -298,7 +265,7 @@ func (c *cluster) command(name string, onDeath syscall.Signal, dir handedDir, ar
 }
 
 // run runs a program to its end, or kills it and its children when ctx is done.
-func (c *cluster) run(ctx context.Context, cmd *exec.Cmd, stdin string) error {
+func (c *Cluster) run(ctx context.Context, cmd *exec.Cmd, stdin string) error {
 	name := filepath.Base(cmd.Path)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -328,20 +295,6 @@ func (c *cluster) run(ctx context.Context, cmd *exec.Cmd, stdin string) error {
 	return nil
 }
 
-// logTail quotes the end of what was logged since this start, for an error.
-func (c *cluster) logTail() string {
-	const most = 1500
-	end, err := c.log.Seek(0, io.SeekEnd)
-	if err != nil {
-		return ""
-	}
-	b := make([]byte, min(end-c.logStart, most))
-	if _, err := c.log.ReadAt(b, end-int64(len(b))); err != nil || len(b) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("; the end of %s:\n%s", c.log.Name(), strings.TrimSpace(string(b)))
-}
-
 // Temporary data directories. A process that was killed cannot remove its own,
 // so the next one does.
 const temporaryPrefix = "assay-postgres-"
@@ -366,13 +319,14 @@ func sweepTemporary(ctx context.Context) {
 		if err != nil || !info.IsDir() || ownerOf(info) != os.Getuid() || time.Since(info.ModTime()) < 10*time.Minute {
 			continue
 		}
-		c, err := openCluster(dir, true)
+		d, err := OpenDataDir(dir)
 		if err != nil {
 			continue
 		}
+		c := &Cluster{held: d, dataDir: d.path, title: titleOf(d.path)}
 		if c.stopLeftovers(ctx) == nil {
 			_ = os.RemoveAll(dir)
 		}
-		c.close()
+		_ = d.Close()
 	}
 }

@@ -173,8 +173,9 @@ func query(t *testing.T, url, sql string) string {
 	return v
 }
 
-// openDir is a directory that every user can pass through and, if this is
-// root, write to: t.TempDir lies where only this user can go.
+// openDir is a directory that every user can pass through and make another in,
+// as in /tmp: t.TempDir lies where only this user can go. Others may write to
+// it, and it is none to be a data directory, unless that is empty.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "localpg-")
@@ -182,7 +183,7 @@ func openDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o777); err != nil {
+	if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -207,7 +208,7 @@ func running(t *testing.T, dataDir string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{title: titleOf(real)}
+	c := &Cluster{title: titleOf(real)}
 	all, err := processes()
 	if err != nil {
 		t.Fatal(err)

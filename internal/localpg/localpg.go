@@ -13,15 +13,21 @@
 //     whoever can enter it owns the cluster's files anyway, and "peer" would
 //     need a user map that breaks when the directory changes hands or when
 //     root is the client.
-//   - One process at a time has a data directory: a lock on the file
-//     "postgres.lock" is held from Start to Stop and dies with its process.
+//   - One process at a time has a data directory, see [OpenDataDir]: a lock on
+//     the file "postgres.lock" is held until it is given back, and dies with its
+//     process.
+//   - [Cluster.Keep] starts the server again for as long as it takes, whatever
+//     a start fails with.
+//   - Files in the data directory are not trusted blindly: links are not
+//     followed, and what somebody else may have put there is refused. Programs
+//     are looked up as os/exec does, never in the current directory.
 //   - The server ends with its parent. On Linux the kernel sends it SIGINT, a
 //     fast shutdown, when the parent dies. Elsewhere, and while that shutdown
 //     lasts, the next Start finds what was left over and stops it. Processes
 //     are known by the cluster name in their title, which is made from the
 //     path of the data directory; no process is signalled for its id alone.
 //   - Nothing is printed. Output of the server programs goes to "postgres.log"
-//     in the data directory.
+//     in the data directory, whose length is bounded.
 //
 // Postgres refuses to run as root. When this process is root, the server runs
 // as the owner of the existing cluster, else as the user postgres, else as
@@ -86,13 +92,15 @@ type Config struct {
 
 // Server is a running Postgres. Its methods are safe for concurrent use.
 type Server struct {
-	cluster   *cluster
-	socketDir string
-	cmd       *exec.Cmd
-	done      chan struct{}
-	err       error // set before done is closed
-	stopping  atomic.Bool
-	stop      func() error
+	cluster  *Cluster
+	cmd      *exec.Cmd
+	done     chan struct{}
+	err      error // set before done is closed
+	stopping atomic.Bool
+	stop     func() error
+	release  func() error // Gives back what Start took; nil of one that Keep started.
+
+	socketMade, wasReady bool // How far start has come.
 }
 
 // Start returns when the server accepts connections and the database exists.
@@ -102,24 +110,46 @@ type Server struct {
 // must be called.
 func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	temporary := cfg.DataDir == "" && cfg.Ephemeral
-	switch {
-	case temporary:
+	if temporary {
 		sweepTemporary(ctx)
 		if cfg.DataDir, err = temporaryDir(); err != nil {
 			return nil, err
 		}
-	case cfg.DataDir == "":
-		return nil, errors.New("no data directory was given")
 	}
-	c, err := openCluster(cfg.DataDir, cfg.Ephemeral)
-	if err != nil {
+	release := func() (err error) {
 		if temporary {
-			_ = os.Remove(cfg.DataDir)
+			err = os.RemoveAll(cfg.DataDir)
 		}
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = release()
+		}
+	}()
+	d, err := OpenDataDir(cfg.DataDir)
+	if err != nil {
 		return nil, err
 	}
+	removeDir := release
+	release = func() error { return errors.Join(removeDir(), d.Close()) }
+	c, err := d.Postgres(ctx, cfg.Ephemeral)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.start(ctx)
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	s.release = func() error { return errors.Join(c.Close(), release()) }
+	return s, nil
+}
+
+// start starts a server on the cluster. One that did not get ready is stopped.
+func (c *Cluster) start(ctx context.Context) (_ *Server, err error) {
 	s := &Server{cluster: c, done: make(chan struct{})}
-	s.stop = sync.OnceValue(func() error { return s.shutdown(temporary) })
+	s.stop = sync.OnceValue(s.shutdown)
 	defer func() {
 		if err != nil {
 			_ = s.Stop()
@@ -128,27 +158,32 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := c.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if s.socketDir, err = c.makeSocketDir(); err != nil {
+	if err := c.makePrivate(c.socketDir); err != nil {
 		return nil, err
 	}
+	s.socketMade = true
 	if err := s.launch(); err != nil {
 		return nil, err
 	}
 	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
+	s.wasReady = true
 	return s, nil
 }
 
 // URL is the connection string of the database, as a superuser. pgx and libpq
 // understand it; a caller may put another database name in its path.
-func (s *Server) URL() string {
+func (s *Server) URL() string { return s.cluster.URL() }
+
+// URL is the same of any server on the cluster, whether or not one runs.
+func (c *Cluster) URL() string {
 	u := url.URL{
 		Scheme: "postgres",
 		User:   url.User(role),
 		Path:   "/" + database,
 		// libpq and pgx do not take a plus sign for a space.
-		RawQuery: "host=" + strings.ReplaceAll(url.QueryEscape(s.socketDir), "+", "%20") + "&port=" + socketPort,
+		RawQuery: "host=" + strings.ReplaceAll(url.QueryEscape(c.socketDir), "+", "%20") + "&port=" + socketPort,
 	}
 	return u.String()
 }
@@ -184,7 +219,7 @@ func (s *Server) launch() error {
 		return err
 	}
 	defer closeDir()
-	s.cmd = c.command("postgres", syscall.SIGINT, dir, c.settings(s.socketDir)...)
+	s.cmd = c.command("postgres", syscall.SIGINT, dir, c.settings()...)
 	started := make(chan error)
 	go func() {
 		// The kernel counts the thread that forked as the parent: the server
@@ -227,8 +262,8 @@ func (s *Server) ready(ctx context.Context) error {
 	}
 }
 
-// shutdown also cleans up after a Start that failed half-way.
-func (s *Server) shutdown(temporary bool) error {
+// shutdown also cleans up after a start that failed half-way.
+func (s *Server) shutdown() error {
 	s.stopping.Store(true)
 	var err error
 	if s.cmd != nil {
@@ -238,26 +273,30 @@ func (s *Server) shutdown(temporary bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), fastGrace)
 	defer cancel()
 	err = errors.Join(err, s.cluster.stopLeftovers(ctx))
-	if s.socketDir != "" {
-		err = errors.Join(err, removeSocket(s.socketDir), os.Remove(s.socketDir))
+	if s.socketMade {
+		err = errors.Join(err, removeSocket(s.cluster.socketDir), os.Remove(s.cluster.socketDir))
 	}
-	if temporary {
-		err = errors.Join(err, os.RemoveAll(s.cluster.dataDir))
+	if s.release != nil {
+		err = errors.Join(err, s.release())
 	}
-	s.cluster.close()
 	return err
 }
 
-// end asks the postmaster to end, harder each time.
+// end asks the postmaster to end, harder each time. One that recovers has
+// nothing to bring to an end, and may not listen for long.
 func (s *Server) end() error {
-	for i, step := range []struct {
+	steps := []struct {
 		signal syscall.Signal
 		grace  time.Duration
 	}{
 		{syscall.SIGINT, fastGrace},
 		{syscall.SIGQUIT, immediateGrace},
 		{syscall.SIGKILL, immediateGrace},
-	} {
+	}
+	if !s.wasReady {
+		steps = steps[1:]
+	}
+	for i, step := range steps {
 		_ = s.cmd.Process.Signal(step.signal) // it may have ended already
 		timer := time.NewTimer(step.grace)
 		defer timer.Stop()
@@ -282,7 +321,7 @@ func describeExit(err error) string {
 
 // pidFile reads the postmaster's id and status from its pid file; zero values
 // if there is none.
-func (c *cluster) pidFile() (pid int, status string) {
+func (c *Cluster) pidFile() (pid int, status string) {
 	b, err := os.ReadFile(filepath.Join(c.dir(), "postmaster.pid"))
 	if err != nil {
 		return 0, ""

@@ -118,11 +118,11 @@ func TestEphemeralSweepsWhatTheKilledLeft(t *testing.T) {
 		}
 		long[name] = keep
 	}
-	held, err := openCluster(filepath.Join(dir, temporaryPrefix+"held"), true)
+	held, err := OpenDataDir(filepath.Join(dir, temporaryPrefix+"held"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer held.close()
+	defer held.Close()
 	for name := range long {
 		if !strings.HasSuffix(name, "young") {
 			if err := os.Chtimes(name, longAgo, longAgo); err != nil {

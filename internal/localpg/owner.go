@@ -104,7 +104,7 @@ type handedDir struct {
 
 // handOver makes dir usable for the owner, as an open descriptor if the
 // owner cannot walk to it. The returned function ends our hold on it.
-func (c *cluster) handOver(dir string) (handedDir, func(), error) {
+func (c *Cluster) handOver(dir string) (handedDir, func(), error) {
 	if c.owner.reaches(filepath.Dir(dir)) {
 		return handedDir{path: dir}, func() {}, nil
 	}
@@ -118,22 +118,22 @@ func (c *cluster) handOver(dir string) (handedDir, func(), error) {
 	return handedDir{path: descriptorPath, file: f}, func() { _ = f.Close() }, nil
 }
 
-// makeSocketDir makes the directory that guards the socket. It is in the data
+// chooseSocketDir names the directory that guards the socket. It is in the data
 // directory where the path is short enough and the owner can get there, else
 // among the temporary files, under a name made from the data directory's path,
 // so that what a killed process left is found and used again.
-func (c *cluster) makeSocketDir() (string, error) {
+func (c *Cluster) chooseSocketDir() (string, error) {
 	fits := func(dir string) bool {
 		// A comma separates hosts in a connection string.
 		return !strings.Contains(dir, ",") && len(filepath.Join(dir, socketFile)) <= longestSocketPath && c.owner.reaches(filepath.Dir(dir))
 	}
 	if dir := filepath.Join(c.dataDir, socketDirName); fits(dir) {
-		return c.makePrivate(dir)
+		return dir, nil
 	}
 	for _, base := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
 		dir := filepath.Join(base, c.title)
 		if info, err := os.Stat(base); err == nil && info.IsDir() && fits(dir) {
-			return c.makePrivate(dir)
+			return dir, nil
 		}
 	}
 	return "", fmt.Errorf("no directory for the socket: a path of at most %d bytes is needed, and neither the data directory nor the directory for temporary files gives one", longestSocketPath)
@@ -142,22 +142,22 @@ func (c *cluster) makeSocketDir() (string, error) {
 // makePrivate makes a directory that only the owner can enter. One that exists
 // is taken only if it already is that: others can create directories among
 // the temporary files.
-func (c *cluster) makePrivate(dir string) (string, error) {
+func (c *Cluster) makePrivate(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
+		return err
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return "", err
+		return err
 	}
 	uid := ownerOf(info)
 	if !info.IsDir() || info.Mode().Perm() != 0o700 || uid != c.owner.uid && uid != os.Getuid() {
-		return "", fmt.Errorf("%s is there but is not a private directory of ours; remove it", dir)
+		return fmt.Errorf("%s is there but is not a private directory of ours; remove it", dir)
 	}
 	if err := c.owner.own(dir); err != nil {
-		return "", err
+		return err
 	}
-	return dir, removeSocket(dir)
+	return removeSocket(dir)
 }
 
 // removeSocket removes what a killed server left in the directory. Postgres

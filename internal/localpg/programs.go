@@ -59,6 +59,11 @@ func findPrograms(ctx context.Context, version string) (programs, error) {
 		return false
 	}
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		// As os/exec, we run nothing that lies where we happen to be: an empty
+		// element of the PATH means the current directory.
+		if !filepath.IsAbs(dir) {
+			continue
+		}
 		if consider(dir) || best.major != 0 {
 			return best, nil
 		}
@@ -86,10 +91,6 @@ var versionPattern = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
 // probe reports the installation in dir if it is complete and not too old.
 func probe(ctx context.Context, dir string) (programs, bool) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return programs{}, false
-	}
 	for _, name := range []string{"initdb", "postgres"} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil || info.IsDir() || info.Mode()&0o111 == 0 {

@@ -223,7 +223,7 @@ func writePIDFile(t *testing.T, dataDir string, pid int) {
 // do.
 func TestHalfMadeClusterStillWritten(t *testing.T) {
 	for range 20 {
-		c := &cluster{dataDir: t.TempDir()}
+		c := &Cluster{dataDir: t.TempDir()}
 		half := filepath.Join(c.dataDir, newPrefix+"1", "base")
 		if err := os.MkdirAll(half, 0o700); err != nil {
 			t.Fatal(err)

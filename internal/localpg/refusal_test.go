@@ -158,7 +158,7 @@ func TestClusterOfAnotherUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, err := helper(t, who, "serve", dataDir).Output()
-		if err == nil || !strings.Contains(string(out), dir) {
+		if err == nil || !strings.Contains(string(out), dataDir) {
 			t.Errorf("cluster of %d run by %d: %v: %s", owner, who, err, out)
 		}
 	}

@@ -215,8 +215,8 @@ func (db *DB) newPool(name string, timeout time.Duration, settings map[string]st
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrate brings the schema of the database at url up to date. Servers that
-// start at once wait for each other.
+// Migrate brings the schema of the database at url up to date, and refuses one
+// that is newer. Servers that start at once wait for each other.
 func Migrate(ctx context.Context, url string) error {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -241,6 +241,20 @@ func Migrate(ctx context.Context, url string) error {
 	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrating the database: %w", interpret(err))
+	}
+	return checkVersion(ctx, provider)
+}
+
+// checkVersion refuses a schema that a later release has migrated: what this
+// one writes could lack what that one relies on. A migration suits the release
+// before it, so that servers which are at work meanwhile may go on.
+func checkVersion(ctx context.Context, provider *goose.Provider) error {
+	current, known, err := provider.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("migrating the database: %w", interpret(err))
+	}
+	if current > known {
+		return fmt.Errorf("the database's schema has version %d, and this release knows those up to %d: start the release that migrated it, or a later one", current, known)
 	}
 	return nil
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/localpg"
@@ -222,5 +225,32 @@ func TestUnreachableDatabase(t *testing.T) {
 	cancel()
 	if _, err := db.Experiment(cancelled, "e"); !errors.Is(err, context.Canceled) || errors.Is(err, experiment.ErrUnavailable) {
 		t.Errorf("a caller that gave up: %v", err)
+	}
+}
+
+// TestNewerSchema: a database that a later release has migrated is refused, by
+// a server as by the command, and nothing in it changes.
+func TestNewerSchema(t *testing.T) {
+	url := postgrestest.URL(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var newest int64
+	if err := conn.QueryRow(t.Context(), `SELECT max(version_id) FROM goose_db_version`).Scan(&newest); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, fmt.Sprintf(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (%d, true)`, newest+1))
+	want := fmt.Sprintf("the database's schema has version %d, and this release knows those up to %d", newest+1, newest)
+	_, opened := postgres.Open(t.Context(), url, postgrestest.Pepper)
+	for name, err := range map[string]error{"Migrate": postgres.Migrate(t.Context(), url), "Open": opened} {
+		if err == nil || errors.Is(err, experiment.ErrUnavailable) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	exec(t, conn, fmt.Sprintf(`DELETE FROM goose_db_version WHERE version_id > %d`, newest))
+	if err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Error(err)
 	}
 }

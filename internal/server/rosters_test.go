@@ -265,7 +265,12 @@ func TestRosterOutlivesTheDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	restored := catalog.New(postgrestest.Pepper, nil, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
-	if err := restored.Restore(t.Context(), path); err != nil {
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := restored.Restore(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
 	variants := restored.Current().Experiment("mailing").Current.Definition.Variants
