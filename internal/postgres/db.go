@@ -57,6 +57,8 @@ type DB struct {
 	namesFull  bool               // Whether those are all that ever will.
 	partitions map[time.Time]bool // Months of outcomes known to have a partition.
 
+	making chan struct{} // Holds one element while a partition is made.
+
 	repeated atomic.Bool // The last batch of outcomes held known ones.
 
 	removing   chan struct{} // Holds one element while subjects are removed.
@@ -91,7 +93,7 @@ const connectTimeout = 5 * time.Second
 // New returns the database at url without connecting to it.
 func New(url string, pepper experiment.Pepper) (*DB, error) {
 	db := &DB{url: url, pepper: pepper, names: map[string]int32{}, partitions: map[time.Time]bool{},
-		removing: make(chan struct{}, 1), tombstones: tombstones{ids: map[experiment.SubjectID]bool{}}}
+		making: make(chan struct{}, 1), removing: make(chan struct{}, 1), tombstones: tombstones{ids: map[experiment.SubjectID]bool{}}}
 	var err error
 	if db.definitions, err = db.newPool("assay", statementTimeout, nil); err != nil {
 		return nil, err

@@ -24,8 +24,8 @@ const keptFrom = "outcomes_kept_from"
 // done the next time.
 func (db *DB) Maintain(ctx context.Context, now time.Time, retention time.Duration) error {
 	this := time.Date(now.UTC().Year(), now.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
-	errs := []error{db.ensurePartitions(ctx, map[time.Time]bool{this: true, this.AddDate(0, 1, 0): true})}
-	months, err := db.partitionMonths(ctx)
+	errs := []error{db.ensurePartitions(ctx, map[time.Time]bool{this: true, this.AddDate(0, 1, 0): true}, 2)}
+	months, err := partitionMonths(ctx, db.definitions)
 	errs = append(errs, err)
 	for _, month := range months {
 		switch age := now.Sub(month.AddDate(0, 1, 0)); {
@@ -42,8 +42,8 @@ func partitionName(month time.Time) string { return month.Format("outcomes_2006_
 
 // partitionMonths lists the months that have a partition, each by its first
 // instant.
-func (db *DB) partitionMonths(ctx context.Context) ([]time.Time, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT to_timestamp(right(c.relname, 7) || '_01', 'YYYY_MM_DD') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+func partitionMonths(ctx context.Context, q querier) ([]time.Time, error) {
+	rows, err := q.Query(ctx, `SELECT to_timestamp(right(c.relname, 7) || '_01', 'YYYY_MM_DD') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 		WHERE i.inhparent = 'outcomes'::regclass AND c.relname ~ '^outcomes_\d{4}_\d{2}$' ORDER BY 1`)
 	if err != nil {
 		return nil, interpret(err)

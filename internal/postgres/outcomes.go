@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -37,7 +38,7 @@ func (db *DB) RecordOutcomes(ctx context.Context, items []experiment.Outcome) ([
 		way = copyUnknown
 	}
 	for attempt := 0; ; attempt++ {
-		if err := db.ensurePartitions(ctx, batch.months()); err != nil {
+		if err := db.ensurePartitions(ctx, batch.months(), math.MaxInt); err != nil {
 			return nil, err
 		}
 		err := inTx(ctx, db.recording, func(tx pgx.Tx) error { return db.insertOutcomes(ctx, tx, batch, way, results) })
@@ -370,9 +371,13 @@ func (b *outcomeBatch) columns(indices []int) []any {
 
 func (b *outcomeBatch) months() map[time.Time]bool {
 	months := map[time.Time]bool{}
+	var month, next time.Time
 	for _, i := range b.indices {
-		t := b.items[i].OccurredTime.UTC()
-		months[time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)] = true
+		if t := b.items[i].OccurredTime; t.Before(month) || !t.Before(next) { // They are in order of time.
+			month = monthOf(t)
+			next = month.AddDate(0, 1, 0)
+			months[month] = true
+		}
 	}
 	return months
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,5 +101,49 @@ func TestDetachedPartition(t *testing.T) {
 	exec(t, d.raw, `ALTER TABLE outcomes_2026_01 RENAME TO kept`)
 	if got := recordOutcomes(t, d.DB, outcome("b", 1, day(5), 1.0, "")); got[0] != recorded {
 		t.Errorf("result %d", got[0])
+	}
+}
+
+// TestPrepareMonths makes the months of a batch that reaches far back in calls of a
+// bounded number, and none that are there, also where another server made them.
+func TestPrepareMonths(t *testing.T) {
+	d := newDatabase(t)
+	var items []experiment.Outcome
+	for month := range 150 {
+		items = append(items, outcome(fmt.Sprint(month), 1, time.Date(2001, time.Month(1+month), 10, 0, 0, 0, 0, time.UTC), 1.0, ""))
+	}
+	err := d.PrepareMonths(t.Context(), items)
+	wantKind(t, err, experiment.ErrUnavailable, "MONTHS_BEING_MADE")
+	if !strings.Contains(err.Error(), "150 months") {
+		t.Error(err)
+	}
+	if n := len(list[string](t, d.raw, partitionNames)); n != 120 {
+		t.Errorf("%d partitions, want 120", n)
+	}
+	if err := d.other.PrepareMonths(t.Context(), items); err != nil {
+		t.Error(err)
+	}
+	if n := len(list[string](t, d.raw, partitionNames)); n != 150 {
+		t.Errorf("%d partitions, want 150", n)
+	}
+	if got := recordOutcomes(t, d.DB, items...); slices.Contains(got, limited) || got[0] != recorded {
+		t.Errorf("results %v", got)
+	}
+	if err := d.PrepareMonths(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPartitionsGiveUp holds that who needs a month waits only shortly for who holds
+// the lock, and gets it by the next try.
+func TestPartitionsGiveUp(t *testing.T) {
+	d := newDatabase(t)
+	exec(t, d.raw, `BEGIN`)
+	exec(t, d.raw, `SELECT pg_advisory_xact_lock($1)`, 0x6173736179)
+	item := outcome("a", 1, day(5), 1.0, "")
+	wantKind(t, d.PrepareMonths(t.Context(), []experiment.Outcome{item}), experiment.ErrUnavailable, "DATABASE_UNAVAILABLE")
+	exec(t, d.raw, `COMMIT`)
+	if err := d.PrepareMonths(t.Context(), []experiment.Outcome{item}); err != nil {
+		t.Error(err)
 	}
 }

@@ -45,6 +45,10 @@ type EventServiceClient interface {
 	// that is held out counts only there. Subjects with an override have no side.
 	RecordExposures(ctx context.Context, in *RecordExposuresRequest, opts ...grpc.CallOption) (*RecordExposuresResponse, error)
 	// RecordOutcomes records what subjects did.
+	//
+	// Outcomes are stored by month. A call makes room for at most 120 months that
+	// had none, while those of others go on. One that needs more is answered
+	// UNAVAILABLE with the reason MONTHS_BEING_MADE: sent again, it goes on.
 	RecordOutcomes(ctx context.Context, in *RecordOutcomesRequest, opts ...grpc.CallOption) (*RecordOutcomesResponse, error)
 	// StreamEvents records batch after batch without waiting for each: every
 	// batch is acknowledged by its sequence number, after its commit and in the
@@ -124,6 +128,10 @@ type EventServiceServer interface {
 	// that is held out counts only there. Subjects with an override have no side.
 	RecordExposures(context.Context, *RecordExposuresRequest) (*RecordExposuresResponse, error)
 	// RecordOutcomes records what subjects did.
+	//
+	// Outcomes are stored by month. A call makes room for at most 120 months that
+	// had none, while those of others go on. One that needs more is answered
+	// UNAVAILABLE with the reason MONTHS_BEING_MADE: sent again, it goes on.
 	RecordOutcomes(context.Context, *RecordOutcomesRequest) (*RecordOutcomesResponse, error)
 	// StreamEvents records batch after batch without waiting for each: every
 	// batch is acknowledged by its sequence number, after its commit and in the
