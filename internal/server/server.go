@@ -65,6 +65,7 @@ const (
 // New returns a gRPC server with every service registered, and its health,
 // in which every service is SERVING until it is told otherwise.
 func New(c Config) (*grpc.Server, *health.Server, error) {
+	c.Log = sampled(c.Log)
 	validator, err := protovalidate.New()
 	if err != nil {
 		return nil, nil, err
