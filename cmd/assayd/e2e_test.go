@@ -343,6 +343,7 @@ func TestServeSettings(t *testing.T) {
 		{[]string{"serve", "--database-url", "postgres:///x"}, "a database URL needs a pepper"},
 		{[]string{"serve", "--database-url", "postgres:///x", "--pepper-file", "/nonexistent"}, "the pepper: open /nonexistent"},
 		{[]string{"serve", "--catalog-poll", "0s"}, "--catalog-poll must be greater than 0"},
+		{[]string{"serve", "--analysis-retention", "-1s"}, "--analysis-retention must not be negative"},
 		{[]string{"serve", "--retention", "-1h"}, "--retention must not be negative"},
 		{[]string{"serve", "extra"}, `unexpected argument "extra"`},
 	} {

@@ -184,12 +184,16 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 // maintenancePause is the time between two rounds of maintenance.
 const maintenancePause = time.Hour
 
-// maintain keeps the partitions of the database in order until ctx ends. What
+// maintain keeps the partitions and the analyses of the database in order until ctx ends. What
 // fails is tried again with the next round, but soon while the database is away.
 func maintain(ctx context.Context, db *postgres.DB, s *settings) error {
 	for {
 		pause := maintenancePause
-		if err := db.Maintain(ctx, time.Now(), s.retention); err != nil && ctx.Err() == nil {
+		err := db.Maintain(ctx, time.Now(), s.retention)
+		if s.keepAnalyses > 0 {
+			err = errors.Join(err, db.ForgetAnalyses(ctx, time.Now().Add(-s.keepAnalyses)))
+		}
+		if err != nil && ctx.Err() == nil {
 			if errors.Is(err, experiment.ErrUnavailable) {
 				pause = time.Minute
 			}

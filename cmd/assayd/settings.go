@@ -19,6 +19,7 @@ type settings struct {
 	metricsListen string
 	catalogPoll   time.Duration
 	retention     time.Duration
+	keepAnalyses  time.Duration
 	logLevel      slog.Level
 
 	pepper string // From the environment alone: arguments are visible to everyone.
@@ -42,6 +43,8 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 		"how late a change shows whose notice was lost ("+variable("catalog-poll")+")")
 	flags.DurationVar(&s.retention, "retention", 0,
 		"how long events are kept, such as 9600h; by whole months, and 0 keeps them for ever ("+variable("retention")+")")
+	flags.DurationVar(&s.keepAnalyses, "analysis-retention", 0,
+		"how long stored analyses are kept, but for those that decisions rest on and the newest; 0 keeps them for ever ("+variable("analysis-retention")+")")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error ("+variable("log-level")+")")
 	var fault error
 	flags.VisitAll(func(f *flag.Flag) {
@@ -62,6 +65,9 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 	}
 	if s.retention < 0 {
 		return s, errors.New("--retention must not be negative")
+	}
+	if s.keepAnalyses < 0 {
+		return s, errors.New("--analysis-retention must not be negative")
 	}
 	if s.catalogPoll <= 0 {
 		return s, errors.New("--catalog-poll must be greater than 0")

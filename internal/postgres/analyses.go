@@ -47,6 +47,29 @@ func (db *DB) SaveAnalysis(ctx context.Context, a *Analysis) (*Analysis, error) 
 	return db.FindAnalysis(ctx, a.ExperimentID, a.RequestHash)
 }
 
+// ForgetAnalyses empties the analyses from before a moment. Their rows stay, as what was
+// looked at when decides how later analyses are judged. Kept are those that a decision
+// rests on, which are the looks and those that conclusions name, and the newest of each
+// experiment and holdout.
+func (db *DB) ForgetAnalyses(ctx context.Context, before time.Time) error {
+	const atOnce = 1000 // Some tens of MB, so that each statement takes a moment.
+	for {
+		rows, err := db.definitions.Query(ctx, `UPDATE analyses SET result = '', moments = '{}' WHERE id IN (
+			SELECT id FROM analyses a WHERE create_time < $1 AND octet_length(result) > 0
+				AND NOT EXISTS (SELECT FROM looks l WHERE l.analysis_id = a.id)
+				AND NOT EXISTS (SELECT FROM experiments e WHERE e.conclusion->>'analysis_id' = a.id::text)
+				AND EXISTS (SELECT FROM analyses n WHERE n.experiment_id = a.experiment_id AND (n.create_time, n.id) > (a.create_time, a.id))
+			LIMIT $2) RETURNING id`, before, atOnce)
+		if err != nil {
+			return interpret(err)
+		}
+		forgotten, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+		if err != nil || len(forgotten) == 0 {
+			return interpret(err)
+		}
+	}
+}
+
 // executor is a pool or a transaction.
 type executor interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
@@ -71,7 +94,7 @@ func (db *DB) FindAnalysis(ctx context.Context, experimentID int32, requestHash 
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
-	return a, interpret(err)
+	return a.unlessForgotten(interpret(err))
 }
 
 // Analysis returns a stored analysis by its id.
@@ -84,15 +107,28 @@ func (db *DB) Analysis(ctx context.Context, id [16]byte) (*Analysis, error) {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, experiment.Errorf(experiment.ErrNotFound, "ANALYSIS_NOT_FOUND", "there is no such analysis")
 	}
-	return a, interpret(err)
+	return a.unlessForgotten(interpret(err))
+}
+
+// unlessForgotten refuses an analysis that was emptied.
+func (a *Analysis) unlessForgotten(err error) (*Analysis, error) {
+	if err != nil {
+		return nil, err
+	}
+	if len(a.Result) == 0 {
+		return nil, experiment.Errorf(experiment.ErrNotFound, "ANALYSIS_EXPIRED",
+			"the analysis %s of %s is not kept any more; to analyse anew, ask with another as_of_time, or another request_id if there was one",
+			experiment.SubjectID(a.ID), a.CreateTime.UTC().Format(time.RFC3339))
+	}
+	return a, nil
 }
 
 // Analyses lists an experiment's analyses, newest first, after the one that
 // was created at the given moment with the given id. A zero moment starts with
-// the newest.
+// the newest. Those that were emptied are left out.
 func (db *DB) Analyses(ctx context.Context, experimentID int32, created time.Time, id [16]byte, limit int) ([]*Analysis, error) {
 	rows, err := db.definitions.Query(ctx, `SELECT `+analysisColumns+` FROM analyses
-		WHERE experiment_id = $1 AND ($2 OR (create_time, id) < ($3, $4)) ORDER BY create_time DESC, id DESC LIMIT $5`,
+		WHERE experiment_id = $1 AND octet_length(result) > 0 AND ($2 OR (create_time, id) < ($3, $4)) ORDER BY create_time DESC, id DESC LIMIT $5`,
 		experimentID, created.IsZero(), created, id, limit)
 	if err != nil {
 		return nil, interpret(err)

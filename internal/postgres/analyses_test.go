@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -126,5 +127,61 @@ func TestListAnalyses(t *testing.T) {
 		if fmt.Sprint(got) != "[1 5 4 3 2 6]" {
 			t.Errorf("in pages of %d: %v", limit, got)
 		}
+	}
+}
+
+// TestForgetAnalyses holds that what is forgotten is said to be, is not listed and still
+// counts as a look, and that what decisions rest on and the newest stay.
+func TestForgetAnalyses(t *testing.T) {
+	d := newDatabase(t)
+	ctx := t.Context()
+	e, f := createExperiment(t, d.DB, "e", definition()), createExperiment(t, d.DB, "f", definition())
+	save := func(of *experiment.Experiment, n byte, created time.Time, look int32) {
+		a := analysis(of, n, created)
+		a.AsOfTime, a.Analysed = created, 1
+		if look > 0 {
+			a.Look = &postgres.Look{AnalysisID: a.ID, AsOfTime: created, CreateTime: created}
+			a.Look.Number = look
+		}
+		if _, err := d.SaveAnalysis(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(e, 1, day(1), 0)
+	save(e, 2, day(2), 1)
+	save(e, 3, day(3), 0) // A conclusion's.
+	save(e, 4, day(4), 0)
+	save(e, 5, day(20), 0)
+	save(f, 6, day(1), 0) // The newest.
+	exec(t, d.raw, `UPDATE experiments SET conclusion = '{"analysis_id":"03000000-0000-0000-0000-000000000000"}' WHERE key = 'e'`)
+	looks, err := d.EarlyLooks(ctx, e.ID, 0, day(21))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.ForgetAnalyses(ctx, day(10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := byte(1); n <= 6; n++ {
+		forgotten := n == 1 || n == 4
+		_, err := d.Analysis(ctx, [16]byte{n})
+		_, again := d.FindAnalysis(ctx, map[bool]int32{true: e.ID, false: f.ID}[n < 6], []byte{n})
+		for _, err := range []error{err, again} {
+			var refusal *experiment.Error
+			if forgotten != (errors.As(err, &refusal) && refusal.Reason == "ANALYSIS_EXPIRED" && errors.Is(err, experiment.ErrNotFound)) {
+				t.Errorf("analysis %d: %v", n, err)
+			}
+		}
+	}
+	list, err := d.Analyses(ctx, e.ID, time.Time{}, [16]byte{}, 10)
+	if err != nil || len(list) != 3 {
+		t.Errorf("%d are listed, %v", len(list), err)
+	}
+	if _, err := d.SaveAnalysis(ctx, analysis(e, 1, day(21))); !errors.Is(err, experiment.ErrNotFound) {
+		t.Errorf("the same request again: %v", err)
+	}
+	if now, err := d.EarlyLooks(ctx, e.ID, 0, day(21)); now != looks || err != nil {
+		t.Errorf("%d early looks, were %d, %v", now, looks, err)
 	}
 }

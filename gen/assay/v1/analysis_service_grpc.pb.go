@@ -43,7 +43,8 @@ type AnalysisServiceClient interface {
 	// from what was recorded up to a moment, and stores the result.
 	//
 	// The same request with the same explicit `as_of_time`, or the same `request_id`,
-	// returns the stored result. NOT_FOUND for an unknown experiment or metric,
+	// returns the stored result. NOT_FOUND for an unknown experiment or metric, or if
+	// that result is not kept any more (ANALYSIS_EXPIRED),
 	// INVALID_ARGUMENT for a segment that is not kept with exposures or an
 	// `as_of_time` in the future, FAILED_PRECONDITION for a draft, UNAVAILABLE
 	// (WRITES_UNDER_WAY) if events that began to be written before `as_of_time` still
@@ -59,7 +60,8 @@ type AnalysisServiceClient interface {
 	// `as_of_time` in the future, FAILED_PRECONDITION for a holdout that has not
 	// started, UNAVAILABLE (WRITES_UNDER_WAY) as AnalyzeExperiment.
 	AnalyzeHoldout(ctx context.Context, in *AnalyzeHoldoutRequest, opts ...grpc.CallOption) (*AnalyzeHoldoutResponse, error)
-	// GetAnalysis returns a stored analysis. NOT_FOUND if there is none.
+	// GetAnalysis returns a stored analysis. NOT_FOUND if there is none, with the reason
+	// ANALYSIS_EXPIRED if it is not kept any more.
 	GetAnalysis(ctx context.Context, in *GetAnalysisRequest, opts ...grpc.CallOption) (*GetAnalysisResponse, error)
 	// ListAnalyses lists an experiment's stored analyses, newest first.
 	ListAnalyses(ctx context.Context, in *ListAnalysesRequest, opts ...grpc.CallOption) (*ListAnalysesResponse, error)
@@ -198,7 +200,8 @@ type AnalysisServiceServer interface {
 	// from what was recorded up to a moment, and stores the result.
 	//
 	// The same request with the same explicit `as_of_time`, or the same `request_id`,
-	// returns the stored result. NOT_FOUND for an unknown experiment or metric,
+	// returns the stored result. NOT_FOUND for an unknown experiment or metric, or if
+	// that result is not kept any more (ANALYSIS_EXPIRED),
 	// INVALID_ARGUMENT for a segment that is not kept with exposures or an
 	// `as_of_time` in the future, FAILED_PRECONDITION for a draft, UNAVAILABLE
 	// (WRITES_UNDER_WAY) if events that began to be written before `as_of_time` still
@@ -214,7 +217,8 @@ type AnalysisServiceServer interface {
 	// `as_of_time` in the future, FAILED_PRECONDITION for a holdout that has not
 	// started, UNAVAILABLE (WRITES_UNDER_WAY) as AnalyzeExperiment.
 	AnalyzeHoldout(context.Context, *AnalyzeHoldoutRequest) (*AnalyzeHoldoutResponse, error)
-	// GetAnalysis returns a stored analysis. NOT_FOUND if there is none.
+	// GetAnalysis returns a stored analysis. NOT_FOUND if there is none, with the reason
+	// ANALYSIS_EXPIRED if it is not kept any more.
 	GetAnalysis(context.Context, *GetAnalysisRequest) (*GetAnalysisResponse, error)
 	// ListAnalyses lists an experiment's stored analyses, newest first.
 	ListAnalyses(context.Context, *ListAnalysesRequest) (*ListAnalysesResponse, error)
