@@ -2,56 +2,58 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
+	"runtime/debug"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/tap"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/experiment"
 )
 
 const (
-	// maxRecordingBytes bounds the requests to record that are under way: once
-	// for unary calls and once for streams, so that neither kind crowds out the
-	// other. At 100 bytes an outcome it is 67,000 outcomes, a second or two of
-	// what Postgres stores.
-	maxRecordingBytes = 32 << 20
-	// callBytes is what a call takes beside its message.
+	// callBytes is what a call to record takes beside its message.
 	callBytes = 16 << 10
-	// itemBytes is what an exposure or outcome takes in memory beside its text.
-	itemBytes = 400
-	// elementBytes is counted for a value of properties beside its text. A message
-	// of the largest size may hold two million.
-	elementBytes = 8
-	// unreadShare is how many times as much a message takes in memory, with its
-	// items, as while it is unread.
-	unreadShare = 6
+	// unreadShare is how many times as much a message to record takes once it is
+	// decoded as while it is unread.
+	unreadShare = 9
+	// smallMessage is how long a message may be that is not weighed: a longer one
+	// takes tens of times longer to decode than to weigh.
+	smallMessage = 512
+	// smallFactor is how many times as much as its encoding any message may take.
+	smallFactor = 64
 	// maxEventStreams is how many streams may record at once. Each holds one
 	// message that waits for its admission.
 	maxEventStreams = 256
 )
 
-// admission keeps recording within its memory. What is too much is refused at
-// once if it is a unary call, and waits, unread, if it is a stream.
+// admission keeps what is received and what is answered within its memory. Each
+// message is admitted by what it takes once it is decoded, before it is. What is
+// too much is refused at once if it is a unary call, and waits, not decoded, if it
+// is of a stream that records.
 //
-// A unary call is admitted twice: before its message is read, if there is room
-// for one of the usual size, of which it takes what it is while unread; and then
-// by its size. Once half of the room is taken by messages that are read, there
+// A unary call that records is admitted twice: before its message is read, if
+// there is room for one of the usual size, of which it takes what it is while
+// unread; and then by its size. Once half of the room is taken by messages that are read, there
 // must be room for all that are unread. So under too much load nearly all that is
 // refused is refused unread, which costs next to nothing; to read a message
 // costs a tenth of storing it.
 type admission struct {
-	refused    prometheus.Counter
-	overloaded error // The status of a refusal.
+	refused    prometheus.Counter     // Calls to record.
+	others     *prometheus.CounterVec // Other calls, and what could never be admitted, by reason.
+	overloaded error                  // The status of a refusal to record.
 
-	open    *semaphore.Weighted // Streams.
-	streams *semaphore.Weighted // Bytes of their messages.
+	small, large budget // Of requests that do not record.
+	replies      replies
+
+	open      *semaphore.Weighted // Streams that record.
+	streams   *semaphore.Weighted // Bytes of their messages.
+	recording int64               // How many these are at most, and how many those of unary calls.
 
 	mu     sync.Mutex
 	unary  int64 // Bytes of unary calls.
@@ -69,16 +71,26 @@ type arrival struct {
 type arrivalKey struct{}
 
 func newAdmission(metrics prometheus.Registerer, log *slog.Logger) (*admission, error) {
+	scale := budgetScale(debug.SetMemoryLimit(-1))
+	of := func(bytes int64) int64 { return int64(float64(bytes) * scale) }
 	a := &admission{
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "assay_recordings_refused_total",
 			Help: "Calls to record that were refused because too much was under way.",
 		}),
+		others: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_calls_refused_total",
+			Help: "Calls that were refused for the memory that their request or answer would have taken, by reason.",
+		}, []string{"reason"}),
 		overloaded: toStatus(context.Background(), errOverloaded(), "", log),
+		small:      budget{most: of(smallBytes)},
+		large:      budget{most: of(requestBytes)},
+		replies:    replies{most: of(replyBytes), held: map[net.Addr]int64{}},
 		open:       semaphore.NewWeighted(maxEventStreams),
-		streams:    semaphore.NewWeighted(maxRecordingBytes),
+		recording:  of(recordingBytes),
 	}
-	return a, metrics.Register(a.refused)
+	a.streams = semaphore.NewWeighted(a.recording)
+	return a, errors.Join(metrics.Register(a.refused), metrics.Register(a.others))
 }
 
 func errOverloaded() error {
@@ -87,18 +99,16 @@ func errOverloaded() error {
 
 // arrive admits a unary call before its message is read.
 func (a *admission) arrive(ctx context.Context, info *tap.Info) (context.Context, error) {
-	switch info.FullMethodName {
-	case assayv1.EventService_RecordExposures_FullMethodName, assayv1.EventService_RecordOutcomes_FullMethodName:
-	default:
+	if !records(info.FullMethodName) {
 		return ctx, nil
 	}
 	c := &arrival{}
 	a.mu.Lock()
 	needed := a.unary + callBytes + a.usual
-	if a.read > maxRecordingBytes/2 {
+	if a.read > a.recording/2 {
 		needed += a.unread * (a.usual - a.usual/unreadShare)
 	}
-	if needed <= maxRecordingBytes {
+	if needed <= a.recording {
 		c.bytes = callBytes + a.usual/unreadShare
 		a.unary += c.bytes
 		a.unread++
@@ -112,23 +122,9 @@ func (a *admission) arrive(ctx context.Context, info *tap.Info) (context.Context
 	return context.WithValue(ctx, arrivalKey{}, c), nil
 }
 
-// admit admits the message of a unary call that keeps the schema's rules.
-func (a *admission) admit(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	var n int64
-	switch m := req.(type) {
-	case *assayv1.RecordExposuresRequest:
-		n = requestBytes(m, len(m.Exposures))
-	case *assayv1.RecordOutcomesRequest:
-		n = outcomesBytes(m.Outcomes)
-	default:
-		return handler(ctx, req)
-	}
-	if !a.take(ctx.Value(arrivalKey{}).(*arrival), n) {
-		a.refused.Inc()
-		return nil, errOverloaded()
-	}
-	defer a.release(n)
-	return handler(ctx, req)
+// records says whether a method records.
+func records(method string) bool {
+	return method == assayv1.EventService_RecordExposures_FullMethodName || method == assayv1.EventService_RecordOutcomes_FullMethodName
 }
 
 // take counts the n bytes of a message, if there is room, in place of the usual
@@ -136,16 +132,31 @@ func (a *admission) admit(ctx context.Context, req any, _ *grpc.UnaryServerInfo,
 func (a *admission) take(c *arrival, n int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.usual += (n - a.usual) / 8
+	a.learn(n)
 	a.noLongerUnread(c)
 	assumed := max(0, c.bytes-callBytes) // 0 if the call has ended meanwhile.
-	if a.unary-assumed+n > maxRecordingBytes {
+	if a.unary-assumed+n > a.recording {
 		return false
 	}
 	a.unary += n - assumed
 	a.read += n
 	c.bytes -= assumed
 	return true
+}
+
+// refuse makes a message that was refused for what is in it count among the
+// latest. It is n bytes long, and takes no more than unread.
+func (a *admission) refuse(n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.learn(n * unreadShare)
+}
+
+// learn makes a message of n bytes count among the latest. However large they are,
+// no call reserves more than half of the room for its own, or they would keep out
+// all others. The caller holds a.mu.
+func (a *admission) learn(n int64) {
+	a.usual += (min(n, a.recording/2) - a.usual) / 8
 }
 
 // noLongerUnread counts a call as unread no more. The caller holds a.mu.
@@ -169,44 +180,4 @@ func (a *admission) release(n int64) {
 	defer a.mu.Unlock()
 	a.unary -= n
 	a.read -= n
-}
-
-// requestBytes is about what a request takes in memory.
-func requestBytes(m proto.Message, items int) int64 {
-	return int64(proto.Size(m) + items*itemBytes)
-}
-
-// outcomesBytes is requestBytes of outcomes, by hand: the library goes through
-// properties so slowly that it took a sixth of the server's time in recording.
-func outcomesBytes(outcomes []*assayv1.Outcome) int64 {
-	n := len(outcomes) * itemBytes
-	for _, o := range outcomes {
-		s := o.GetSubject()
-		n += len(o.GetEventId()) + len(s.GetUnit()) + len(s.GetKey()) + len(o.GetName()) + len(o.GetCorrectsEventId())
-		n += structBytes(s.GetAttributes()) + structBytes(o.GetProperties())
-	}
-	return int64(n)
-}
-
-func structBytes(s *structpb.Struct) int {
-	n := 0
-	for name, v := range s.GetFields() {
-		n += len(name) + valueBytes(v)
-	}
-	return n
-}
-
-func valueBytes(v *structpb.Value) int {
-	n := elementBytes
-	switch kind := v.GetKind().(type) {
-	case *structpb.Value_StringValue:
-		n += len(kind.StringValue)
-	case *structpb.Value_StructValue:
-		n += structBytes(kind.StructValue)
-	case *structpb.Value_ListValue:
-		for _, element := range kind.ListValue.GetValues() {
-			n += valueBytes(element)
-		}
-	}
-	return n
 }

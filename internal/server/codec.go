@@ -1,6 +1,8 @@
 package server
 
 import (
+	"fmt"
+
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
@@ -9,8 +11,9 @@ import (
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 )
 
-// codec is grpc's own, but for the one message of which there is much: batches
-// of outcomes. What decodeOutcomes does not know it leaves to the library.
+// codec is grpc's own, but that it admits what it decodes, takes replies that are
+// encoded, and knows the one message of which there is much: batches of outcomes.
+// What decodeOutcomes does not know it leaves to the library.
 type codec struct {
 	encoding.CodecV2
 }
@@ -18,15 +21,35 @@ type codec struct {
 func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	if batch, ok := v.(*assayv1.RecordOutcomesRequest); ok {
-		buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
-		defer buffer.Free()
-		if decodeOutcomes(string(buffer.ReadOnlyData()), batch) {
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free()
+	switch v := v.(type) {
+	case *incoming:
+		if !v.admit(buffer.ReadOnlyData()) {
 			return nil
 		}
-		// Unknown fields would take memory that outcomesBytes does not see.
-		batch.Reset()
-		return pb.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(buffer.ReadOnlyData(), batch)
+		return decode(buffer.ReadOnlyData(), v.message)
+	case pb.Message:
+		return decode(buffer.ReadOnlyData(), v)
 	}
-	return c.CodecV2.Unmarshal(data, v)
+	return fmt.Errorf("%T is not a message", v)
+}
+
+func decode(data []byte, m pb.Message) error {
+	batch, ok := m.(*assayv1.RecordOutcomesRequest)
+	if !ok {
+		return pb.Unmarshal(data, m)
+	}
+	if decodeOutcomes(string(data), batch) {
+		return nil
+	}
+	batch.Reset()
+	return pb.Unmarshal(data, batch)
+}
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if r, ok := v.(encodedReply); ok {
+		return mem.BufferSlice(r), nil
+	}
+	return c.CodecV2.Marshal(v)
 }

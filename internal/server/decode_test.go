@@ -1,12 +1,8 @@
 package server
 
 import (
-	"slices"
-	"strings"
 	"testing"
 
-	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -47,51 +43,6 @@ func TestDecodeOutcomes(t *testing.T) {
 		if !proto.Equal(&got, req) {
 			t.Errorf("decoded as %v, want %v", &got, req)
 		}
-	}
-}
-
-// Whatever a message of outcomes keeps, its admission counts.
-func TestOutcomesBytes(t *testing.T) {
-	text := strings.Repeat("x", 10_000)
-	of := func(v any) *structpb.Struct {
-		s, err := structpb.NewStruct(map[string]any{"a": v})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	for _, o := range []*assayv1.Outcome{
-		{EventId: text}, {Name: text}, {CorrectsEventId: text},
-		{Subject: &assayv1.Subject{Unit: text}}, {Subject: &assayv1.Subject{Key: text}}, {Subject: &assayv1.Subject{Attributes: of(text)}},
-		{Properties: of(text)}, {Properties: of(map[string]any{text: nil})}, {Properties: of([]any{1, []any{text}})}, {Properties: of(make([]any, 5_000))},
-	} {
-		if got, size := outcomesBytes([]*assayv1.Outcome{o}), proto.Size(o); got < int64(size) || got > 10*int64(size) {
-			t.Errorf("%d bytes for a message of %d: %.200v", got, size, o)
-		}
-	}
-
-	// The largest of all messages must have room.
-	values := slices.Repeat([]*structpb.Value{{}}, maxMessageBytes/2)
-	most := make([]*assayv1.Outcome, maxBatchItems)
-	most[0] = &assayv1.Outcome{Properties: &structpb.Struct{Fields: map[string]*structpb.Value{"a": structpb.NewListValue(&structpb.ListValue{Values: values})}}}
-	if got := outcomesBytes(most); got > maxRecordingBytes-callBytes {
-		t.Errorf("%d bytes, of which there is never room for more than %d", got, maxRecordingBytes-callBytes)
-	}
-
-	unknown := protowire.AppendString(protowire.AppendTag(nil, 999, protowire.BytesType), text)
-	req := manyOutcomes(1)
-	req.ProtoReflect().SetUnknown(unknown)
-	req.Outcomes[0].OccurredTime.ProtoReflect().SetUnknown(unknown)
-	data, err := proto.Marshal(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got assayv1.RecordOutcomesRequest
-	if err := newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(data)}, &got); err != nil {
-		t.Fatal(err)
-	}
-	if !proto.Equal(&got, manyOutcomes(1)) {
-		t.Errorf("kept %d bytes, want those of known fields", proto.Size(&got))
 	}
 }
 

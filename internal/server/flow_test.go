@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
@@ -47,17 +49,25 @@ type theater struct {
 func (th *theater) Context() context.Context { return th.ctx }
 
 func (th *theater) Recv() (*assayv1.StreamEventsRequest, error) {
+	return nil, errors.New("a message is received that is not admitted")
+}
+
+func (th *theater) RecvMsg(m any) error {
 	select {
 	case req, ok := <-th.batch:
 		if !ok {
-			return nil, io.EOF
+			return io.EOF
 		}
 		th.mu.Lock()
 		th.read++
 		th.mu.Unlock()
-		return req, nil
+		data, err := proto.Marshal(req)
+		if err != nil {
+			return err
+		}
+		return newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(data)}, m)
 	case <-th.ctx.Done():
-		return nil, th.ctx.Err()
+		return th.ctx.Err()
 	}
 }
 
@@ -114,7 +124,7 @@ func playStream(t *testing.T, test func(t *testing.T, th *theater)) {
 		th.leave() // As gRPC does when the call has returned.
 		synctest.Wait()
 		stopWriting()
-		if !a.streams.TryAcquire(maxRecordingBytes) {
+		if !a.streams.TryAcquire(recordingBytes) {
 			t.Error("after the stream, something is still admitted")
 		}
 	})
@@ -168,10 +178,10 @@ func TestStuckClientStopsTheReading(t *testing.T) {
 		th.checkRead(t, "while the client takes nothing", maxUnderWay)
 		th.taking <- struct{}{}
 		th.checkRead(t, "after one acknowledgement", maxUnderWay+1, 1)
-		if !th.admission.streams.TryAcquire(maxRecordingBytes - 1000) {
+		if !th.admission.streams.TryAcquire(recordingBytes - 1000) {
 			t.Error("what is stored and not acknowledged keeps other streams waiting")
 		}
-		th.admission.streams.Release(maxRecordingBytes - 1000)
+		th.admission.streams.Release(recordingBytes - 1000)
 		th.leave()
 		th.checkEnd(t, context.Canceled)
 	})
@@ -183,14 +193,14 @@ func TestAdmissionStopsTheReading(t *testing.T) {
 		close(th.storing)
 		close(th.taking)
 		th.checkRead(t, "alone", 20, upTo(20)...)
-		if !th.admission.streams.TryAcquire(maxRecordingBytes) {
+		if !th.admission.streams.TryAcquire(recordingBytes) {
 			t.Fatal("something is left over")
 		}
 		for i := range int64(3) {
 			th.batch <- &assayv1.StreamEventsRequest{Sequence: 21 + i, Outcomes: []*assayv1.Outcome{{}}}
 		}
 		th.checkRead(t, "beside others that take all", 21, upTo(20)...)
-		th.admission.streams.Release(maxRecordingBytes)
+		th.admission.streams.Release(recordingBytes)
 		th.checkRead(t, "after the others", 23, upTo(23)...)
 		close(th.batch)
 		th.checkEnd(t, nil)
@@ -264,7 +274,7 @@ func TestStreamEndsWithItsClient(t *testing.T) {
 	playStream(t, func(t *testing.T, th *theater) {
 		th.leave()
 		synctest.Wait()
-		if th.admission.streams.TryAcquire(maxRecordingBytes) {
+		if th.admission.streams.TryAcquire(recordingBytes) {
 			t.Error("what is still to be stored does not count")
 		}
 		close(th.storing)

@@ -74,7 +74,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	if err := c.Metrics.Register(calls); err != nil {
 		return nil, nil, err
 	}
-	recording, err := newAdmission(c.Metrics, c.Log)
+	admission, err := newAdmission(c.Metrics, c.Log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -91,26 +91,27 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
-		grpc.InTapHandle(recording.arrive),
-		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), work.admit, validate(validator), recording.admit),
-		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer)),
+		grpc.InTapHandle(admission.arrive),
+		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), work.admit, validate(validator), admission.encodeReply),
+		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer), admission.admitStream),
 	)
 	s := &services{Config: c, validator: validator}
-	assayv1.RegisterAssignmentServiceServer(srv, &assignmentService{services: s})
-	assayv1.RegisterEventServiceServer(srv, newEventService(s, recording))
-	assayv1.RegisterExperimentServiceServer(srv, &experimentService{services: s})
-	assayv1.RegisterHoldoutServiceServer(srv, &holdoutService{services: s})
-	assayv1.RegisterLayerServiceServer(srv, &layerService{services: s})
-	assayv1.RegisterRosterServiceServer(srv, &rosterService{services: s})
-	assayv1.RegisterMetricServiceServer(srv, &metricService{services: s})
-	assayv1.RegisterAnalysisServiceServer(srv, &analysisService{services: s})
-	assayv1.RegisterSubjectServiceServer(srv, &subjectService{services: s})
-	assayv1.RegisterAuditServiceServer(srv, &auditService{services: s})
+	registered := registrar{srv, admission}
+	assayv1.RegisterAssignmentServiceServer(registered, &assignmentService{services: s})
+	assayv1.RegisterEventServiceServer(registered, newEventService(s, admission))
+	assayv1.RegisterExperimentServiceServer(registered, &experimentService{services: s})
+	assayv1.RegisterHoldoutServiceServer(registered, &holdoutService{services: s})
+	assayv1.RegisterLayerServiceServer(registered, &layerService{services: s})
+	assayv1.RegisterRosterServiceServer(registered, &rosterService{services: s})
+	assayv1.RegisterMetricServiceServer(registered, &metricService{services: s})
+	assayv1.RegisterAnalysisServiceServer(registered, &analysisService{services: s})
+	assayv1.RegisterSubjectServiceServer(registered, &subjectService{services: s})
+	assayv1.RegisterAuditServiceServer(registered, &auditService{services: s})
 	events := &flagEvents{catalog: c.Catalog, stopping: c.Stopping}
-	flagdv1.RegisterServiceServer(srv, &flagdV1{services: s, events: events})
-	flagdv2.RegisterServiceServer(srv, &flagdV2{services: s, events: events})
+	flagdv1.RegisterServiceServer(registered, &flagdV1{services: s, events: events})
+	flagdv2.RegisterServiceServer(registered, &flagdV2{services: s, events: events})
 	h := health.NewServer()
-	grpc_health_v1.RegisterHealthServer(srv, h)
+	grpc_health_v1.RegisterHealthServer(registered, h)
 	reflection.Register(srv)
 	SetDatabase(srv, h, true)
 	calls.InitializeMetrics(srv)

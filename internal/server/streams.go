@@ -98,22 +98,25 @@ func (e *eventStream) read(ctx context.Context, last int64) {
 }
 
 // receive returns a message that keeps the rules of a batch, whose sequence
-// number must be above last, and waits for its admission.
+// number must be above last. It waits for its admission before it decodes it.
 func (e *eventStream) receive(ctx context.Context, last int64) (in received) {
 	defer func() {
 		if p := recover(); p != nil {
 			in.err = recovered(ctx, p)
 		}
 	}()
-	if in.req, in.err = e.stream.Recv(); in.err != nil {
-		return in
+	in.req = new(assayv1.StreamEventsRequest)
+	m := &incoming{admission: e.admission, message: in.req, wait: func(n int64) error { return e.admission.streams.Acquire(ctx, n) }}
+	if in.err = e.stream.RecvMsg(m); in.err == nil {
+		in.err = m.err
 	}
-	if in.err = e.check(in.req, last); in.err != nil {
-		return in
+	if in.err == nil {
+		in.err = e.check(in.req, last)
 	}
-	n := requestBytes(in.req, len(in.req.Exposures)+len(in.req.Outcomes))
-	if in.err = e.admission.streams.Acquire(ctx, n); in.err == nil {
-		in.bytes = n
+	if in.err == nil {
+		in.bytes = m.bytes
+	} else {
+		e.admission.streams.Release(m.bytes)
 	}
 	return in
 }

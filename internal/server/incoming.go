@@ -1,0 +1,144 @@
+package server
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// incoming is a message that is to be received. The codec decodes it once it is
+// admitted; a codec alone could refuse nothing but as INTERNAL, and does not know
+// for which call it works.
+type incoming struct {
+	admission *admission
+	message   proto.Message
+	call      *arrival                // Of a unary call that records.
+	wait      func(bytes int64) error // Of a stream that records: it waits for room.
+	bytes     int64                   // Admitted.
+	budget    *budget                 // From which.
+	err       error                   // Why it is not.
+}
+
+// admit admits the message by its encoding. If not, err says why.
+func (in *incoming) admit(data []byte) bool {
+	a, n := in.admission, int64(len(data))
+	recording := in.call != nil || in.wait != nil
+	if n <= smallMessage && !recording {
+		return in.take(&a.small, n*smallFactor)
+	}
+	most := a.large.most
+	if recording {
+		most = a.recording - callBytes
+	}
+	bytes, err := weigh(data, in.message, most)
+	switch {
+	case err != nil:
+		if recording {
+			a.refuse(n)
+		}
+		a.others.WithLabelValues("MESSAGE").Inc()
+		in.err = err
+	case in.wait != nil:
+		if in.err = in.wait(bytes); in.err == nil {
+			in.bytes += bytes
+		}
+	case in.call != nil:
+		if a.take(in.call, bytes) {
+			in.bytes += bytes
+		} else {
+			a.refused.Inc()
+			in.err = errOverloaded()
+		}
+	default:
+		return in.take(&a.large, bytes)
+	}
+	return in.err == nil
+}
+
+// take takes the bytes from a budget.
+func (in *incoming) take(b *budget, n int64) bool {
+	if !b.take(n) {
+		in.admission.others.WithLabelValues("REQUESTS").Inc()
+		in.err = experiment.Errorf(experiment.ErrExhausted, "TOO_MANY_REQUESTS",
+			"the requests under way take the %d bytes that they may, and this one would take %d; send it again later", b.most, n)
+		return false
+	}
+	in.budget, in.bytes = b, in.bytes+n
+	return true
+}
+
+// release gives back what the message was admitted with, but for a stream that
+// records, which does so itself.
+func (in *incoming) release() {
+	switch {
+	case in.budget != nil:
+		in.budget.release(in.bytes)
+	case in.call != nil:
+		in.admission.release(in.bytes)
+	}
+	in.bytes, in.budget = 0, nil
+}
+
+// registrar registers services of which each unary call is admitted.
+type registrar struct {
+	*grpc.Server
+	admission *admission
+}
+
+// RegisterService registers a service whose requests are admitted before they are
+// decoded, and count until their handlers have returned. A refusal goes through
+// the interceptors as if the handler had returned it.
+func (r registrar) RegisterService(desc *grpc.ServiceDesc, implementation any) {
+	admitted := *desc
+	admitted.Methods = slices.Clone(desc.Methods)
+	for i := range admitted.Methods {
+		m := &admitted.Methods[i]
+		handler, recording := m.Handler, records("/"+desc.ServiceName+"/"+m.MethodName)
+		m.Handler = func(srv any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+			in := &incoming{admission: r.admission}
+			defer in.release()
+			if recording {
+				in.call, _ = ctx.Value(arrivalKey{}).(*arrival)
+			}
+			return handler(srv, ctx, func(m any) error {
+				in.message = m.(proto.Message)
+				return decode(in)
+			}, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+				if in.err != nil {
+					return intercept(ctx, nil, info, func(context.Context, any) (any, error) { return nil, in.err })
+				}
+				return intercept(ctx, req, info, next)
+			})
+		}
+	}
+	r.Server.RegisterService(&admitted, implementation)
+}
+
+// admitStream admits the messages of streams. A message counts until the next one
+// or the end of the stream.
+func (a *admission) admitStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	s := &admittedStream{ServerStream: stream, in: incoming{admission: a}}
+	defer s.in.release()
+	return handler(srv, s)
+}
+
+type admittedStream struct {
+	grpc.ServerStream
+	in incoming
+}
+
+func (s *admittedStream) RecvMsg(m any) error {
+	if _, ok := m.(*incoming); ok { // Of a stream that sees to it itself.
+		return s.ServerStream.RecvMsg(m)
+	}
+	s.in.release()
+	s.in.message = m.(proto.Message)
+	if err := s.ServerStream.RecvMsg(&s.in); err != nil {
+		return err
+	}
+	return s.in.err
+}

@@ -1,0 +1,243 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/experiment"
+)
+
+// requestTypes returns every message that a method of this API receives.
+func requestTypes() (list []protoreflect.MessageType) {
+	seen := map[protoreflect.FullName]bool{}
+	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for k := range methods.Len() {
+				name := methods.Get(k).Input().FullName()
+				mt, err := protoregistry.GlobalTypes.FindMessageByName(name)
+				if err == nil && !seen[name] {
+					seen[name] = true
+					list = append(list, mt)
+				}
+			}
+		}
+		return true
+	})
+	slices.SortFunc(list, func(a, b protoreflect.MessageType) int {
+		return strings.Compare(string(a.Descriptor().FullName()), string(b.Descriptor().FullName()))
+	})
+	return list
+}
+
+// worstMessages returns encodings of about n bytes that take as much memory as
+// can be: for every list and map that the message leads to and that is not in
+// known, one that has nothing but its smallest elements, and for texts and numbers
+// the same.
+func worstMessages(md protoreflect.MessageDescriptor, n int, known map[protoreflect.FullName]bool) map[string][]byte {
+	worst := map[string][]byte{}
+	var visit func(md protoreflect.MessageDescriptor, path string, wrap func([]byte) []byte, seen []protoreflect.FullName)
+	visit = func(md protoreflect.MessageDescriptor, path string, wrap func([]byte) []byte, seen []protoreflect.FullName) {
+		if slices.Contains(seen, md.FullName()) || len(seen) > 8 {
+			return
+		}
+		seen = append(slices.Clone(seen), md.FullName())
+		for i := range md.Fields().Len() {
+			fd := md.Fields().Get(i)
+			name := path + "." + string(fd.Name())
+			for k, element := range smallest(fd) {
+				if known[fd.FullName()] {
+					break
+				}
+				var content []byte
+				for j := 0; len(content) < n; j++ {
+					content = append(content, element(j)...)
+				}
+				worst[fmt.Sprintf("%s/%d", name, k)] = wrap(content)
+			}
+			known[fd.FullName()] = true
+			if fd.Message() != nil {
+				visit(fd.Message(), name, func(content []byte) []byte {
+					return wrap(protowire.AppendBytes(protowire.AppendTag(nil, fd.Number(), protowire.BytesType), content))
+				}, seen)
+			}
+		}
+	}
+	visit(md, "", func(content []byte) []byte { return content }, nil)
+	return worst
+}
+
+// smallest returns how the smallest elements of a field are encoded.
+func smallest(fd protoreflect.FieldDescriptor) (elements []func(i int) []byte) {
+	of := func(kind protowire.Type, content []byte) []byte {
+		b := protowire.AppendTag(nil, fd.Number(), kind)
+		if kind == protowire.BytesType {
+			return protowire.AppendBytes(b, content)
+		}
+		return append(b, content...)
+	}
+	key := func(i int) []byte { // Of an entry, each another one.
+		return protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), fmt.Sprint(i))
+	}
+	switch {
+	case fd.IsMap():
+		return []func(int) []byte{
+			func(i int) []byte { return of(protowire.BytesType, key(i)) },
+			func(i int) []byte { return of(protowire.BytesType, append(key(i), 0x12, 0)) },
+		}
+	case fd.Message() != nil, fd.Kind() == protoreflect.StringKind, fd.Kind() == protoreflect.BytesKind:
+		return []func(int) []byte{
+			func(int) []byte { return of(protowire.BytesType, nil) },
+			func(int) []byte { return of(protowire.BytesType, []byte{0x0a, 0}) },
+		}
+	case fd.IsList() && fd.IsPacked():
+		return []func(int) []byte{
+			func(int) []byte { return of(protowire.BytesType, make([]byte, 8)) },
+			func(int) []byte { return of(protowire.BytesType, make([]byte, 1<<16)) },
+		}
+	}
+	switch fd.Kind() {
+	case protoreflect.DoubleKind, protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind:
+		return []func(int) []byte{func(int) []byte { return of(protowire.Fixed64Type, make([]byte, 8)) }}
+	case protoreflect.FloatKind, protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind:
+		return []func(int) []byte{func(int) []byte { return of(protowire.Fixed32Type, make([]byte, 4)) }}
+	}
+	return []func(int) []byte{func(int) []byte { return of(protowire.VarintType, []byte{1}) }}
+}
+
+// heldBy returns how many bytes decoding leaves in memory.
+func heldBy(t *testing.T, mt protoreflect.MessageType, data []byte) (int64, proto.Message) {
+	t.Helper()
+	var before, after runtime.MemStats
+	m := mt.New().Interface()
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	if err := proto.Unmarshal(data, m); err != nil && !strings.Contains(err.Error(), "invalid UTF-8") {
+		t.Fatal(err)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	return int64(after.HeapAlloc) - int64(before.HeapAlloc), m
+}
+
+// What a message is said to take is what it takes, or somewhat more, whatever
+// there is most of in it: each list, map, text and number of each kind of message
+// that requests lead to.
+func TestWeigh(t *testing.T) {
+	const size = 1 << 15
+	seen := map[protoreflect.FullName]bool{}
+	for _, mt := range requestTypes() {
+		for path, data := range worstMessages(mt.Descriptor(), size, seen) {
+			bytes, err := weigh(data, mt.Zero().Interface(), 1<<40)
+			if err != nil { // Of more items than the schema admits.
+				continue
+			}
+			held, m := heldBy(t, mt, data)
+			if held > bytes || held > smallFactor*int64(len(data)) {
+				t.Errorf("%s%s: %d bytes of the wire take %d, and are said to take %d", mt.Descriptor().FullName(), path, len(data), held, bytes)
+			}
+			if held > 1<<18 && bytes > 4*held {
+				t.Errorf("%s%s: %d bytes of the wire take %d, and are said to take as much as %d", mt.Descriptor().FullName(), path, len(data), held, bytes)
+			}
+			runtime.KeepAlive(m)
+		}
+	}
+	if len(seen) < 100 {
+		t.Errorf("there were %d kinds of messages", len(seen))
+	}
+}
+
+// The usual messages are not said to take much more than they do.
+func TestWeighUsual(t *testing.T) {
+	for _, m := range []proto.Message{manyOutcomes(1000), usualExposures(1000)} {
+		data, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes, err := weigh(data, m, 1<<40)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, decoded := heldBy(t, m.ProtoReflect().Type(), data)
+		if bytes < held || bytes > 3*held {
+			t.Errorf("%T of %d bytes takes %d, and is said to take %d", m, len(data), held, bytes)
+		}
+		runtime.KeepAlive(decoded)
+	}
+}
+
+func usualExposures(n int) *assayv1.RecordExposuresRequest {
+	attributes, _ := structpb.NewStruct(map[string]any{"country": "PL", "age": 31})
+	req := &assayv1.RecordExposuresRequest{}
+	for i := range n {
+		req.Exposures = append(req.Exposures, &assayv1.Exposure{
+			Experiment: "checkout-copy", Variant: "short", ExposedTime: timestamppb.Now(),
+			Subject: &assayv1.Subject{Key: fmt.Sprintf("u-%d", i), Attributes: attributes},
+		})
+	}
+	return req
+}
+
+// What may not be decoded is refused by the field at fault.
+func TestWeighRefuses(t *testing.T) {
+	deep := structpb.NewNullValue()
+	for range 60 {
+		deep = structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{deep}})
+	}
+	many := structpb.NewListValue(&structpb.ListValue{Values: slices.Repeat([]*structpb.Value{{}}, 100_000)})
+	subject := func(v *structpb.Value) *assayv1.Subject {
+		return &assayv1.Subject{Attributes: &structpb.Struct{Fields: map[string]*structpb.Value{"a": v}}}
+	}
+	strata := slices.Repeat([]*assayv1.SummaryStratum{{}}, 1001)
+	for _, tt := range []struct {
+		m           proto.Message
+		path, fault string
+	}{
+		{&assayv1.BatchAssignRequest{Subjects: slices.Repeat([]*assayv1.Subject{{}}, 1001)}, "subjects", "must contain no more than 1000 item(s)"},
+		{&assayv1.CompareSummariesRequest{Arms: []*assayv1.SummaryArm{{}, {Strata: strata}}}, "arms[1].strata", "must contain no more than 1000 item(s)"},
+		{&assayv1.AssignRequest{Subject: subject(deep)}, "", "lies more than 100 levels deep"},
+		{&assayv1.AssignRequest{Subject: subject(many)}, "", "takes the message over the 1048576 bytes"},
+		{&assayv1.BatchAssignRequest{Subjects: []*assayv1.Subject{{}, subject(many)}}, "subjects[1].attributes.fields.value.list_value.values", "takes the message over"},
+	} {
+		data, err := proto.Marshal(tt.m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = weigh(data, tt.m, 1<<20)
+		var invalid *experiment.InvalidError
+		if !errors.As(err, &invalid) {
+			t.Errorf("%T is not refused: %v", tt.m, err)
+		} else if v := invalid.Violations[0]; !strings.HasPrefix(v.Field, tt.path) || !strings.Contains(v.Message, tt.fault) {
+			t.Errorf("%T is refused at %q: %s", tt.m, v.Field, v.Message)
+		}
+	}
+}
+
+// FuzzWeigh has weigh go through anything.
+func FuzzWeigh(f *testing.F) {
+	data, err := proto.Marshal(manyOutcomes(2))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte("\x0a\x02\x0a\x80"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, m := range []proto.Message{&assayv1.RecordOutcomesRequest{}, &assayv1.CreateExperimentRequest{}, &assayv1.CompareSummariesRequest{}} {
+			if n, err := weigh(data, m, 1<<40); err == nil && n < 2*int64(len(data)) {
+				t.Errorf("%T of %d bytes is said to take %d", m, len(data), n)
+			}
+		}
+	})
+}
