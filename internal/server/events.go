@@ -85,7 +85,7 @@ func (s *eventService) recordExposures(ctx context.Context, exposures []*assayv1
 func (s *eventService) recordOutcomes(ctx context.Context, outcomes []*assayv1.Outcome) (*batch[experiment.Outcome], error) {
 	now := s.Now()
 	b := checkBatch(s.checking, outcomes, func(o *assayv1.Outcome) (experiment.Outcome, *assayv1.Rejection) { return s.checkOutcome(o, now) })
-	if err := s.DB.PrepareMonths(ctx, b.accepted); err != nil {
+	if err := s.Months(ctx, b.accepted); err != nil {
 		return nil, err
 	}
 	return b, b.store(ctx, s.Outcomes)

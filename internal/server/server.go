@@ -44,6 +44,7 @@ type Config struct {
 	Enrollments *enrollment.Cache
 	Exposures   *event.Writer[experiment.Exposure]
 	Outcomes    *event.Writer[experiment.Outcome]
+	Months      func(context.Context, []experiment.Outcome) error // Makes room for the outcomes of a call.
 	Pepper      experiment.Pepper
 	Lost        prometheus.Counter // Exposures of assignments that were not recorded.
 	Metrics     prometheus.Registerer
