@@ -96,43 +96,62 @@ func (d *database) restore(ctx context.Context, store *catalog.Store) error {
 	return store.Restore(ctx, f)
 }
 
-// watchDatabase keeps health true to whether the database can be reached, and
+// watchDatabase keeps health true to what the database can be used for, and
 // prepares it if the server started without. A database that must not be used
 // ends the server. The catalog sees to itself.
 func watchDatabase(ctx context.Context, p parts, log *slog.Logger) error {
-	for reachable := p.prepared; ; {
+	for known := (server.Database{Definitions: p.prepared, Recording: p.prepared, Analysis: p.prepared}); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(databasePause):
 		}
-		look := p.db.Ping
-		if !p.prepared {
-			look = p.db.Prepare
+		var c postgres.Condition
+		if p.prepared {
+			c = p.db.Condition(ctx)
+		} else if err := p.db.Prepare(ctx); err != nil {
+			c = postgres.Condition{Definitions: err, Recording: err, Analysis: err}
 		}
-		err := look(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err == nil:
+		case c.Definitions == nil:
 			p.prepared = true
-		case !p.prepared && !errors.Is(err, experiment.ErrUnavailable):
-			return err
+		case !p.prepared && !errors.Is(c.Definitions, experiment.ErrUnavailable):
+			return c.Definitions
 		}
-		if now := err == nil; now != reachable {
-			reachable = now
-			server.SetDatabase(p.srv, p.state, reachable)
-			logReachable(ctx, log, err)
+		now := server.Database{Definitions: c.Definitions == nil, Recording: c.Recording == nil, Analysis: c.Analysis == nil}
+		if now != known {
+			server.SetDatabase(p.srv, p.state, now)
+			logCondition(ctx, log, known, now, c)
+			known = now
 		}
 	}
 }
 
-func logReachable(ctx context.Context, log *slog.Logger, err error) {
-	if err != nil {
-		log.WarnContext(ctx, "the database cannot be reached; assignment goes on", "error", err)
+// logCondition says what has changed. Where the database has gone or come back as a
+// whole, the rest goes without saying.
+func logCondition(ctx context.Context, log *slog.Logger, before, now server.Database, c postgres.Condition) {
+	switch {
+	case before.Definitions && !now.Definitions:
+		log.WarnContext(ctx, "the database cannot be reached; assignment goes on", "error", c.Definitions)
 		return
+	case !before.Definitions && now.Definitions:
+		log.InfoContext(ctx, "the database can be reached again")
+		before.Recording, before.Analysis = true, true
 	}
-	log.InfoContext(ctx, "the database can be reached again")
+	for _, part := range []struct {
+		what        string
+		before, now bool
+		err         error
+	}{{"recorded", before.Recording, now.Recording, c.Recording}, {"analysed", before.Analysis, now.Analysis, c.Analysis}} {
+		switch {
+		case part.before && !part.now:
+			log.WarnContext(ctx, "the database is there, but events cannot be "+part.what, "error", part.err)
+		case !part.before && part.now:
+			log.InfoContext(ctx, "events can be "+part.what+" again")
+		}
+	}
 }
 
 // registerCatalog adds the metrics by which an operator sees that assignment

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -368,4 +369,38 @@ func TestNewerDatabase(t *testing.T) {
 			t.Errorf("%v; printed:\n%s", p.err, p.output)
 		}
 	}
+}
+
+// TestLockedEvents holds that health tells what a database that is there cannot be used
+// for, and when it can be again.
+func TestLockedEvents(t *testing.T) {
+	db := newCluster(t)
+	conn := connect(t, serveWith(t, db.url("assay"), t.TempDir()).address(t))
+	locker, err := pgx.Connect(t.Context(), db.url("assay"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locker.Close(context.Background())
+	tx, err := locker.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE outcomes IN SHARE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	health := grpc_health_v1.NewHealthClient(conn)
+	become := func(service string, want grpc_health_v1.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("health of %q is %s", service, want), func() bool {
+			resp, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: service})
+			return err == nil && resp.Status == want
+		})
+	}
+	become("assay.v1.EventService", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	become("assay.v1.AnalysisService", grpc_health_v1.HealthCheckResponse_SERVING)
+	become("", grpc_health_v1.HealthCheckResponse_SERVING)
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	become("assay.v1.EventService", grpc_health_v1.HealthCheckResponse_SERVING)
 }

@@ -94,7 +94,7 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	if err != nil {
 		return err
 	}
-	server.SetDatabase(srv, state, prepared)
+	server.SetDatabase(srv, state, server.Database{Definitions: prepared, Recording: prepared, Analysis: prepared})
 	listener, err := net.Listen("tcp", s.listen)
 	if err != nil {
 		return err

@@ -114,7 +114,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	h := health.NewServer()
 	grpc_health_v1.RegisterHealthServer(registered, h)
 	reflection.Register(srv)
-	SetDatabase(srv, h, true)
+	SetDatabase(srv, h, Database{true, true, true})
 	calls.InitializeMetrics(srv)
 	return srv, h, nil
 }
