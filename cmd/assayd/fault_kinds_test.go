@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -311,7 +310,7 @@ var diskFull = faultKind{"the disk full, and freed", (*drill).fillDisk, []stroke
 // smallDisk mounts a file system in memory that can be filled.
 func smallDisk(t *testing.T) (dir string, err error) {
 	dir = temporary(t, "assay-disk-")
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=600m", "assay-disk", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=600m,mode=0755", "assay-disk", dir).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("mounting a small disk: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	t.Cleanup(func() {
@@ -326,24 +325,13 @@ func smallDisk(t *testing.T) (dir string, err error) {
 // Postgres may have ended for want of it: recovery needs some.
 func (d *drill) fillDisk(o *load) int {
 	path := filepath.Join(d.db.config.DataDir, "ballast")
-	f, err := os.Create(path)
-	if err != nil {
-		d.Fatal(err)
-	}
-	defer f.Close()
-	for piece := make([]byte, 1<<16); err == nil; {
-		_, err = f.Write(piece)
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		d.Fatal(err)
-	}
+	fill(d.T, path)
 	before := o.refusals()
 	eventually(d.T, "recording fails for the disk", func() bool { return o.refusals() > before })
 	d.hold(10 * time.Second)
 	if err := os.Remove(path); err != nil {
 		d.Fatal(err)
 	}
-	f.Close()
 	d.revivePostgres()
 	d.db.execute(d.T, "assay", `CHECKPOINT`) // The log must not fill the disk by itself.
 	return 1

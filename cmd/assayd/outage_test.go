@@ -44,6 +44,14 @@ func answers(t *testing.T, conn *grpc.ClientConn) *assayv1.BatchAssignResponse {
 	return resp
 }
 
+// checkSame compares what a server answers now.
+func checkSame(t *testing.T, when string, before *assayv1.BatchAssignResponse, conn *grpc.ClientConn) {
+	t.Helper()
+	if diff := cmp.Diff(before, answers(t, conn), protocmp.Transform()); diff != "" {
+		t.Errorf("%s, assignments differ (-before +now):\n%s", when, diff)
+	}
+}
+
 func someone(t *testing.T, i int) *assayv1.Subject {
 	t.Helper()
 	attributes, err := structpb.NewStruct(map[string]any{"country": []string{"PL", "DE"}[i%2], "age": 31})
@@ -166,12 +174,7 @@ func TestOutage(t *testing.T) {
 	checkUnavailable(t, b)
 	checkHealth(t, a, false)
 	checkHealth(t, b, false)
-	same := func(when string, conn *grpc.ClientConn) {
-		t.Helper()
-		if diff := cmp.Diff(before, answers(t, conn), protocmp.Transform()); diff != "" {
-			t.Errorf("%s, assignments differ (-before +now):\n%s", when, diff)
-		}
-	}
+	same := func(when string, conn *grpc.ClientConn) { t.Helper(); checkSame(t, when, before, conn) }
 	same("without the database", a)
 	same("without the database", b)
 	_, err := assayv1.NewAssignmentServiceClient(a).BatchAssign(t.Context(), &assayv1.BatchAssignRequest{

@@ -71,12 +71,13 @@ const (
 	role     = "assay" // superuser of the cluster
 	database = "assay"
 
-	// A fast shutdown writes a checkpoint, which takes long on a slow disk;
-	// an immediate one writes nothing.
-	fastGrace      = 30 * time.Second
-	immediateGrace = 10 * time.Second
+	immediateGrace = 10 * time.Second // It writes nothing.
 	pollInterval   = 10 * time.Millisecond
 )
+
+// fastGrace is how long a fast shutdown may take, which writes a checkpoint; on
+// a slow disk that takes long. A variable for tests.
+var fastGrace = 30 * time.Second
 
 // Config says where the cluster lives and how much it is worth.
 type Config struct {
