@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"cmp"
 	"math"
 	"strings"
 	"time"
@@ -21,6 +22,12 @@ type Baseline struct {
 	// SubjectsPerDay is the traffic of the experiment that it was taken from, of
 	// all variants; 0 if there is none.
 	SubjectsPerDay float64
+	// Counted is the share of the control's exposed subjects who count for the metric: of
+	// a smallest, largest or last value those who have an outcome; 0 if it is not known.
+	Counted float64
+	// Informative is the share of them who tell something of the metric; nil if it is
+	// not known.
+	Informative *float64
 	// Subjects counts the control's subjects whose figures these are; 0 if a caller
 	// brings them.
 	Subjects int64
@@ -81,6 +88,15 @@ func (s *Study) Baseline(t *Tally) (Baseline, error) {
 		Direction:  metric.Metric.Definition.Direction, Window: metric.Metric.Definition.Window,
 		SubjectsPerDay: t.perDay(), Subjects: control.Subjects,
 	}
+	without := int64(0)
+	if left := t.Metrics[0].LeftOut[NoOutcome]; left != nil {
+		without = left[s.control]
+	}
+	b.Counted = float64(b.Subjects) / float64(b.Subjects+without)
+	if informed := control.Informative; informed != nil {
+		share := float64(*informed) / float64(b.Subjects)
+		b.Informative = &share
+	}
 	if b.Proportion {
 		b.Deviation = math.Sqrt(b.Value * (1 - b.Value))
 	}
@@ -116,11 +132,14 @@ func noHistory(reasons ...string) error {
 	return experiment.Errorf(experiment.ErrPrecondition, "NO_HISTORY", "the experiment's history does not give the metric's figures. %s", strings.Join(reasons, " "))
 }
 
-// SubjectsIn is how many subjects come in so many days, but for the days in which
-// the last one's window closes.
+// counting is the share of exposed subjects who count, as far as that is known.
+func (b *Baseline) counting() float64 { return cmp.Or(b.Counted, 1) }
+
+// SubjectsIn is how many subjects that count come in so many days, but for the days in
+// which the last one's window closes.
 func (b *Baseline) SubjectsIn(days int32) (int64, error) {
 	waiting := b.windowDays()
-	subjects := (float64(days) - waiting) * b.SubjectsPerDay
+	subjects := (float64(days) - waiting) * b.SubjectsPerDay * b.counting()
 	switch {
 	case b.SubjectsPerDay == 0:
 		return 0, experiment.Invalid("days", "say nothing without subjects_per_day")

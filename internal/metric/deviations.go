@@ -3,6 +3,7 @@ package metric
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
@@ -45,8 +46,8 @@ func (s *Study) Deviations(a *Analysis, course Course) []experiment.Deviation {
 	if n := a.Analysed(); fixed && float64(n) > tolerated*float64(plan.PlannedSubjects) {
 		add("PLANNED_SUBJECTS_EXCEEDED", "%d subjects were analysed of %d planned: a fixed horizon decides at the planned size.", n, plan.PlannedSubjects)
 	}
-	if n := a.exposed(); course.Concluded && n < plan.PlannedSubjects && (a.Verdict.Ended || a.Verdict.Action == ActionKeepRunning) {
-		add("ENDED_EARLY", "The experiment was concluded with %d of %d planned subjects exposed, and undecided.", n, plan.PlannedSubjects)
+	if n := a.exposed() - a.withoutOutcome(); course.Concluded && n < plan.PlannedSubjects && (a.Verdict.Ended || a.Verdict.Action == ActionKeepRunning) {
+		add("ENDED_EARLY", "The experiment was concluded with %d of %d planned subjects exposed%s, and undecided.", n, plan.PlannedSubjects, besides(a.withoutOutcome()))
 	}
 	if n := a.Exclusions.Overridden; n > 0 {
 		add("OVERRIDES", "%s pinned to a variant at some time, and left out.", subjects(n))
@@ -84,12 +85,52 @@ func (a *Analysis) Analysed() (n int64) {
 	return n
 }
 
+// withoutOutcome counts those of the exposed who cannot count for the primary metric, as
+// they have no outcome to be of.
+func (a *Analysis) withoutOutcome() (n int64) {
+	if len(a.Metrics) > 0 && a.Metrics[0].Role == experiment.RolePrimary {
+		for _, left := range a.Metrics[0].LeftOut {
+			if left.Reason == NoOutcome {
+				n += left.all()
+			}
+		}
+	}
+	return n
+}
+
+// ofExposed says how many were exposed, and why not all of them were analysed on the
+// primary metric; empty if all were.
+func (a *Analysis) ofExposed() string {
+	primary, exposed := &a.Metrics[0], a.exposed()
+	var why []string
+	if n := primary.OpenWindows; n > 0 {
+		why = append(why, fmt.Sprintf("%d whose window is open", n))
+	}
+	for _, left := range primary.LeftOut {
+		if text := map[LeftOutReason]string{NoOutcome: "without an outcome for it", Moved: "moved while their window was open"}[left.Reason]; text != "" {
+			why = append(why, fmt.Sprintf("%d %s", left.all(), text))
+		}
+	}
+	if len(why) == 0 || exposed <= a.Analysed() {
+		return ""
+	}
+	return fmt.Sprintf(" of %d exposed (not counted for %s: %s)", exposed, primary.Metric, strings.Join(why, ", "))
+}
+
 // exposed counts the subjects that were not left out, whatever their windows.
 func (a *Analysis) exposed() (n int64) {
 	for _, observed := range a.SampleRatio.Observed {
 		n += observed
 	}
 	return n
+}
+
+// besides says that some were exposed who cannot count.
+func besides(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", besides %d without an outcome for the primary metric", n)
 }
 
 func times(n int64) string {

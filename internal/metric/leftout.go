@@ -26,6 +26,14 @@ type LeftOut struct {
 	Share    float64          // Of the metric's subjects and all that are left out.
 }
 
+// all counts those of all variants.
+func (l *LeftOut) all() (n int64) {
+	for _, subjects := range l.Subjects {
+		n += subjects
+	}
+	return n
+}
+
 // describeLeftOut says who does not count for the metric.
 func (t *MetricTally) describeLeftOut(variants []string) []LeftOut {
 	all := int64(0)

@@ -49,6 +49,39 @@ func TestFoldLeavesOutWhoHasNoNumber(t *testing.T) {
 	}
 }
 
+// A plan counts those who count for its primary metric, and whoever waits for them is
+// told how many were exposed, and why not all count.
+func TestVerdictOfThoseWhoCount(t *testing.T) {
+	d := definition("control", "short")
+	d.Plan.Method, d.Plan.PlannedSubjects = experiment.MethodFixedHorizon, 200
+	load := aggregated(experiment.AggregateMax, nil)
+	s := mustStudy(t, d, []Use{use("load", load, experiment.RolePrimary)})
+	var rows []Row
+	for i := range 200 {
+		r := row([]string{"control", "short"}[i%2], math.NaN())
+		if i%4 < 2 {
+			r.Values[0] = float64(50 + i%30)
+		}
+		rows = append(rows, r)
+	}
+	a := mustAnalyze(t, s, fold(s, rows...), 0)
+	const says = "100 of 200 planned subjects have been analysed of 200 exposed (not counted for load: 100 without an outcome for it), and a fixed horizon decides only then."
+	if a.Verdict.Action != ActionKeepRunning || a.Verdict.Reasons[0] != says {
+		t.Errorf("%s, %q", a.Verdict.Action, a.Verdict.Reasons)
+	}
+	list := s.Deviations(a, Course{Concluded: true})
+	const early = "The experiment was concluded with 100 of 200 planned subjects exposed, besides 100 without an outcome for the primary metric, and undecided."
+	if len(list) != 1 || list[0].Reason != "ENDED_EARLY" || list[0].Message != early {
+		t.Errorf("deviations %+v", list)
+	}
+	for i := range rows {
+		rows[i].Values[0] = float64(50 + i%30)
+	}
+	if a := mustAnalyze(t, s, fold(s, rows[:100]...), 0); a.Verdict.Reasons[0] != "100 of 200 planned subjects have been analysed, and a fixed horizon decides only then." {
+		t.Errorf("all count: %q", a.Verdict.Reasons)
+	}
+}
+
 // A window that is open leaves a subject without an outcome open: one may come.
 func TestFoldWaitsForANumber(t *testing.T) {
 	d := aggregated(experiment.AggregateLast, nil)

@@ -35,6 +35,7 @@ type Sizing struct {
 	Effect            float64  // Without its direction.
 	RelativeEffect    *float64 // Nil for a baseline of 0, or next to it.
 	Power             float64
+	Exposed           *int64 // Of whom Subjects count for the metric; nil if it is not known how many do.
 	Days              *int32 // Nil if the traffic is unknown.
 	Deviation         float64
 	Inflation         *float64 // Nil if it cannot be told.
@@ -69,7 +70,7 @@ func (p *Planned) Solve() (*Sizing, error) {
 	if err := p.answer(design, answer); err != nil {
 		return nil, err
 	}
-	answer.SubjectsByVariant = apportion(answer.Subjects, design.Shares)
+	answer.SubjectsByVariant = stats.Apportion(answer.Subjects, design.Shares)
 	if relative := answer.Effect / math.Abs(p.Baseline.Value); relative <= math.MaxFloat64 {
 		answer.RelativeEffect = &relative
 	}
@@ -78,7 +79,8 @@ func (p *Planned) Solve() (*Sizing, error) {
 		answer.Expected = &expected
 	}
 	p.days(answer)
-	p.notes(answer)
+	p.notes(design, answer)
+	p.noteFew(design, answer)
 	return answer, nil
 }
 
@@ -195,6 +197,7 @@ func (p *Planned) direction() Direction {
 func (p *Planned) design() (*stats.Design, error) {
 	d := &stats.Design{
 		Control: p.Baseline.Value, Deviation: p.deviation(), Proportion: p.Baseline.Proportion, Shares: p.shares(),
+		Adjusted: p.Baseline.Removed != 0,
 	}
 	asked := compiled{Use: Use{
 		Metric: Metric{Definition: Definition{Direction: p.direction()}}, Objective: p.Objective, Margin: p.Margin,
@@ -274,13 +277,16 @@ func (p *Planned) answer(d *stats.Design, to *Sizing) error {
 	switch {
 	case p.Subjects == 0:
 		if to.Subjects, possible = d.Subjects(effect, to.Power); possible {
+			if few, ok := d.FewEvents(effect, to.Subjects); ok && few.Exact {
+				to.Power = d.Power(effect, to.Subjects) // It jumps, and may pass by what is asked.
+			}
 			return nil
 		}
 		field := "minimum_effect"
 		if p.Objective.HasMargin() {
 			field = "margin"
 		}
-		return experiment.Invalid(field, "is so small that %d subjects do not have the power of %.6g", int64(stats.MaxPlannedSubjects), to.Power)
+		return experiment.Invalid(field, "is so small, or leaves so few events, that %d subjects do not have the power of %.6g", int64(stats.MaxPlannedSubjects), to.Power)
 	case p.Power == nil:
 		to.Power = d.Power(effect, p.Subjects)
 	default:
@@ -292,24 +298,6 @@ func (p *Planned) answer(d *stats.Design, to *Sizing) error {
 		}
 	}
 	return nil
-}
-
-// apportion gives each variant its share of the subjects in whole numbers, by
-// largest remainders.
-func apportion(subjects int64, shares []float64) []int64 {
-	counts := make([]int64, len(shares))
-	order := make([]int, len(shares))
-	left := subjects
-	rest := func(i int) float64 { return float64(subjects)*shares[i] - float64(counts[i]) }
-	for i, share := range shares {
-		counts[i], order[i] = int64(float64(subjects)*share), i
-		left -= counts[i]
-	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(rest(j), rest(i)) })
-	for _, i := range order[:left] {
-		counts[i]++
-	}
-	return counts
 }
 
 // inflation compares the subjects with those that a fixed horizon would need
@@ -332,12 +320,18 @@ func (p *Planned) inflation(d *stats.Design, to *Sizing) {
 	to.Inflation = &inflation
 }
 
-// days is how long the subjects take to come, and the last one's window to close.
+// days is how many have to be exposed for as many subjects to count, how long they take
+// to come, and the last one's window to close.
 func (p *Planned) days(to *Sizing) {
+	exposed := math.Ceil(float64(to.Subjects) / p.Baseline.counting() * (1 - 1e-12)) // The share is rounded.
+	if p.Baseline.Counted > 0 && exposed <= math.MaxInt64/2 {
+		whole := int64(exposed)
+		to.Exposed = &whole
+	}
 	if p.Baseline.SubjectsPerDay == 0 {
 		return
 	}
-	days := math.Ceil(float64(to.Subjects)/p.Baseline.SubjectsPerDay) + p.Baseline.windowDays()
+	days := math.Ceil(exposed/p.Baseline.SubjectsPerDay) + p.Baseline.windowDays()
 	if days > math.MaxInt32 {
 		to.Notes = append(to.Notes, fmt.Sprintf("It takes more than %d days.", math.MaxInt32))
 		return
@@ -347,7 +341,7 @@ func (p *Planned) days(to *Sizing) {
 }
 
 // notes says what was assumed.
-func (p *Planned) notes(to *Sizing) {
+func (p *Planned) notes(d *stats.Design, to *Sizing) {
 	note := func(format string, args ...any) { to.Notes = append(to.Notes, fmt.Sprintf(format, args...)) }
 	if p.Baseline.Proportion && p.direction() == DirectionDecrease && to.Effect > 0 {
 		note("The effect is planned as a fall of the rate, to %.6g.", p.Baseline.Value-to.Effect)
@@ -363,15 +357,51 @@ func (p *Planned) notes(to *Sizing) {
 	if to.RelativeEffect == nil {
 		note("The baseline is 0, or so near it that the effect's share of it is too large to write.")
 	}
+	if share := p.Baseline.Counted; share > 0 && share < 1 && to.Exposed != nil {
+		note("By history %.3g%% of the exposed subjects count for the metric, as the others have no outcome to be of: for %d that count %d have to be exposed.", 100*share, to.Subjects, *to.Exposed)
+	}
 	if n := p.Baseline.Subjects; n > 0 && n < fewSubjects {
 		note("The baseline is that of %d control subjects only: its figures are rough, and so is the plan.", n)
 	}
 	switch {
-	case p.Plan.Method == experiment.MethodAlwaysValid && to.Power == 0:
+	case d.TooUneven(to.Subjects):
 		note("The variants are too uneven for so few subjects: an always-valid plan does not judge them yet.")
 	case p.Plan.Method == experiment.MethodAlwaysValid:
 		note("The power is that at the planned subjects. An effect is often found earlier.")
 	case p.Plan.Method == experiment.MethodGroupSequential && to.Expected == nil:
 		note("The power is that of the last look. Equivalence may be shown earlier.")
+	}
+}
+
+// fewEvents says how many are expected.
+func fewEvents(few *stats.FewEvents) string {
+	return fmt.Sprintf("%.3g events in the control and %.3g in the treatment (or subjects without one, if they are rarer)", few.Expected[0], few.Expected[1])
+}
+
+// fewToApproximate is below how many expected events a power by the normal distribution
+// is said to be approximate.
+const fewToApproximate = 50
+
+// noteFew says what few events do to the plan of a rate, and few subjects with a number
+// other than 0 to that of another metric.
+func (p *Planned) noteFew(d *stats.Design, to *Sizing) {
+	note := func(format string, args ...any) { to.Notes = append(to.Notes, fmt.Sprintf(format, args...)) }
+	effect := p.direction().sign() * to.Effect
+	smallest := slices.Min(to.SubjectsByVariant)
+	if share := p.Baseline.Informative; share != nil && !p.Baseline.Proportion && *share*float64(smallest) < stats.FewestInformative {
+		note("Only some %.2g informative subjects, which are %.3g%% by history, are expected in the variant with the fewest subjects: where one has fewer than %d nothing is judged, and the power is not had.",
+			*share*float64(smallest), 100**share, stats.FewestInformative)
+	}
+	few, ok := d.FewEvents(effect, to.Subjects)
+	switch {
+	case !ok:
+	case few.Exact && p.Subjects == 0:
+		note("%s are expected: the power is that of the test itself over all numbers of them, and it goes up and down with the size. From these subjects on it is not below %.6g, as far as half as many more were looked at.", fewEvents(&few), *p.Power)
+	case few.Exact:
+		note("%s are expected: the power is that of the test itself over all numbers of them, and a few subjects more may have less.", fewEvents(&few))
+	case few.Allowed < 0.999:
+		note("With only some %s expected the power is approximate: with a probability of %.3g there are so few that the guard of informative subjects keeps the plan undecided, and no more power is promised than it leaves.", fewEvents(&few), 1-few.Allowed)
+	case min(few.Expected[0], few.Expected[1]) < fewToApproximate:
+		note("With only some %s expected the power is approximate.", fewEvents(&few))
 	}
 }

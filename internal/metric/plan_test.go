@@ -2,8 +2,8 @@ package metric
 
 import (
 	"errors"
+	"fmt"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -39,41 +39,116 @@ func TestPlannedDirection(t *testing.T) {
 		b.Direction = d
 		return b
 	}
+	// The subjects are those of Farrington and Manning's formula by scipy, in
+	// stats/testdata/ratepower.py: the root of normal(c, t, N/2, N/2, 0, alternative,
+	// margin, 0.05) = 0.8 by N, rounded up.
 	tests := []struct {
 		baseline  Baseline
 		objective experiment.Objective
-		rate      float64 // Of the treatment.
+		falls     bool
+		subjects  int64
 	}{
-		{rate(0.1, ""), experiment.ObjectiveDifference, 0.15},
-		{rate(0.9, ""), experiment.ObjectiveDifference, 0.85},
-		{rate(0.9, DirectionIncrease), experiment.ObjectiveDifference, 0.85},
-		{rate(0.9, DirectionIncrease), experiment.ObjectiveSuperiority, 0.95},
-		{rate(0.9, DirectionDecrease), experiment.ObjectiveSuperiority, 0.85},
-		{rate(0.1, DirectionDecrease), experiment.ObjectiveSuperiority, 0.05},
-		{rate(0.1, ""), experiment.ObjectiveSuperiority, 0.15},
-		{rate(0.9, ""), experiment.ObjectiveSuperiority, 0.85},
-		{rate(0.1, DirectionDecrease), experiment.ObjectiveNonInferiority, 0.05},
-		{rate(0.1, DirectionDecrease), experiment.ObjectiveEquivalence, 0.15},
+		{rate(0.1, ""), experiment.ObjectiveDifference, false, 29502},
+		{rate(0.9, ""), experiment.ObjectiveDifference, true, 29502},
+		{rate(0.9, DirectionIncrease), experiment.ObjectiveDifference, true, 29502},
+		{rate(0.9, DirectionIncrease), experiment.ObjectiveSuperiority, false, 21260},
+		{rate(0.9, DirectionDecrease), experiment.ObjectiveSuperiority, true, 23239},
+		{rate(0.1, DirectionDecrease), experiment.ObjectiveSuperiority, true, 21260},
+		{rate(0.1, ""), experiment.ObjectiveSuperiority, false, 23239},
+		{rate(0.9, ""), experiment.ObjectiveSuperiority, true, 23239},
+		{rate(0.1, DirectionDecrease), experiment.ObjectiveNonInferiority, true, 4836},
+		{rate(0.1, DirectionDecrease), experiment.ObjectiveEquivalence, false, 2323618},
 	}
 	for _, tt := range tests {
 		p := planned(tt.baseline, tt.objective)
-		p.Effect = &experiment.Magnitude{Value: 0.05}
+		p.Effect = &experiment.Magnitude{Value: 0.01}
 		if tt.objective.HasMargin() {
-			p.Margin = &experiment.Magnitude{Value: 0.06}
+			p.Margin = &experiment.Magnitude{Value: 0.011}
 		}
 		got := mustSolve(t, p)
-		// A mean with that variance in both arms needs about as many subjects as
-		// these two rates.
-		variance := (tt.baseline.Value*(1-tt.baseline.Value) + tt.rate*(1-tt.rate)) / 2
-		p.Baseline.Proportion, p.Baseline.Deviation = false, math.Sqrt(variance)
-		alike := mustSolve(t, p).Subjects
-		if math.Abs(float64(got.Subjects-alike)) > 2+0.002*float64(alike) {
-			t.Errorf("%v, %s: %d subjects, and by the rate of %v %d", tt.baseline, tt.objective, got.Subjects, tt.rate, alike)
+		if got.Subjects != tt.subjects {
+			t.Errorf("%v, %s: %d subjects, want %d", tt.baseline, tt.objective, got.Subjects, tt.subjects)
 		}
-		falls := tt.rate < tt.baseline.Value
-		if told := strings.Contains(strings.Join(got.Notes, " "), "fall of the rate"); told != falls {
+		if told := strings.Contains(strings.Join(got.Notes, " "), "fall of the rate"); told != tt.falls {
 			t.Errorf("%v, %s: notes %q", tt.baseline, tt.objective, got.Notes)
 		}
+	}
+}
+
+// TestPlanOfFewEvents: a plan of a rate with few events has the power that the test has,
+// and says so, and others promise no more than the guard allows.
+func TestPlanOfFewEvents(t *testing.T) {
+	notes := func(s *Sizing) string { return strings.Join(s.Notes, " ") }
+	p := planned(RateBaseline(0.001), experiment.ObjectiveNonInferiority)
+	p.Margin = &experiment.Magnitude{Value: 0.01}
+	got := mustSolve(t, p)
+	// The sizes are those of binom.cdf(1, n, 0.01) <= 0.05 by scipy, of which 473 is the
+	// first, and the power is binom.cdf(1, 473, 0.001).
+	if want(t, "power", &got.Power, 0.91799, 1e-3); got.Subjects < 945 || got.Subjects > 946 || !strings.Contains(notes(got), "0.473 events in the control") || !strings.Contains(notes(got), "not below 0.8") {
+		t.Errorf("%+v", got)
+	}
+	p.Subjects, p.Power = 249, nil
+	if got := mustSolve(t, p); got.Power > 1e-9 || !strings.Contains(notes(got), "a few subjects more may have less") {
+		t.Errorf("249 subjects: %+v", got)
+	}
+	p.Plan.Method = experiment.MethodAlwaysValid
+	if got := mustSolve(t, p); got.Power > 1e-3 || !strings.Contains(notes(got), "keeps the plan undecided") || strings.Contains(notes(got), "too uneven") {
+		t.Errorf("249 subjects of an always-valid plan: %+v", got)
+	}
+	p.Baseline = RateBaseline(0.3)
+	p.Subjects = 100_000
+	if got := mustSolve(t, p); strings.Contains(notes(got), "expected") {
+		t.Errorf("many events: %+v", got)
+	}
+	share := 0.004
+	p = planned(Baseline{Field: "metric", Value: 1, Deviation: 30, Informative: &share}, experiment.ObjectiveDifference)
+	p.Subjects, p.Power, p.Effect = 2400, nil, &experiment.Magnitude{Value: 8}
+	if got := mustSolve(t, p); !strings.Contains(notes(got), "Only some 4.8 informative subjects, which are 0.4% by history, are expected") {
+		t.Errorf("few informative subjects: %+v", got)
+	}
+	p.Subjects = 2600
+	if got := mustSolve(t, p); len(got.Notes) > 0 {
+		t.Errorf("enough informative subjects: %+v", got)
+	}
+}
+
+// TestPlanOfThoseWhoCount: of a largest value half of the subjects have none, so that
+// twice as many have to be exposed, for twice the days.
+func TestPlanOfThoseWhoCount(t *testing.T) {
+	d := aggregated(experiment.AggregateMax, nil)
+	d.Window = day
+	s := mustStudy(t, definition("control", "short"), []Use{use("m", d, experiment.RolePrimary)})
+	var rows []Row
+	for i := range 400 {
+		r := row([]string{"control", "short"}[i%2], math.NaN())
+		if i%4 < 2 {
+			r.Values[0] = float64(50 + i%30)
+		}
+		rows = append(rows, r)
+	}
+	b, err := s.Baseline(fold(s, rows...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Counted != 0.5 || b.Subjects != 100 {
+		t.Fatalf("baseline %+v", b)
+	}
+	b.SubjectsPerDay = 100
+	// power.t.test(delta = 5, sd = 29.28, power = 0.8, strict = TRUE)$n is 539.3 an arm.
+	p := planned(b, experiment.ObjectiveDifference)
+	p.Baseline.Deviation, p.Effect = 29.28, &experiment.Magnitude{Value: 5}
+	got := mustSolve(t, p)
+	if got.Subjects < 1078 || got.Subjects > 1080 || *got.Exposed != 2*got.Subjects || *got.Days != 23 ||
+		!slices.Contains(got.Notes, fmt.Sprintf("By history 50%% of the exposed subjects count for the metric, as the others have no outcome to be of: for %d that count %d have to be exposed.", got.Subjects, 2*got.Subjects)) {
+		t.Errorf("%+v", got)
+	}
+	if n, err := b.SubjectsIn(14); n != 650 || err != nil {
+		t.Errorf("in 14 days %d subjects, %v", n, err)
+	}
+	b.Counted = 0
+	p.Baseline.Counted = 0
+	if got := mustSolve(t, p); got.Exposed != nil || *got.Days != 12 {
+		t.Errorf("figures that a caller brings: %+v", got)
 	}
 }
 
@@ -95,34 +170,6 @@ func TestPlannedMargin(t *testing.T) {
 			if better := with < none; better != (objective == experiment.ObjectiveNonInferiority) {
 				t.Errorf("%s with %+v: %d subjects with an effect and %d without", objective, margin, with, none)
 			}
-		}
-	}
-}
-
-func TestApportion(t *testing.T) {
-	if diff := cmp.Diff([]int64{3, 4, 3}, apportion(10, []float64{0.3, 0.35, 0.35})); diff != "" {
-		t.Error(diff)
-	}
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 2000 {
-		shares := make([]float64, 2+rng.IntN(10))
-		total, sum := 0.0, int64(0)
-		for i := range shares {
-			shares[i] = rng.ExpFloat64()
-			total += shares[i]
-		}
-		for i := range shares {
-			shares[i] /= total
-		}
-		subjects := int64(math.Exp(27 * rng.Float64()))
-		for i, n := range apportion(subjects, shares) {
-			sum += n
-			if math.Abs(float64(n)-float64(subjects)*shares[i]) > 1 {
-				t.Errorf("%d of %d subjects for a share of %v", n, subjects, shares[i])
-			}
-		}
-		if sum != subjects {
-			t.Errorf("%d of %d subjects are apportioned", sum, subjects)
 		}
 	}
 }
@@ -214,8 +261,10 @@ func TestBaseline(t *testing.T) {
 	if got, err = s.Baseline(fold(s, rows...)); err != nil {
 		t.Fatal(err)
 	}
+	quarter := 0.25
 	if diff := cmp.Diff(Baseline{
 		Field: "metric", Value: 0.25, Deviation: math.Sqrt(0.1875), Proportion: true, Direction: DirectionDecrease, Window: week, SubjectsPerDay: 2.5, Subjects: 4,
+		Counted: 1, Informative: &quarter,
 	}, got); diff != "" {
 		t.Error(diff)
 	}

@@ -83,9 +83,9 @@ func (s *Study) decide(a *Analysis, latest []float64) Verdict {
 	case a.SampleRatio.Verdict == SampleRatioTooFew:
 		return decide(ActionKeepRunning, "There are too few subjects to tell whether the sample ratio holds.")
 	case plan.Method == experiment.MethodFixedHorizon && plan.PlannedSubjects > 0 && !complete:
-		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed, and a fixed horizon decides only then.", subjects, plan.PlannedSubjects)
+		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed%s, and a fixed horizon decides only then.", subjects, plan.PlannedSubjects, a.ofExposed())
 	case once && !complete && a.CountingEnd.IsZero() && plan.PlannedSubjects > 0:
-		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed. The primary metric has no window, so that more looks are more chances to be wrong: the plan decides once, at that size or when the experiment has been concluded.", subjects, plan.PlannedSubjects)
+		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed%s. The primary metric has no window, so that more looks are more chances to be wrong: the plan decides once, at that size or when the experiment has been concluded.", subjects, plan.PlannedSubjects, a.ofExposed())
 	case once && !complete && a.CountingEnd.IsZero():
 		return decide(ActionKeepRunning, "The primary metric has no window, so that more looks are more chances to be wrong, and the plan names no size at which to decide: it decides once the experiment has been concluded.")
 	case plan.Method == experiment.MethodGroupSequential && a.Look == nil:
@@ -98,7 +98,7 @@ func (s *Study) decide(a *Analysis, latest []float64) Verdict {
 		}
 		return decide(ActionKeepRunning, undecided+"take the next one.")
 	case plan.Method == experiment.MethodBayesian && plan.PlannedSubjects > 0 && !complete:
-		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed, and a Bayesian plan with a planned size decides only then.", subjects, plan.PlannedSubjects)
+		return decide(ActionKeepRunning, "%d of %d planned subjects have been analysed%s, and a Bayesian plan with a planned size decides only then.", subjects, plan.PlannedSubjects, a.ofExposed())
 	}
 	if winner := s.winner(standings); winner != nil {
 		safely := ""
@@ -131,9 +131,9 @@ func (s *Study) decide(a *Analysis, latest []float64) Verdict {
 	case complete:
 		return decide(ActionInconclusive, "%d subjects have been analysed of %d planned, and no treatment that could be shipped has won.", subjects, plan.PlannedSubjects)
 	}
-	undecided := fmt.Sprintf("Nothing is decided yet, with %d subjects analysed", subjects)
+	undecided := fmt.Sprintf("Nothing is decided yet, with %d subjects analysed%s", subjects, a.ofExposed())
 	if !a.CountingEnd.IsZero() {
-		undecided = fmt.Sprintf("Nothing was decided with %d subjects analysed", subjects)
+		undecided = fmt.Sprintf("Nothing was decided with %d subjects analysed%s", subjects, a.ofExposed())
 	}
 	for i := range standings {
 		if st := &standings[i]; st.wins && !st.safe && !st.harms && !st.ended {

@@ -65,12 +65,17 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 	if err != nil {
 		return nil, err
 	}
-	return &assayv1.PlanExperimentResponse{
+	resp := &assayv1.PlanExperimentResponse{
 		Subjects: sizing.Subjects, SubjectsByVariant: sizing.SubjectsByVariant,
 		AbsoluteEffect: sizing.Effect, RelativeEffect: sizing.RelativeEffect, Power: sizing.Power, Days: sizing.Days,
 		Baseline: planned.Baseline.Value, StandardDeviation: sizing.Deviation, Inflation: sizing.Inflation, ExpectedSubjects: sizing.Expected,
 		Notes: sizing.Notes, BaselineSubjects: planned.Baseline.Subjects, BaselineAsOfTime: asOf,
-	}, nil
+		ExposedSubjects: sizing.Exposed,
+	}
+	if share := planned.Baseline.Counted; share > 0 {
+		resp.CountedShare = &share
+	}
+	return resp, nil
 }
 
 // history returns a metric's figures from the control of an experiment, with the

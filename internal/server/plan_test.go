@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,17 +26,17 @@ const plan = `{"proportion":0.1,"minimum_effect":{"relative":0.2},"power":0.8,"p
 //
 //	power.t.test(n = N/2, delta, sd, sig.level, power, strict = TRUE, tol = 1e-12)
 //
-// and for rates uniroot on the N of the Welch test of two rates, each with its
-// own variance: pt(q, df, theta, lower.tail = FALSE) + pt(-q, df, theta).
+// and for rates power.prop.test(n = N/2, p1, p2, strict = TRUE)$power, of which uniroot
+// finds N = 7681.68 for a power of 0.8.
 func TestPlanExperiment(t *testing.T) {
 	a := newAPI(t)
 	tests := []struct {
 		name, request, response string
 	}{
-		{"subjects for a rate", plan, `{"subjects":"7679","subjects_by_variant":["3840","3839"],
+		{"subjects for a rate", plan, `{"subjects":"7682","subjects_by_variant":["3841","3841"],
 			"absolute_effect":0.02,"relative_effect":0.2,"power":0.8,"baseline":0.1,"standard_deviation":0.3,"inflation":1}`},
-		{"power for a rate", with(plan, `"power":null,"subjects":"7679","subjects_per_day":500`), `{"subjects":"7679","subjects_by_variant":["3840","3839"],
-			"absolute_effect":0.02,"relative_effect":0.2,"power":0.800045004413661,"days":16,"baseline":0.1,"standard_deviation":0.3,"inflation":1}`},
+		{"power for a rate", with(plan, `"power":null,"subjects":"7682","subjects_per_day":500`), `{"subjects":"7682","subjects_by_variant":["3841","3841"],
+			"absolute_effect":0.02,"relative_effect":0.2,"power":0.80001652861637407,"days":16,"baseline":0.1,"standard_deviation":0.3,"inflation":1}`},
 		{"three variants for a mean", with(plan, `"proportion":null,"mean":{"standard_deviation":10},"minimum_effect":{"absolute":1},"weights":[1,2,1]`),
 			`{"subjects":"7610","subjects_by_variant":["1903","3805","1902"],"absolute_effect":1,"power":0.8,"standard_deviation":10,"inflation":1,"notes":[
 			"Each of the 2 comparisons with the control is planned at an error rate of 0.025, as by Bonferroni's correction; the power is that of the variant with the fewest subjects.",
@@ -72,7 +73,7 @@ func TestPlanOfAlwaysValid(t *testing.T) {
 		t.Errorf("always valid %v, fixed horizon %v", always, fixed)
 	}
 	small := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, with(plan, `"plan":null,"power":null,"subjects":"10"`))
-	if small.Inflation != nil || len(small.Notes) != 2 || small.Power > 0.05 {
+	if small.Inflation != nil || len(small.Notes) != 3 || !strings.Contains(small.Notes[2], "guard of informative subjects") || small.Power > 0.05 {
 		t.Errorf("ten subjects: %v", small)
 	}
 }
@@ -171,6 +172,9 @@ func TestPlanFromHistory(t *testing.T) {
 		}
 	}
 	got := call[*assayv1.PlanExperimentResponse](t, a, planExperiment, fmt.Sprintf(request, ""))
+	if got.CountedShare == nil || got.GetCountedShare() != 1 || got.GetExposedSubjects() != got.Subjects {
+		t.Errorf("all subjects have a number of orders: %v", got)
+	}
 	if age := time.Since(got.BaselineAsOfTime.AsTime()); got.BaselineSubjects != control.Subjects || age < 0 || age > time.Hour || len(got.Notes) != 0 {
 		t.Errorf("the figures come from %d subjects as of %v, want %d; notes %q", got.BaselineSubjects, got.BaselineAsOfTime, control.Subjects, got.Notes)
 	}

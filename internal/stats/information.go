@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// fewestInformative is how many informative subjects each arm has to have to be
+// FewestInformative is how many informative subjects each arm has to have to be
 // judged. With fewer no rule that was tried keeps its error rate: a variance of
 // four orders says nothing of the fifth. For a rate and a mean, to which all others add
 // 0, it is enough if each arm would be expected to have them by those of both: that of
@@ -13,7 +13,7 @@ import (
 // simulations with 8 to 700 events and arms of 1:1 to 1:99 false positives at 5 % are
 // at most 5.7 % for rates and 5.0 % for means so, and 6.2 % for ratios, which would be
 // 6.6 % by what is expected.
-const fewestInformative = 5
+const FewestInformative = 5
 
 // informative is how much an arm tells: of n subjects, in the strata that count,
 // those that differ from what most are like. A mean is told by those whose number
@@ -48,11 +48,11 @@ func (r *Request) information(p *pair) information {
 
 // few is whether the pair has too few informative subjects to be judged.
 func (i information) few() bool {
-	if min(i.control.count, i.treatment.count) >= fewestInformative {
+	if min(i.control.count, i.treatment.count) >= FewestInformative {
 		return false
 	}
 	share := (i.control.count + i.treatment.count) / (i.control.n + i.treatment.n)
-	return !i.whole || share*min(i.control.n, i.treatment.n) < fewestInformative
+	return !i.whole || share*min(i.control.n, i.treatment.n) < FewestInformative
 }
 
 // all is the information without the guard.
@@ -80,16 +80,16 @@ const countsUnknown = "How many subjects have a number other than 0 is not known
 func (i information) fewNote() string {
 	if i.whole {
 		return fmt.Sprintf("Only %.0f of the control's subjects and %.0f of the treatment's are informative, and an arm needs %d, or to be expected to have them by those of both: no interval and no p-value. "+
-			"Informative are those with a number other than 0, of a rate the rarer of those with the event and those without.", i.control.count, i.treatment.count, fewestInformative)
+			"Informative are those with a number other than 0, of a rate the rarer of those with the event and those without.", i.control.count, i.treatment.count, FewestInformative)
 	}
 	return fmt.Sprintf("Only %.0f of the control's subjects and %.0f of the treatment's are informative, and an arm needs %d: no interval and no p-value. "+
-		"Informative are those with a number other than 0 both above and below the line.", i.control.count, i.treatment.count, fewestInformative)
+		"Informative are those with a number other than 0 both above and below the line.", i.control.count, i.treatment.count, FewestInformative)
 }
 
 // keepsNote says that all that is told is whether a margin is kept.
 func (i information) keepsNote() string {
 	return fmt.Sprintf("Only %.0f of the control's subjects and %.0f of the treatment's are informative, and an arm needs %d, or to be expected to have them by those of both: "+
-		"it is told only whether the margin is kept, by the exact test of the rate that could break it, and neither that it is broken nor the other bound.", i.control.count, i.treatment.count, fewestInformative)
+		"it is told only whether the margin is kept, by the exact test of the rate that could break it, and neither that it is broken nor the other bound.", i.control.count, i.treatment.count, FewestInformative)
 }
 
 // informative counts one side's.

@@ -52,16 +52,49 @@ func (d *Design) outlook(effect, subjects float64) outlook {
 	if d.Test.Method == FixedHorizon || d.Proportion && d.Test.Method != Bayesian && degrees > 0 {
 		o.degrees = degrees
 	}
+	scored := d.Proportion && !d.Adjusted && d.Test.Method.scoresRates()
+	if scored {
+		o.degrees = math.Inf(1)
+	}
 	o.critical = d.critical(o.degrees, subjects, control+treatment)
 	o.place(d.Test.Alternative, effect, null, unit)
 	if d.Margin.Scale == Relative && d.Test.Alternative == Equivalent && d.Test.Method != Bayesian {
 		o.lower = (effect + null) / unitAt(1-null/d.Control) // At the other margin.
+	}
+	if scored {
+		d.underMargins(&o, effect, control, treatment)
 	}
 	if prior := d.Test.Prior; d.Test.Method == Bayesian && prior.LiftDeviation > 0 {
 		base := math.Abs(d.Control)
 		o.believe(d.Test.Alternative, prior.LiftMean*base, null, unit, prior.LiftDeviation*base)
 	}
 	return o
+}
+
+// underMargins moves the mean by as much as the critical value is larger in standard
+// errors at the rates that fit best on the margin, by which the score test judges
+// (Farrington and Manning 1990, Test statistics and sample size formulae for comparative
+// binomial trials with null hypothesis of non-zero risk difference or non-unity relative
+// risk, Statistics in Medicine 9, method 3). For a margin of 0 and arms of one size that
+// is power.prop.test(strict = TRUE). Of several looks it is right at the last.
+func (d *Design) underMargins(o *outlook, effect, control, treatment float64) {
+	rate := math.Max(0, math.Min(1, d.Control+effect))
+	planned := rates{[2]float64{control * d.Control, treatment * rate}, [2]float64{control, treatment}}
+	score := scoreScale{&planned, d.Margin.Scale}
+	more := func(distance, null float64) float64 {
+		statistic, _ := score.score(null)
+		statistic *= math.Sqrt((control + treatment) / (control + treatment - 1))
+		if more := o.critical * (distance/statistic - 1); finite(more) {
+			return more
+		}
+		return 0 // On the margin itself, or at the ends of what a rate can be.
+	}
+	null := d.Margin.Value
+	below := null
+	if d.Test.Alternative == Equivalent {
+		below = -null
+	}
+	o.lower, o.upper = o.lower-more(o.lower, below), o.upper+more(o.upper, null)
 }
 
 // place puts the mean above the null value, or the two of an equivalence test.
@@ -116,7 +149,7 @@ func (d *Design) outlookOfRates(effect, control, treatment float64) outlook {
 func (d *Design) critical(degrees, subjects, pair float64) float64 {
 	if d.Test.Method != GroupSequential {
 		test := d.Test
-		test.PlannedSubjects = max(1, int64(math.Round(subjects*d.pairShare())))
+		test.PlannedSubjects = d.plannedPair(subjects)
 		return test.critical(d.rate(), degrees, int64(math.Round(pair)))
 	}
 	if d.course == nil {

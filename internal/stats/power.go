@@ -1,6 +1,9 @@
 package stats
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // A Design is a comparison with the control before it has subjects.
 //
@@ -11,10 +14,13 @@ import "slices"
 //
 // A fixed horizon is planned with the noncentral t at Welch's degrees of
 // freedom, which for arms of the same size and variance are those of Student's
-// test, so that R's figures are met there. Proportions are planned with each
-// arm's own variance, as the test will compare them; R's power.prop.test pools
-// them for the test, and pwr.2p.test takes arcsines, so they differ. The other
-// methods take the variance as known, as rpact does with normalApproximation.
+// test, so that R's figures are met there. Proportions are planned by the score test
+// that will judge them: as normal, with the variance at the rates that fit best on the
+// margin, which for a margin of 0 and arms of one size is R's power.prop.test, and
+// where few events are expected by the test itself, over all numbers of them: see
+// [Design.FewEvents]. The other methods take the variance as known, as rpact does with
+// normalApproximation; of rates of few events their power is no more than the guard of
+// informative subjects allows.
 //
 // A Bayesian test finds what it looks for if its credible interval says so. The
 // posterior of rates is planned as normal, too.
@@ -40,6 +46,8 @@ type Design struct {
 	// Proportion says that values are rates, so that a treatment's variance
 	// follows from its rate.
 	Proportion bool
+	// Adjusted says that covariates take part, so that rates are compared as means.
+	Adjusted bool
 	// Shares are the arms' parts of all subjects, the control's first. Each
 	// treatment is tested at its part of the error rate, as by Bonferroni's
 	// correction, and the one with the fewest subjects is planned for.
@@ -52,14 +60,31 @@ type Design struct {
 // difference. Every arm needs two subjects or more. It is 0 where an always-valid
 // test does not judge yet, as the arms are too uneven for so few subjects.
 func (d *Design) Power(effect float64, subjects int64) float64 {
-	if n := float64(subjects); d.Test.Method == AlwaysValid && skewness(n*slices.Min(d.Shares[1:]), n*d.Shares[0]) > mostSkewness {
+	if d.TooUneven(subjects) {
 		return 0
 	}
-	o := d.outlook(effect, float64(subjects))
-	if d.hasCourse() {
-		return d.course.power(o.drift(d.Test.Alternative))
+	few := d.ratePlan(effect, subjects)
+	if few != nil && !few.guarded {
+		return few.power()
 	}
-	return o.power(d.Test.Alternative)
+	o := d.outlook(effect, float64(subjects))
+	power := 0.0
+	if d.hasCourse() {
+		power = d.course.power(o.drift(d.Test.Alternative))
+	} else {
+		power = o.power(d.Test.Alternative)
+	}
+	if few != nil {
+		power = min(power, few.power())
+	}
+	return power
+}
+
+// TooUneven tells whether an always-valid test does not judge so few subjects yet, for
+// how uneven the arms are.
+func (d *Design) TooUneven(subjects int64) bool {
+	n := float64(subjects)
+	return d.Test.Method == AlwaysValid && skewness(n*slices.Min(d.Shares[1:]), n*d.Shares[0]) > mostSkewness
 }
 
 // Expected is how many of the subjects a group-sequential test has on average
@@ -91,4 +116,9 @@ func (d *Design) rate() float64 {
 // over the treatments in the mean.
 func (d *Design) pairShare() float64 {
 	return d.Shares[0] + (1-d.Shares[0])/float64(len(d.Shares)-1)
+}
+
+// plannedPair is how many of all subjects a comparison is planned for.
+func (d *Design) plannedPair(subjects float64) int64 {
+	return max(1, int64(math.Round(subjects*d.pairShare())))
 }

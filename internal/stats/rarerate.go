@@ -30,7 +30,11 @@ const mostRare = 100_000
 // rarity is that of a pair of rates, on the margin's scale; nil if that tells nothing. A
 // share of a rate of few events is as little known as the rate.
 func (r *Request) rarity(p *pair) *rarity {
-	control, treatment := p.control.events(p.weights), p.treatment.events(p.weights)
+	return r.rarityOf(p.control.events(p.weights), p.treatment.events(p.weights))
+}
+
+// rarityOf is that of so many events of the two arms.
+func (r *Request) rarityOf(control, treatment rareCount) *rarity {
 	switch {
 	case 2*(control.x+treatment.x) > control.n+treatment.n:
 		control.x, treatment.x = control.n-control.x, treatment.n-treatment.x

@@ -1847,9 +1847,12 @@ func (x *TimelinePoint) GetWithheld() bool {
 // that. BAYESIAN corrects nothing.
 //
 // FIXED_HORIZON is planned by the noncentral t at Welch's degrees of freedom, as
-// R's power.t.test(strict = TRUE) does for two arms of one size; unlike
-// power.prop.test it does not pool the rates. The other methods are planned with
-// the variance taken as known, which matters below some hundred subjects:
+// R's power.t.test(strict = TRUE) does for two arms of one size; rates by the score
+// test that will judge them, as R's power.prop.test(strict = TRUE) does for such arms.
+// Where fewer than 200 events, or others, are expected in a variant, the power is that
+// of the test itself, over all numbers of events. The other methods are planned with
+// the variance taken as known, which matters below some hundred subjects, and promise
+// rates of few events no more power than the guard of informative subjects allows:
 // GROUP_SEQUENTIAL over all its looks, as by R's rpact; ALWAYS_VALID at the
 // planned subjects, though it may end earlier; BAYESIAN by the chance that the
 // credible interval shows the objective, with the subjects from which on it is had:
@@ -1881,7 +1884,8 @@ type PlanExperimentRequest struct {
 	// variance by its square. 0 to below 1. Default 0. Refused beside
 	// `metric.covariates`.
 	CovariateCorrelation float64 `protobuf:"fixed64,9,opt,name=covariate_correlation,json=covariateCorrelation,proto3" json:"covariate_correlation,omitempty"`
-	// Subjects of all variants. 0: to be answered, or given by `days`.
+	// Subjects of all variants who count for the metric, as `planned_subjects` of a plan.
+	// 0: to be answered, or given by `days`.
 	Subjects int64 `protobuf:"varint,10,opt,name=subjects,proto3" json:"subjects,omitempty"`
 	// The effect to detect, greater than 0: better or worse, and for SUPERIORITY
 	// better. Of a proportion it is taken towards a rate of one half, which takes
@@ -1893,14 +1897,15 @@ type PlanExperimentRequest struct {
 	// The probability of detecting it, above the error rate and below 1. Absent:
 	// to be answered.
 	Power *float64 `protobuf:"fixed64,12,opt,name=power,proto3,oneof" json:"power,omitempty"`
-	// Subjects of all variants that come in a day, for the number of days. Absent:
-	// that of the metric's experiment, or unknown.
+	// Subjects of all variants that are exposed in a day, for the number of days. Of the
+	// metric of an experiment not all may count: see `counted_share` in the response.
+	// Absent: that of the metric's experiment, or unknown.
 	SubjectsPerDay *float64 `protobuf:"fixed64,13,opt,name=subjects_per_day,json=subjectsPerDay,proto3,oneof" json:"subjects_per_day,omitempty"`
 	// Of GROUP_SEQUENTIAL, and refused for others: how many equally spaced looks. 0
 	// means 5.
 	Looks int32 `protobuf:"varint,14,opt,name=looks,proto3" json:"looks,omitempty"`
 	// In place of `subjects`: how many days there are. The subjects are those who
-	// come in them, rounded down, at `subjects_per_day` or the traffic of the metric's
+	// come in them and count for the metric, rounded down, at `subjects_per_day` or the traffic of the metric's
 	// experiment, but for the days, rounded up, in which the last one's window closes
 	// where a metric has one. INVALID_ARGUMENT beside `subjects`, if the traffic is
 	// unknown, or if nobody comes in time. 0: not given.
@@ -2296,7 +2301,9 @@ func (x *MetricBaseline) GetCovariates() []string {
 // PlanExperimentResponse is the planned experiment, complete.
 type PlanExperimentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Subjects of all variants.
+	// Subjects of all variants who count for the metric: what `planned_subjects` of a plan
+	// counts. Of rates with few events the power goes up and down with them: it is had
+	// from these on, as far as half as many more were looked at.
 	Subjects int64 `protobuf:"varint,1,opt,name=subjects,proto3" json:"subjects,omitempty"`
 	// Subjects by variant, the control first, in whole numbers.
 	SubjectsByVariant []int64 `protobuf:"varint,2,rep,packed,name=subjects_by_variant,json=subjectsByVariant,proto3" json:"subjects_by_variant,omitempty"`
@@ -2305,7 +2312,8 @@ type PlanExperimentResponse struct {
 	// The same as a share of the baseline's size. Absent for a baseline of 0, or so
 	// near it that the share is too large to write.
 	RelativeEffect *float64 `protobuf:"fixed64,4,opt,name=relative_effect,json=relativeEffect,proto3,oneof" json:"relative_effect,omitempty"`
-	// The probability of detecting it.
+	// The probability of detecting it. Of a rate with few events it may be more than was
+	// asked for, as one subject more may make it jump.
 	Power float64 `protobuf:"fixed64,5,opt,name=power,proto3" json:"power,omitempty"`
 	// How many days it takes, rounded up, and for a metric with a window with the
 	// window added. Absent if the daily traffic is unknown, or with a note for more
@@ -2332,8 +2340,16 @@ type PlanExperimentResponse struct {
 	// Up to when what was recorded counts in them. Absent if the caller brought the
 	// figures.
 	BaselineAsOfTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=baseline_as_of_time,json=baselineAsOfTime,proto3" json:"baseline_as_of_time,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How many have to be exposed, and their windows to close, for `subjects` of them
+	// to count, at `counted_share`. Absent if the caller brought the figures, or if it is
+	// more than 2⁶².
+	ExposedSubjects *int64 `protobuf:"varint,14,opt,name=exposed_subjects,json=exposedSubjects,proto3,oneof" json:"exposed_subjects,omitempty"`
+	// The share of the exposed subjects of the control in the metric's history who count
+	// for it, as far as their windows have closed: of a smallest, largest or last value
+	// those who have an outcome to be of, else 1. Absent if the caller brought the figures.
+	CountedShare  *float64 `protobuf:"fixed64,15,opt,name=counted_share,json=countedShare,proto3,oneof" json:"counted_share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanExperimentResponse) Reset() {
@@ -2455,6 +2471,20 @@ func (x *PlanExperimentResponse) GetBaselineAsOfTime() *timestamppb.Timestamp {
 		return x.BaselineAsOfTime
 	}
 	return nil
+}
+
+func (x *PlanExperimentResponse) GetExposedSubjects() int64 {
+	if x != nil && x.ExposedSubjects != nil {
+		return *x.ExposedSubjects
+	}
+	return 0
+}
+
+func (x *PlanExperimentResponse) GetCountedShare() float64 {
+	if x != nil && x.CountedShare != nil {
+		return *x.CountedShare
+	}
+	return 0
 }
 
 var File_assay_v1_analysis_service_proto protoreflect.FileDescriptor
@@ -2691,7 +2721,7 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	"\n" +
 	"covariates\x18\x03 \x03(\tB\n" +
 	"\xbaH\a\x92\x01\x04\x10\x10\x18\x01R\n" +
-	"covariates\"\xd9\x04\n" +
+	"covariates\"\xda\x05\n" +
 	"\x16PlanExperimentResponse\x12\x1a\n" +
 	"\bsubjects\x18\x01 \x01(\x03R\bsubjects\x12.\n" +
 	"\x13subjects_by_variant\x18\x02 \x03(\x03R\x11subjectsByVariant\x12'\n" +
@@ -2706,12 +2736,16 @@ const file_assay_v1_analysis_service_proto_rawDesc = "" +
 	" \x01(\x01H\x03R\x10expectedSubjects\x88\x01\x01\x12\x14\n" +
 	"\x05notes\x18\v \x03(\tR\x05notes\x12+\n" +
 	"\x11baseline_subjects\x18\f \x01(\x03R\x10baselineSubjects\x12I\n" +
-	"\x13baseline_as_of_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x10baselineAsOfTimeB\x12\n" +
+	"\x13baseline_as_of_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x10baselineAsOfTime\x12.\n" +
+	"\x10exposed_subjects\x18\x0e \x01(\x03H\x04R\x0fexposedSubjects\x88\x01\x01\x12(\n" +
+	"\rcounted_share\x18\x0f \x01(\x01H\x05R\fcountedShare\x88\x01\x01B\x12\n" +
 	"\x10_relative_effectB\a\n" +
 	"\x05_daysB\f\n" +
 	"\n" +
 	"_inflationB\x14\n" +
-	"\x12_expected_subjects2\xdb\x05\n" +
+	"\x12_expected_subjectsB\x13\n" +
+	"\x11_exposed_subjectsB\x10\n" +
+	"\x0e_counted_share2\xdb\x05\n" +
 	"\x0fAnalysisService\x12a\n" +
 	"\x11AnalyzeExperiment\x12\".assay.v1.AnalyzeExperimentRequest\x1a#.assay.v1.AnalyzeExperimentResponse\"\x03\x90\x02\x02\x12X\n" +
 	"\x0eAnalyzeHoldout\x12\x1f.assay.v1.AnalyzeHoldoutRequest\x1a .assay.v1.AnalyzeHoldoutResponse\"\x03\x90\x02\x02\x12O\n" +

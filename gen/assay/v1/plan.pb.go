@@ -595,8 +595,10 @@ type Plan struct {
 	Correction Correction `protobuf:"varint,3,opt,name=correction,proto3,enum=assay.v1.Correction" json:"correction,omitempty"`
 	// The smallest effect on the primary metric that would matter.
 	MinimumEffect *Magnitude `protobuf:"bytes,4,opt,name=minimum_effect,json=minimumEffect,proto3" json:"minimum_effect,omitempty"`
-	// How many subjects the experiment is meant to have in all. ALWAYS_VALID is
-	// tightest there, and valid everywhere; FIXED_HORIZON and BAYESIAN decide only
+	// How many subjects the experiment is meant to have in all who count for the
+	// primary metric: of a smallest, largest or last value those who have an outcome to
+	// be of, and with a window those whose window has closed. ALWAYS_VALID is tightest
+	// there, and valid everywhere; FIXED_HORIZON and BAYESIAN decide only
 	// then; GROUP_SEQUENTIAL has spent its whole error rate then, and requires it.
 	// 0 means 10,000 for ALWAYS_VALID and no such condition for FIXED_HORIZON and
 	// BAYESIAN.
