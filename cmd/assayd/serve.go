@@ -50,6 +50,7 @@ func runServe(ctx context.Context, args []string, e env) error {
 	if e.getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	limitMemory(s.databaseURL == "", e.getenv("GOMEMLIMIT"), s.log)
 	return serve(ctx, s, func(addr string) { s.log.Info("serving", "address", addr) })
 }
 
