@@ -24,7 +24,16 @@ type Accounts struct {
 	AliveOnly bool
 	Windows   []time.Duration
 	Takings   []Taking // Distinct.
+	Needs     []Need   // Distinct.
 	Pasts     []Past   // Distinct.
+}
+
+// Need is what an outcome of a name must have for a component to take it, whatever
+// it says: a value if the field is that, else a property, as a number if it is
+// compared with one.
+type Need struct {
+	Name, Field string
+	Number      bool
 }
 
 // Taking is what a metric takes of the outcomes of a name: those that one of its
@@ -63,7 +72,14 @@ type Placed struct {
 	// meaning for those of other names and for owners who are not analysed. They are
 	// sums, as groups by such conditions may be as many as the outcomes.
 	Taken, Valueless []int64
+	// Having counts those of them that have what Accounts.Needs says, whoever's they
+	// are. Without meaning for needs of other names.
+	Having []int64
 }
+
+// alive says that somebody of the unit did something of the name in the stretch that
+// counts: what came before it or after its end tells nothing of it.
+func (p *Placed) alive() bool { return p.Owner != OtherUnit && !p.Early && !p.AfterEnd }
 
 // Owner is whose an outcome is.
 type Owner int
@@ -82,6 +98,7 @@ type Accounted struct {
 	Similar          map[string][]SimilarOutcomes // By name.
 	NothingToCorrect map[string]int64             // Corrections by name.
 	DeadPasts        []DeadPast
+	SimilarFields    map[Need][]string // Properties that arrived, of needs that nothing meets.
 }
 
 // SimilarOutcomes are outcomes that may have been meant in place of others, and
@@ -96,14 +113,25 @@ type SimilarOutcomes struct {
 // earlier of the start and the first exposure on.
 type OutcomeUse struct {
 	Name string `json:"name"`
-	// Alive says that somebody of the unit had one, exposed or not. Without that a
-	// 0 does not mean that nothing happened.
-	Alive      bool                      `json:"alive,omitempty"`
+	// Alive says that somebody of the unit had one before counting ended, exposed or
+	// not. Without that a 0 does not mean that nothing happened.
+	Alive bool `json:"alive,omitempty"`
+	// Lacking is what a component needs of an outcome and none of those has, so that
+	// its 0 means nothing either.
+	Lacking    []Lack                    `json:"lacking,omitempty"`
 	Counted    int64                     `json:"counted,omitempty"`
 	NotCounted map[UncountedReason]int64 `json:"not_counted,omitempty"`
 	// ShortlyBefore counts those of BeforeExposure in the last seconds before it.
 	ShortlyBefore int64             `json:"shortly_before,omitempty"`
 	Similar       []SimilarOutcomes `json:"similar,omitempty"`
+}
+
+// Lack is a need that nothing meets, with the properties that are like it and
+// arrived.
+type Lack struct {
+	Field   string   `json:"field"`
+	Number  bool     `json:"number,omitempty"`
+	Similar []string `json:"similar,omitempty"`
 }
 
 // UncountedReason is why an outcome did not count for a metric.
@@ -186,6 +214,11 @@ func (s *Study) Accounts() *Accounts {
 			if taking := m.taking(name); a.find(&taking) < 0 {
 				a.Takings = append(a.Takings, taking)
 			}
+			for _, need := range m.needs(name) {
+				if !slices.Contains(a.Needs, need) {
+					a.Needs = append(a.Needs, need)
+				}
+			}
 		}
 	}
 	slices.Sort(a.Windows)
@@ -203,6 +236,47 @@ func (m *compiled) taking(name string) Taking {
 	return taking
 }
 
+// needs are what the metric's components need of the outcomes of a name.
+func (m *compiled) needs(name string) (needs []Need) {
+	for _, c := range m.taking(name).Components {
+		needs = append(needs, c.needs(name)...)
+	}
+	return needs
+}
+
+func (t *Taker) needs(name string) (needs []Need) {
+	if t.Valued {
+		needs = append(needs, Need{Name: name, Field: experiment.FieldValue})
+	}
+	for _, c := range t.Conditions {
+		number := c.Field != experiment.FieldValue && c.Op != experiment.OpEqual && c.Op != experiment.OpNotEqual
+		needs = append(needs, Need{name, c.Field, number})
+	}
+	return needs
+}
+
+// Needs are what the column needs of an outcome.
+func (c *Column) Needs() []Need {
+	taker := Taker{c.Component.Conditions, c.Valued || takesValues(c.Component.Aggregate)}
+	return taker.needs(c.Component.Outcome)
+}
+
+// Unmet are the needs that no outcome meets, of names of which there are some.
+func (a *Accounts) Unmet(placed []Placed) (unmet []Need) {
+	for i, need := range a.Needs {
+		alive, having := false, int64(0)
+		for k := range placed {
+			if p := &placed[k]; p.Name == need.Name && p.alive() {
+				alive, having = true, having+p.Having[i]
+			}
+		}
+		if alive && having == 0 {
+			unmet = append(unmet, need)
+		}
+	}
+	return unmet
+}
+
 // find is the place of what a metric takes; −1 if there is none.
 func (a *Accounts) find(t *Taking) int {
 	return slices.IndexFunc(a.Takings, func(known Taking) bool {
@@ -216,6 +290,7 @@ func (a *Accounts) find(t *Taking) int {
 func (s *Study) Account(t *Tally, accounted *Accounted) {
 	a := s.Accounts()
 	t.DeadPasts = accounted.DeadPasts
+	unmet := a.Unmet(accounted.Placed)
 	for i, d := range s.Definitions() {
 		for _, name := range d.outcomes() {
 			use := OutcomeUse{Name: name, Similar: accounted.Similar[name]}
@@ -224,6 +299,12 @@ func (s *Study) Account(t *Tally, accounted *Accounted) {
 			for k := range accounted.Placed {
 				if p := &accounted.Placed[k]; p.Name == name {
 					use.take(p, a.reason(d, p), a.find(&taking))
+				}
+			}
+			needs := s.metrics[i].needs(name)
+			for _, need := range unmet {
+				if slices.Contains(needs, need) {
+					use.Lacking = append(use.Lacking, Lack{need.Field, need.Number, accounted.SimilarFields[need]})
 				}
 			}
 			t.Metrics[i].Outcomes = append(t.Metrics[i].Outcomes, use)
@@ -244,7 +325,7 @@ func (d *Definition) outcomes() (names []string) {
 // take counts outcomes that are not counted for a reason, or are as far as the metric
 // takes them if it is empty.
 func (u *OutcomeUse) take(p *Placed, reason UncountedReason, taking int) {
-	u.Alive = u.Alive || reason != OfOtherUnit && !p.Early
+	u.Alive = u.Alive || p.alive()
 	if reason != "" && reason != WindowOpen {
 		u.leave(reason, p.Outcomes)
 		if reason == BeforeExposure && p.Place == -1 {

@@ -17,7 +17,7 @@ import (
 //     stratum at a fixed horizon and at looks by Miettinen and Nurminen, p-values of
 //     the moment, heterogeneity in Welch's form, intervals of families, missing numbers
 //     that are not zero, counting that ends with the conclusion, subjects that a phase
-//     moved in strata of their own.
+//     moved in strata of their own, no verdict where variants differ in who has a value.
 const MethodVersion = 2
 
 // Analysis is what is known of an experiment at some moment. A number that is

@@ -107,6 +107,9 @@ func (s *Study) result(m int, t *Tally) (Result, error) {
 	}
 	result.Caps = metric.describeCaps(tally)
 	result.LeftOut, result.Outcomes = tally.describeLeftOut(t.Variants), tally.Outcomes
+	if without, ok := metric.withoutValue(tally); ok {
+		result.LeftOut = append(result.LeftOut, tally.leftOut(NoValue, without, t.Variants))
+	}
 	return result, s.bySegment(m, t, &result)
 }
 

@@ -76,7 +76,7 @@ func (s *Study) Baseline(t *Tally) (Baseline, error) {
 	if control.StandardError == nil {
 		return Baseline{}, noHistory(control.Notes...)
 	}
-	if note := s.withoutData(&t.Metrics[0]); note != "" {
+	if note := s.withoutData(t, 0); note != "" {
 		return Baseline{}, noHistory(note)
 	}
 	if *control.StandardError == 0 {

@@ -30,8 +30,10 @@ func (s *Study) doubts(t *Tally, a *Analysis) []string {
 	for m := range t.Metrics {
 		switch s.metrics[m].Role {
 		case experiment.RolePrimary, experiment.RoleGuardrail:
-			if doubt := t.unequalReports(m); doubt != "" {
-				doubts = append(doubts, doubt)
+			for _, unequal := range s.unequalReports(t, m) {
+				if unequal.fault {
+					doubts = append(doubts, unequal.text)
+				}
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -263,6 +264,145 @@ func TestUnequalReports(t *testing.T) {
 		}
 		if said != c.want {
 			t.Errorf("%d of 100 lack it: warnings %q", c.lacking, a.Warnings)
+		}
+	}
+}
+
+// A mean tells of those alone who have a value, so that the variants' shares of them
+// are tested as those of a largest value are, where a verdict rests on it. What
+// another formula divides by is told, and withholds nothing.
+func TestUnequalMeans(t *testing.T) {
+	mean := Mean("load", nil)
+	swapped := Ratio(mean.Components[1], mean.Components[0]) // A count over a sum is no mean.
+	for _, c := range []struct {
+		name           string
+		metric         Definition
+		role           experiment.Role
+		lacking        int // Of 1000 in short; none in control.
+		told, withheld bool
+	}{
+		{"none", mean, experiment.RolePrimary, 0, false, false},
+		{"chance", mean, experiment.RolePrimary, 8, false, false},
+		{"primary", mean, experiment.RolePrimary, 439, true, true},
+		{"all", mean, experiment.RolePrimary, 1000, true, true},
+		{"guardrail", mean, experiment.RoleGuardrail, 439, true, true},
+		{"secondary", mean, experiment.RoleSecondary, 439, true, false},
+		{"formula", Formula("1000 * (s - 1) / n", []experiment.Component{{Name: "s", Outcome: "load", Aggregate: experiment.AggregateSum}, {Name: "n", Outcome: "load", Aggregate: experiment.AggregateCount}}), experiment.RolePrimary, 439, true, true},
+		{"other ratio", swapped, experiment.RolePrimary, 439, true, false},
+	} {
+		uses := []Use{use("m", c.metric, c.role)}
+		if c.role != experiment.RolePrimary {
+			uses = append(uses, use("other", Proportion("other", nil), experiment.RolePrimary))
+		}
+		if c.role == experiment.RoleGuardrail {
+			uses[0].Margin = &experiment.Magnitude{Value: 5}
+		}
+		s := mustStudy(t, definition("control", "short"), uses)
+		var rows []Row
+		for i := range 1000 {
+			for _, v := range []string{"control", "short"} {
+				values := make([]float64, len(s.Columns()))
+				for k, column := range s.Columns() {
+					switch {
+					case column.Component.Outcome == "other" || v == "short" && i < c.lacking:
+					case column.Component.Aggregate == experiment.AggregateSum:
+						values[k] = 10 + float64(i%7)
+					default:
+						values[k] = 1
+					}
+				}
+				rows = append(rows, row(v, values...))
+			}
+		}
+		a := mustAnalyze(t, s, fold(s, rows...), 0)
+		said := func(texts []string) (n int) {
+			for _, text := range texts {
+				if strings.Contains(text, "Metric m tells nothing of the subjects that have no ") && strings.Contains(text, "(0 of 1000 in control, "+strconv.Itoa(c.lacking)+" of 1000 in short; p ") {
+					n++
+				}
+			}
+			return n
+		}
+		if got := said(a.Warnings); got != ordinal(c.told) {
+			t.Errorf("%s: warned %d times: %q", c.name, got, a.Warnings)
+		}
+		if got := said(a.Doubts); got != ordinal(c.withheld) || c.withheld && a.Verdict.Action != ActionInconclusive {
+			t.Errorf("%s: %d doubts, verdict %v", c.name, got, a.Verdict)
+		}
+		var want []LeftOut
+		if c.lacking > 0 && c.name != "other ratio" {
+			want = []LeftOut{{NoValue, map[string]int64{"control": 0, "short": int64(c.lacking)}, float64(c.lacking) / 2000}}
+		}
+		for i := range a.Metrics {
+			if a.Metrics[i].Metric == "m" {
+				if diff := cmp.Diff(want, a.Metrics[i].LeftOut); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", c.name, diff)
+				}
+			}
+		}
+	}
+}
+
+// Shares that differ from phase to phase, as the split does, are no inequality.
+func TestUnequalMeansWithinPhases(t *testing.T) {
+	s := mustStudy(t, definition("control", "short"), []Use{use("m", Mean("load", nil), experiment.RolePrimary)})
+	var rows []Row
+	add := func(variant string, phase int32, n, with int) {
+		for i := range n {
+			item := row(variant, 0, 0)
+			if item.Phase = phase; i < with {
+				item.Values = []float64{float64(10 + i%5), 1}
+			}
+			rows = append(rows, item)
+		}
+	}
+	add("control", 1, 900, 90)
+	add("short", 1, 100, 10)
+	add("control", 2, 100, 50)
+	add("short", 2, 900, 450)
+	a, err := s.Analyze(fold(s, rows...), map[int32][]float64{1: {0.9, 0.1}, 2: {0.1, 0.9}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(a.Doubts) > 0 {
+		t.Errorf("doubts %q", a.Doubts)
+	}
+}
+
+// That nobody of a variant has what the others have is told, and decides nothing. With
+// 10 of 1,000 in control as many are expected of short. R 4:
+// chisq.test(rbind(c(0, 10), c(1000, 990)), correct = FALSE)$p.value.
+func TestSilentVariants(t *testing.T) {
+	conditions := []experiment.Condition{{Field: "p", Op: experiment.OpEqual, Values: []string{"x"}}}
+	uses := []Use{use("m", Proportion("x", nil), experiment.RolePrimary), use("same", Formula("c", []experiment.Component{{Name: "c", Outcome: "x", Aggregate: experiment.AggregateCount}}), experiment.RoleSecondary),
+		use("sum", Sum("x", nil), experiment.RoleSecondary), use("some", Proportion("x", conditions), experiment.RoleSecondary)}
+	s := mustStudy(t, definition("control", "short"), uses)
+	for _, c := range []struct {
+		control, short int
+		want           []string
+	}{
+		{1000, 1, nil}, {9, 0, nil}, {0, 0, nil},
+		{10, 0, []string{`No subject of short has an outcome "x", and 10 of the 1000 others have (p = 0.00152): that is taken for 0, but if the outcomes of short were lost it would look the same.`,
+			`No subject of short has an outcome "x" with a value other than 0, and 10 of the 1000 others have (p = 0.00152): that is taken for 0, but if the outcomes of short were lost it would look the same.`,
+			`No subject of short has an outcome "x" that meets the conditions of some, and 10 of the 1000 others have (p = 0.00152): that is taken for 0, but if the outcomes of short were lost it would look the same.`}},
+		{0, 1000, []string{`No subject of control has an outcome "x", and 1000 of the 1000 others have (p < 1e-300): that is taken for 0, but if the outcomes of control were lost it would look the same.`,
+			`No subject of control has an outcome "x" with a value other than 0, and 1000 of the 1000 others have (p < 1e-300): that is taken for 0, but if the outcomes of control were lost it would look the same.`,
+			`No subject of control has an outcome "x" that meets the conditions of some, and 1000 of the 1000 others have (p < 1e-300): that is taken for 0, but if the outcomes of control were lost it would look the same.`}},
+	} {
+		var rows []Row
+		for i := range 1000 {
+			control, short := float64(ordinal(i < c.control)), float64(ordinal(i < c.short))
+			rows = append(rows, row("control", control, control, control, control), row("short", short, short, short, short))
+		}
+		a := mustAnalyze(t, s, fold(s, rows...), 0)
+		var got []string
+		for _, w := range a.Warnings {
+			if strings.HasPrefix(w, "No subject of") {
+				got = append(got, w)
+			}
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" || len(a.Doubts) > 0 {
+			t.Errorf("%d and %d: doubts %q, warnings (-want +got):\n%s", c.control, c.short, a.Doubts, diff)
 		}
 	}
 }

@@ -3,44 +3,72 @@ package metric
 import (
 	"fmt"
 	"strings"
+
+	"github.com/assayhq/assay/internal/experiment"
 )
 
 // A metric one of whose names nobody has outcomes of is without data: that its
 // numbers are 0 says nothing of what happened. Nothing is decided by it, whatever
 // its margin. If somebody has some, 0 is 0: a guardrail on crashes must be able to
-// pass because there are none.
+// pass because there are none. But if a condition is on a property that no outcome of
+// the name has, or what takes values finds none, that tells nothing either: the
+// property may have another name.
 
-// dead are the names of which nobody has outcomes. A tally from before they were
-// accounted for has none.
-func (t *MetricTally) dead() (uses []*OutcomeUse) {
+// lacking is what nobody has of what a metric's components take, in words. A tally
+// from before outcomes were accounted for lacks nothing.
+func (s *Study) lacking(t *MetricTally) (names []string) {
 	for i := range t.Outcomes {
-		if !t.Outcomes[i].Alive {
-			uses = append(uses, &t.Outcomes[i])
+		use := &t.Outcomes[i]
+		if !use.Alive {
+			text := fmt.Sprintf("%q", use.Name)
+			if arrived := s.arrived(use.Similar); arrived != "" {
+				text += " (but there is " + arrived + ")"
+			}
+			if n := use.ShortlyBefore; n > 0 {
+				text += fmt.Sprintf(" (but for %d in the last %.0f seconds before the subject's exposure: the clock that they are timed by may be behind)", n, ShortlyBefore.Seconds())
+			}
+			names = append(names, text)
+			continue
+		}
+		for _, lack := range use.Lacking {
+			names = append(names, fmt.Sprintf("%q %s", use.Name, lack.words()))
 		}
 	}
-	return uses
+	return names
+}
+
+// words say with what an outcome would have met a need.
+func (l *Lack) words() string {
+	text := fmt.Sprintf("with a property %q, which it has a condition on", l.Field)
+	switch {
+	case l.Field == experiment.FieldValue:
+		text = "with a value"
+	case l.Number:
+		text = fmt.Sprintf("with a number as its property %q, which it has a condition on", l.Field)
+	}
+	if len(l.Similar) == 0 {
+		return text
+	}
+	var similar []string
+	for _, name := range l.Similar {
+		similar = append(similar, fmt.Sprintf("%q", name))
+	}
+	return text + " (but there is " + strings.Join(similar, ", ") + ")"
 }
 
 // withoutData says that a metric has no data, and what arrived in place of it;
 // empty if it has.
-func (s *Study) withoutData(t *MetricTally) string {
-	dead := t.dead()
-	if len(dead) == 0 {
+func (s *Study) withoutData(t *Tally, m int) string {
+	names := s.lacking(&t.Metrics[m])
+	if len(names) == 0 {
 		return ""
 	}
-	var names []string
-	for _, use := range dead {
-		text := fmt.Sprintf("%q", use.Name)
-		if arrived := s.arrived(use.Similar); arrived != "" {
-			text += " (but there is " + arrived + ")"
-		}
-		if n := use.ShortlyBefore; n > 0 {
-			text += fmt.Sprintf(" (but for %d in the last %.0f seconds before the subject's exposure: the clock that they are timed by may be behind)", n, ShortlyBefore.Seconds())
-		}
-		names = append(names, text)
+	when := "since the start or the first exposure, whichever is earlier,"
+	if !t.CountingEnd.IsZero() {
+		when = "from the start or the first exposure, whichever is earlier, until counting ended,"
 	}
-	return fmt.Sprintf("Metric %s has no data: since the start or the first exposure, whichever is earlier, nobody of the unit %s, exposed or not, has had an outcome %s. Nothing is decided by it.",
-		t.Metric, s.Unit(), strings.Join(names, " or "))
+	return fmt.Sprintf("Metric %s has no data: %s nobody of the unit %s, exposed or not, has had an outcome %s. Nothing is decided by it.",
+		t.Metrics[m].Metric, when, s.Unit(), strings.Join(names, " or "))
 }
 
 // arrived names what is similar and arrived.
@@ -73,10 +101,10 @@ func leaveNothing(comparisons []Comparison, note string) {
 }
 
 // withholdWithoutData does so for all metrics without data, before p-values are
-// corrected, and returns why.
+// corrected, and returns why. Of their arms it leaves the subjects.
 func (s *Study) withholdWithoutData(t *Tally, a *Analysis) (reasons []string) {
 	for m := range a.Metrics {
-		note := s.withoutData(&t.Metrics[m])
+		note := s.withoutData(t, m)
 		if note == "" {
 			continue
 		}
@@ -84,8 +112,12 @@ func (s *Study) withholdWithoutData(t *Tally, a *Analysis) (reasons []string) {
 		result.WithoutData = true
 		reasons = append(reasons, note)
 		leaveNothing(result.Comparisons, note)
+		countOnly(result.Arms, note)
 		for i := range result.Segments {
 			leaveNothing(result.Segments[i].Comparisons, note)
+			if !result.Segments[i].Withheld {
+				countOnly(result.Segments[i].Arms, note)
+			}
 		}
 		for _, tests := range [][]Heterogeneity{result.Heterogeneity, result.Drift} {
 			for i := range tests {
@@ -105,7 +137,7 @@ const someOutcomes = 10
 func (s *Study) uncounted(t *MetricTally) (warnings []string) {
 	for i := range t.Outcomes {
 		use := &t.Outcomes[i]
-		if use.Alive {
+		if use.Alive && use.Lacking == nil {
 			warnings = append(warnings, s.fault(t.Metric, use)...)
 		}
 	}

@@ -39,6 +39,8 @@ func TestNothingIsDecidedWithoutData(t *testing.T) {
 		}{
 			{"without data", &Accounted{}, true},
 			{"of another unit", &Accounted{Placed: []Placed{{Name: "crash", Owner: OtherUnit, Outcomes: 50}, {Name: "error", Owner: OtherUnit, Outcomes: 50}}}, true},
+			{"of somebody, when counting had ended", &Accounted{Placed: []Placed{{Name: "crash", Owner: Analysed, AfterEnd: true, Outcomes: 1, Taken: []int64{1, 0}, Valueless: []int64{0, 0}},
+				{Name: "error", Owner: NeverExposed, AfterEnd: true, Outcomes: 1}}}, true},
 			{"of somebody", &Accounted{Placed: []Placed{{Name: "crash", Owner: NeverExposed, Outcomes: 1}, {Name: "error", Owner: SubjectLeftOut, Outcomes: 1}}}, false},
 			{"not accounted for", nil, false},
 		} {
@@ -53,6 +55,13 @@ func TestNothingIsDecidedWithoutData(t *testing.T) {
 			comparison, guarded := a.Metrics[0].Comparisons[0], a.Metrics[1].Comparisons[0].Guardrail
 			if a.Metrics[0].WithoutData != c.dead || a.Metrics[1].WithoutData != c.dead || comparison.Guardrail != "" {
 				t.Errorf("%s, %s: without data %t and %t, guardrail %q", objective, c.name, a.Metrics[0].WithoutData, a.Metrics[1].WithoutData, comparison.Guardrail)
+			}
+			for _, arms := range [][]Arm{a.Metrics[0].Arms, a.Metrics[1].Arms, a.Metrics[0].Segments[0].Arms} {
+				for _, arm := range arms {
+					if none := arm.Mean == nil && arm.StandardError == nil && arm.Total == nil && arm.Informative == nil && len(arm.Notes) == 1 && strings.Contains(arm.Notes[0], " has no data"); none != c.dead || arm.Subjects != 2000 {
+						t.Errorf("%s, %s: arm %+v", objective, c.name, arm)
+					}
+				}
 			}
 			for _, h := range a.Metrics[0].Heterogeneity {
 				if none := slices.ContainsFunc(h.Notes, func(n string) bool { return strings.HasPrefix(n, "Metric crashes has no data") }); none != c.dead || c.dead && (h.DegreesOfFreedom != 0 || h.Attribute == "" || h.Variant == "") {
@@ -89,18 +98,21 @@ func TestNothingIsDecidedWithoutData(t *testing.T) {
 // What a metric lacks is named, with what arrived in place of it.
 func TestWithoutDataNamesWhatArrived(t *testing.T) {
 	s := mustStudy(t, definition("control", "short"), []Use{use("m", Proportion("x", nil), experiment.RolePrimary)})
-	got := s.withoutData(&MetricTally{Metric: "m", Outcomes: []OutcomeUse{
+	got := s.withoutData(&Tally{Metrics: []MetricTally{{Metric: "m", Outcomes: []OutcomeUse{
 		{Name: "clicks", Similar: []SimilarOutcomes{{Name: "click", Unit: "user", Outcomes: 3}, {Name: "Clicks", Unit: "device", Outcomes: 1}, {Name: "clicks_", Outcomes: 2}}},
 		{Name: "views", Alive: true},
 		{Name: "buys", ShortlyBefore: 7},
-	}})
+		{Name: "crash", Alive: true, Lacking: []Lack{{Field: "severity", Similar: []string{"severty", "Severity"}}, {Field: "load", Number: true}, {Field: "value"}}},
+	}}}}, 0)
 	const want = `Metric m has no data: since the start or the first exposure, whichever is earlier, nobody of the unit user, exposed or not, has had an outcome ` +
 		`"clicks" (but there is "click", 3 times; "Clicks" of the unit device, once; "clicks_" of a unit that is not known, 2 times) or ` +
-		`"buys" (but for 7 in the last 5 seconds before the subject's exposure: the clock that they are timed by may be behind). Nothing is decided by it.`
+		`"buys" (but for 7 in the last 5 seconds before the subject's exposure: the clock that they are timed by may be behind) or ` +
+		`"crash" with a property "severity", which it has a condition on (but there is "severty", "Severity") or ` +
+		`"crash" with a number as its property "load", which it has a condition on or "crash" with a value. Nothing is decided by it.`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got := s.withoutData(&MetricTally{Metric: "m", Outcomes: []OutcomeUse{{Name: "views", Alive: true}}}); got != "" {
+	if got := s.withoutData(&Tally{Metrics: []MetricTally{{Metric: "m", Outcomes: []OutcomeUse{{Name: "views", Alive: true}}}}}, 0); got != "" {
 		t.Errorf("of a metric with data: %s", got)
 	}
 }
@@ -174,7 +186,7 @@ func TestMetricsWithoutDataLendNothing(t *testing.T) {
 		tally := fold(s, rows...)
 		accounted := &Accounted{}
 		for _, name := range []string{"sale", "one", "two", "three", "four"} {
-			accounted.Placed = append(accounted.Placed, Placed{Name: name, Owner: NeverExposed, Outcomes: 1})
+			accounted.Placed = append(accounted.Placed, Placed{Name: name, Owner: NeverExposed, Outcomes: 1, Having: slices.Repeat([]int64{1}, len(s.Accounts().Needs))})
 		}
 		s.Account(tally, accounted)
 		a, err := s.Analyze(tally, map[int32][]float64{1: {0.5, 0.5}})

@@ -102,16 +102,17 @@ func smallestArm(arms []Arm) int64 {
 // withhold leaves nothing of a segment but how many subjects it has.
 func (s *Segment) withhold() {
 	s.Withheld, s.Comparisons = true, nil
-	countOnly(s.Arms)
+	countOnly(s.Arms, withheldNote)
 }
 
 // withheldNote stands in the place of what is withheld.
 const withheldNote = "The figures are withheld: some variant has too few subjects here, or with this one it could be told what they are."
 
-// countOnly leaves nothing of arms but how many subjects they have.
-func countOnly(arms []Arm) {
+// countOnly leaves nothing of arms but how many subjects they have, and the note that
+// says why.
+func countOnly(arms []Arm, note string) {
 	for v := range arms {
-		arms[v] = Arm{Variant: arms[v].Variant, Subjects: arms[v].Subjects, Notes: []string{withheldNote}}
+		arms[v] = Arm{Variant: arms[v].Variant, Subjects: arms[v].Subjects, Notes: []string{note}}
 	}
 }
 

@@ -40,8 +40,10 @@ type Column struct {
 
 // Optional says that a subject may have no such number: one without a matching
 // outcome has no smallest, largest or last value. All other aggregates are then 0.
-func (c *Column) Optional() bool {
-	switch c.Component.Aggregate {
+func (c *Column) Optional() bool { return optional(c.Component.Aggregate) }
+
+func optional(a experiment.Aggregate) bool {
+	switch a {
 	case experiment.AggregateMin, experiment.AggregateMax, experiment.AggregateLast:
 		return true
 	}

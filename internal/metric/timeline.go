@@ -112,17 +112,20 @@ func (s *Study) Timeline(t *Tally) (*Timeline, error) {
 		}
 		if point.Withheld = tooSmall(point.Arms, s.definition.Plan.SmallestSegment()); point.Withheld {
 			point.Comparisons = nil
-			countOnly(point.Arms)
+			countOnly(point.Arms, withheldNote)
 		}
 		timeline.Cohorts = append(timeline.Cohorts, point)
 	}
 	if timeline.SinceExposure, err = s.sinceExposure(t); err != nil {
 		return nil, err
 	}
-	if note := s.withoutData(&t.Metrics[timelineCumulative]); note != "" {
+	if note := s.withoutData(t, timelineCumulative); note != "" {
 		for _, points := range [][]Point{timeline.Cumulative, timeline.Cohorts, timeline.SinceExposure} {
 			for i := range points {
 				leaveNothing(points[i].Comparisons, note)
+				if !points[i].Withheld {
+					countOnly(points[i].Arms, note)
+				}
 			}
 		}
 	}
@@ -155,7 +158,7 @@ func (s *Study) sinceExposure(t *Tally) ([]Point, error) {
 func (s *Study) timelineNotes(t *Tally) []string {
 	var notes []string
 	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
-	if without := s.withoutData(&t.Metrics[timelineCumulative]); without != "" {
+	if without := s.withoutData(t, timelineCumulative); without != "" {
 		note("%s", without)
 	}
 	metric, tally := &s.metrics[timelineCumulative], &t.Metrics[timelineCumulative]

@@ -2,6 +2,7 @@ package metric
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,18 +69,23 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	}
 	for i := range a.Metrics {
 		for _, c := range a.Metrics[i].Caps {
-			if c.Constant {
+			if c.Constant && !a.Metrics[i].WithoutData {
 				warn("The cap on %q makes the number of every subject the same for the metric %q, which can tell nothing any more. A percentile that ignores zeros, or a number, does not.", c.Component, a.Metrics[i].Metric)
 			}
 		}
 	}
 	for i := range t.Metrics {
-		if note := s.withoutData(&t.Metrics[i]); note != "" {
+		if note := s.withoutData(t, i); note != "" {
 			warn("%s", note)
 		}
 		out = append(out, s.uncounted(&t.Metrics[i])...)
-		if note := t.unequalReports(i); note != "" {
-			warn("%s", note)
+		for _, warning := range s.silentVariants(t, i) {
+			if !slices.Contains(out, warning) { // Another metric may count the same.
+				warn("%s", warning)
+			}
+		}
+		for _, unequal := range s.unequalReports(t, i) {
+			warn("%s", unequal.text)
 		}
 	}
 	out = append(out, s.deadCovariates(t)...)

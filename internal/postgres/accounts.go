@@ -26,7 +26,7 @@ type accounting struct {
 	from  time.Time // Zero if the experiment has neither begun nor exposed anybody.
 	since time.Time // Units were recorded from then on.
 	keys  []key
-	sums  []string // Two by Takings: those that are taken, and those that lack a value.
+	sums  []string // Two by Takings, those that are taken and those that lack a value, and one by Needs.
 }
 
 // account says what became of the outcomes that a study accounts for.
@@ -66,6 +66,9 @@ func (a *accounting) account(ctx context.Context, tx pgx.Tx, pinned bool) (*metr
 			return nil, err
 		}
 		if accounted.Placed, err = a.place(ctx, tx, sql, names); err != nil {
+			return nil, err
+		}
+		if accounted.SimilarFields, err = a.similarFields(ctx, tx, a.Unmet(accounted.Placed)); err != nil {
 			return nil, err
 		}
 		if accounted.NothingToCorrect, err = a.nothingToCorrect(ctx, tx, names); err != nil {
@@ -135,6 +138,7 @@ func (a *accounting) sql(ctx context.Context, tx pgx.Tx, names map[int32]string,
 	a.tellMoves()
 	a.tellPlaces(early)
 	a.tellTakings(len(names) > 1)
+	a.tellNeeds(len(names) > 1)
 	var keys, groups strings.Builder
 	for i, k := range a.keys {
 		fmt.Fprintf(&keys, ", %s", k.sql)
@@ -278,6 +282,31 @@ func (a *accounting) taking(t *metric.Taking, id int32, several bool) (taken, va
 	return taken + " AND (" + lacking + ") IS NOT TRUE)", of + " AND " + lacking + ")"
 }
 
+// tellNeeds tells how many of them have what components need. A value is asked for as
+// takings do, so that Postgres counts it once.
+func (a *accounting) tellNeeds(several bool) {
+	for _, need := range a.Needs {
+		id, recorded := a.names[need.Name]
+		having := ""
+		switch {
+		case !recorded:
+			a.sums = append(a.sums, "0::bigint")
+			continue
+		case need.Field == experiment.FieldValue:
+			a.sums = append(a.sums, "count(o.value)")
+			continue
+		case need.Number:
+			having = "jsonb_typeof(o.properties->" + a.arg(need.Field) + "::text) = 'number'"
+		default:
+			having = "o.properties->>" + a.arg(need.Field) + "::text IS NOT NULL"
+		}
+		if several {
+			having = "o.name_id = " + a.arg(id) + " AND " + having
+		}
+		a.sums = append(a.sums, "count(*) FILTER (WHERE "+having+")")
+	}
+}
+
 // conjunction is that all conditions hold.
 func conjunction(conditions []string) string {
 	if conditions == nil {
@@ -300,9 +329,13 @@ func (a *accounting) place(ctx context.Context, tx pgx.Tx, sql string, names map
 			targets = append(targets, &holds[i])
 		}
 		p.Taken, p.Valueless = make([]int64, len(a.Takings)), make([]int64, len(a.Takings))
+		p.Having = make([]int64, len(a.Needs))
 		targets = append(targets, &p.Outcomes)
 		for i := range a.Takings {
 			targets = append(targets, &p.Taken[i], &p.Valueless[i])
+		}
+		for i := range p.Having {
+			targets = append(targets, &p.Having[i])
 		}
 		if err := row.Scan(targets...); err != nil {
 			return p, err
@@ -342,33 +375,39 @@ func (a *accounting) nothingToCorrect(ctx context.Context, tx pgx.Tx, names map[
 	return counts, err
 }
 
-// sightings are the names of which an exposed subject has an outcome after
-// exposure, as its numbers tell. They spare who asks for no more than that the pass
-// over all outcomes.
-type sightings map[string]bool
+// sightings are what an exposed subject has an outcome of after exposure, as its
+// numbers tell: names, which need nothing, and needs. They spare who asks for no more
+// than that the pass over all outcomes.
+type sightings map[metric.Need]bool
 
-// watching returns a visitor that notes what it sees of the study's metrics.
+// watching returns a visitor that notes what it sees of the study's metrics. Of a
+// number other than 0 there are outcomes that have all that its component needs.
 func (seen sightings) watching(study *metric.Study, visit func(*metric.Row) error) func(*metric.Row) error {
 	columns := study.Columns()
+	noted := make([]bool, len(columns))
 	return func(row *metric.Row) error {
 		for i, x := range row.Values {
-			if c := &columns[i]; c.Before == 0 && x != 0 && !math.IsNaN(x) {
-				seen[c.Component.Outcome] = true
+			if c := &columns[i]; !noted[i] && c.Before == 0 && x != 0 && !math.IsNaN(x) {
+				noted[i], seen[metric.Need{Name: c.Component.Outcome}] = true, true
+				for _, need := range c.Needs() {
+					seen[need] = true
+				}
 			}
 		}
 		return visit(row)
 	}
 }
 
-func (seen sightings) all(names []string) bool {
-	return !slices.ContainsFunc(names, func(name string) bool { return !seen[name] })
+func (seen sightings) all(of *metric.Accounts) bool {
+	return !slices.ContainsFunc(of.Needs, func(need metric.Need) bool { return !seen[need] }) &&
+		!slices.ContainsFunc(of.Names, func(name string) bool { return !seen[metric.Need{Name: name}] })
 }
 
-// accounted tells that the names are alive.
-func (seen sightings) accounted() *metric.Accounted {
+// accounted tells that the names are alive, and meet all needs.
+func (seen sightings) accounted(of *metric.Accounts) *metric.Accounted {
 	accounted := new(metric.Accounted)
-	for name := range seen {
-		accounted.Placed = append(accounted.Placed, metric.Placed{Name: name, Owner: metric.NeverExposed})
+	for _, name := range of.Names {
+		accounted.Placed = append(accounted.Placed, metric.Placed{Name: name, Owner: metric.NeverExposed, Having: slices.Repeat([]int64{1}, len(of.Needs))})
 	}
 	return accounted
 }

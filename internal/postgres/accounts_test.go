@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	order "cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/metric"
@@ -71,6 +73,10 @@ func TestAccountsAgainstReference(t *testing.T) {
 			for i := range got {
 				for j := range got[i] {
 					got[i][j].Similar = nil // Told elsewhere.
+					slices.SortFunc(got[i][j].Lacking, byField)
+					for k := range got[i][j].Lacking {
+						got[i][j].Lacking[k].Similar = nil
+					}
 				}
 			}
 			if diff := cmp.Diff(w.accounts(asOf, study), got); diff != "" {
@@ -138,6 +144,7 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 		var uses []metric.OutcomeUse
 		for _, name := range distinct(m) {
 			use := metric.OutcomeUse{Name: name}
+			var alive []*storedOutcome
 			if n := w.nothingToCorrect(name, from, asOf); n > 0 && !from.IsZero() {
 				use.NotCounted = map[metric.UncountedReason]int64{metric.NothingToCorrect: n}
 			}
@@ -150,7 +157,9 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 					continue
 				}
 				reason := w.reason(o, m, exposed.Time, ok, left[o.Subject] || ok && w.moved(exposed, m.Window, asOf, until), until)
-				use.Alive = use.Alive || reason != metric.OfOtherUnit && !early
+				if reason != metric.OfOtherUnit && !early && (w.conduct.End.IsZero() || o.Time.Before(w.conduct.End)) {
+					alive = append(alive, o)
+				}
 				if reason == "" {
 					use.Counted++
 					continue
@@ -163,11 +172,47 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 					use.ShortlyBefore++
 				}
 			}
+			if use.Alive = alive != nil; use.Alive {
+				use.Lacking = lacking(m, name, alive)
+			}
 			uses = append(uses, use)
 		}
 		all = append(all, uses)
 	}
 	return all
+}
+
+// lacking is what the components of a metric need and none of the outcomes has.
+func lacking(m *metric.Definition, name string, outcomes []*storedOutcome) (list []metric.Lack) {
+	lack := func(field string, number bool, has func(*storedOutcome) bool) {
+		if l := (metric.Lack{Field: field, Number: number}); !slices.ContainsFunc(outcomes, has) && !slices.ContainsFunc(list, func(x metric.Lack) bool { return byField(x, l) == 0 }) {
+			list = append(list, l)
+		}
+	}
+	hasValue := func(o *storedOutcome) bool { return o.Value != nil }
+	for _, c := range m.Components {
+		if c.Outcome != name {
+			continue
+		}
+		if needsValue(m, &c) || slices.ContainsFunc(c.Conditions, onValue) {
+			lack("value", false, hasValue)
+		}
+		for _, condition := range c.Conditions {
+			switch number := condition.Op != experiment.OpEqual && condition.Op != experiment.OpNotEqual; {
+			case onValue(condition):
+			case number:
+				lack(condition.Field, true, func(o *storedOutcome) bool { _, is := o.Properties[condition.Field].(float64); return is })
+			default:
+				lack(condition.Field, false, func(o *storedOutcome) bool { return o.Properties[condition.Field] != nil })
+			}
+		}
+	}
+	slices.SortFunc(list, byField)
+	return list
+}
+
+func byField(x, y metric.Lack) int {
+	return order.Or(strings.Compare(x.Field, y.Field), strings.Compare(fmt.Sprint(x.Number), fmt.Sprint(y.Number)))
 }
 
 // nothingToCorrect counts corrections of which no outcome is known.
@@ -450,6 +495,69 @@ func TestNothingIsSimilarToWhatIsWell(t *testing.T) {
 		study := studyOf(t, []metric.Column{{Component: component(experiment.AggregateCount)}}, nil, nil)
 		if use := d.accounts(t, 7, forever, study)[0][0]; len(use.Similar) != want {
 			t.Errorf("one outcome of subject %d: %+v", subject, use)
+		}
+	}
+}
+
+// A name is alive by what somebody did before counting ended, and only by that.
+func TestAliveBeforeTheEnd(t *testing.T) {
+	for _, c := range []struct {
+		day  int
+		want bool
+	}{{19, true}, {20, false}, {21, false}} {
+		d := newDatabase(t)
+		recordExposures(t, d.DB, exposure(1, "control", day(10)))
+		recordOutcomes(t, d.DB, outcome("x", 9, day(c.day), 1.0, ""))
+		study := studyOf(t, []metric.Column{{Component: component(experiment.AggregateCount)}}, nil, nil).Conducted(metric.Conduct{End: day(20)})
+		for _, study := range []*metric.Study{study, study.AliveOnly()} {
+			if use := d.accounts(t, 7, forever, study)[0][0]; use.Alive != c.want {
+				t.Errorf("an outcome of day %d, and counting ends on day 20: alive %t", c.day, use.Alive)
+			}
+		}
+	}
+}
+
+// What a component needs and no outcome has is told, with the property that may
+// have been meant; that its condition is not met is not that, nor whose it is.
+func TestLackingProperties(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "control", day(10)))
+	account := outcome("f", 8, day(11), 1.0, `{"severity":"fatal"}`)
+	account.Unit = "account"
+	recordOutcomes(t, d.DB, outcome("a", 1, day(11), nil, `{"severty":"fatal","other":1}`), outcome("b", 9, day(11), nil, `{"level":"3","none":null}`),
+		named(outcome("c", 1, day(11), 2.0, `{"severity":"fatal"}`), "view"), outcome("d", 9, day(9), 1.0, `{"severity":"fatal"}`), account,
+		outcome("e", 9, day(20), 1.0, `{"severity":"fatal"}`))
+	on := func(field string, op experiment.Op, value string) []experiment.Condition {
+		return []experiment.Condition{{Field: field, Op: op, Values: []string{value}}}
+	}
+	views := experiment.Component{Name: "views", Outcome: "view", Aggregate: experiment.AggregateCount}
+	for _, c := range []struct {
+		name   string
+		metric metric.Definition
+		want   []metric.Lack
+	}{
+		{"misspelt", metric.Proportion("purchase", on("severity", experiment.OpEqual, "fatal")), []metric.Lack{{Field: "severity", Similar: []string{"severty"}}}},
+		{"not met", metric.Proportion("purchase", on("other", experiment.OpGreater, "5")), nil},
+		{"of somebody", metric.Proportion("purchase", on("level", experiment.OpNotEqual, "3")), nil},
+		{"no number", metric.Proportion("purchase", on("level", experiment.OpGreater, "1")), []metric.Lack{{Field: "level", Number: true}}},
+		{"null", metric.Proportion("purchase", on("none", experiment.OpEqual, "1")), []metric.Lack{{Field: "none"}}},
+		{"value", metric.Proportion("purchase", on("value", experiment.OpGreater, "1")), []metric.Lack{{Field: "value"}}},
+		{"sum", metric.Sum("purchase", nil), []metric.Lack{{Field: "value"}}},
+		{"of another name", metric.Ratio(experiment.Component{Name: "fatal", Outcome: "purchase", Aggregate: experiment.AggregateCount, Conditions: on("severity", experiment.OpEqual, "fatal")}, views),
+			[]metric.Lack{{Field: "severity", Similar: []string{"severty"}}}},
+		{"there", metric.Sum("view", on("severity", experiment.OpEqual, "x")), nil},
+	} {
+		def := definition()
+		study, err := metric.NewStudy(&def, def.Variants, []metric.Use{{Metric: metric.Metric{Key: "m", Revision: 1, Definition: c.metric}, Role: experiment.RoleSecondary}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		study = study.Conducted(metric.Conduct{End: day(20)})
+		for _, study := range []*metric.Study{study, study.AliveOnly()} {
+			uses := d.accounts(t, 7, forever, study)
+			if diff := cmp.Diff(c.want, uses[0][0].Lacking, cmpopts.EquateEmpty()); diff != "" || !uses[0][0].Alive {
+				t.Errorf("%s (-want +got):\n%s", c.name, diff)
+			}
 		}
 	}
 }

@@ -90,8 +90,8 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 	}
 	switch err = rows(ctx); {
 	case err != nil || len(accounts.Names) == 0:
-	case seen.all(accounts.Names):
-		accounted = seen.accounted()
+	case seen.all(accounts):
+		accounted = seen.accounted(accounts)
 	default:
 		err = account(ctx)
 	}

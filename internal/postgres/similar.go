@@ -74,6 +74,37 @@ func (a *accounting) similar(ctx context.Context, tx pgx.Tx, amiss []string, for
 	return similar, err
 }
 
+// maxFieldOutcomes is of how many outcomes properties are read to find similar ones.
+const maxFieldOutcomes = 10_000
+
+// similarFields finds the properties that arrived and are like those that no outcome
+// of a name has.
+func (a *accounting) similarFields(ctx context.Context, tx pgx.Tx, unmet []metric.Need) (map[metric.Need][]string, error) {
+	similar := map[metric.Need][]string{}
+	for _, need := range unmet {
+		if need.Field == experiment.FieldValue {
+			continue
+		}
+		rows, err := tx.Query(ctx, `SELECT DISTINCT field, 0 FROM (SELECT properties FROM outcomes WHERE corrects IS NULL AND properties IS NOT NULL
+			AND name_id = $1 AND recorded_time <= $2`+bounds(a.from)+` LIMIT $3) o, jsonb_object_keys(properties) AS field`, a.names[need.Name], a.asOf, maxFieldOutcomes)
+		if err != nil {
+			return nil, err
+		}
+		fields := map[string]int32{}
+		var field string
+		var none int32
+		if _, err := pgx.ForEachRow(rows, []any{&field, &none}, func() error {
+			fields[field] = none
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		found := candidates(need.Field, fields)
+		similar[need] = found[:min(len(found), maxSimilar)]
+	}
+	return similar, nil
+}
+
 // namesAmiss are those of whose outcomes fewer than half are of subjects who are
 // analysed, after exposure: what was meant may have come under another name.
 func namesAmiss(names []string, placed []metric.Placed) (amiss []string) {

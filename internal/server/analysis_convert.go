@@ -108,6 +108,9 @@ func toOutcomeUse(u *metric.OutcomeUse) *assayv1.OutcomeUse {
 			return &assayv1.SimilarOutcomes{Name: s.Name, Unit: s.Unit, Outcomes: s.Outcomes}
 		}),
 	}
+	for _, lack := range u.Lacking {
+		use.Lacking = append(use.Lacking, lack.Field)
+	}
 	for _, reason := range metric.UncountedReasons {
 		n := u.NotCounted[reason]
 		if n == 0 {

@@ -170,6 +170,7 @@ var uncountedReasons = enum[assayv1.UncountedReason, metric.UncountedReason]{
 var leftOutReasons = enum[assayv1.LeftOutReason, metric.LeftOutReason]{
 	{assayv1.LeftOutReason_LEFT_OUT_REASON_NO_OUTCOME, metric.NoOutcome},
 	{assayv1.LeftOutReason_LEFT_OUT_REASON_MOVED, metric.Moved},
+	{assayv1.LeftOutReason_LEFT_OUT_REASON_NO_VALUE, metric.NoValue},
 }
 
 var actions = enum[assayv1.VerdictAction, metric.Action]{

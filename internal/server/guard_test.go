@@ -225,7 +225,7 @@ func TestOutcomesOnlyBeforeExposure(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := call[*assayv1.AnalyzeExperimentResponse](t, a, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain"}`).Metrics[0]
-	if c := m.Comparisons[0]; m.Arms[0].GetSubjects() != 20 || m.Arms[0].Mean == nil || *m.Arms[0].Mean != 0 || c.PValue != nil || len(c.Notes) == 0 {
+	if c := m.Comparisons[0]; m.Arms[0].GetSubjects() != 20 || m.Arms[0].Mean != nil || m.Arms[0].Total != nil || len(m.Arms[0].Notes) == 0 || c.PValue != nil || len(c.Notes) == 0 {
 		t.Errorf("arm %v, comparison %v", m.Arms[0], c)
 	}
 }

@@ -89,7 +89,8 @@ func TestLargestValueOfNothing(t *testing.T) {
 	}
 }
 
-// Every other outcome of one variant lacks its value, and enters no mean.
+// Every other outcome of one variant lacks its value, and enters no mean. Who has one
+// then differs between the variants, and no verdict rests on it.
 func TestMeanOfNoValue(t *testing.T) {
 	a := newAPI(t)
 	a.do(t, "MetricService/CreateMetric", `{"metric":{"key":"v","direction":"DIRECTION_INCREASE","window":"86400s","mean":{"outcome":"order"}}}`)
@@ -112,8 +113,12 @@ func TestMeanOfNoValue(t *testing.T) {
 			t.Errorf("%s: mean %v of %d, want %v of 200", arm.Variant, arm.GetMean(), arm.Subjects, want)
 		}
 	}
-	if got.Verdict.Action != assayv1.VerdictAction_VERDICT_ACTION_KEEP_RUNNING {
-		t.Errorf("verdict %v, want none yet", got.Verdict)
+	left := got.Metrics[0].LeftOut
+	if len(left) != 1 || left[0].Reason != assayv1.LeftOutReason_LEFT_OUT_REASON_NO_VALUE || left[0].Subjects["b"] != 100 || left[0].Subjects["a"] != 0 || left[0].Share != 0.25 {
+		t.Errorf("left out %v", left)
+	}
+	if got.Verdict.Action != assayv1.VerdictAction_VERDICT_ACTION_INCONCLUSIVE || !said(got.Verdict.Reasons, "Metric v tells nothing of the subjects that have no value for it", "0 of 200 in a, 100 of 200 in b") {
+		t.Errorf("verdict %v, want it withheld", got.Verdict)
 	}
 }
 

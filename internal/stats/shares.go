@@ -9,6 +9,29 @@ import "gonum.org/v1/gonum/mathext"
 //
 // R: chisq.test(rbind(some, all − some), correct = FALSE)$p.value.
 func EqualShares(some, all []int64) *float64 {
+	return EqualSharesWithin([][]int64{some}, [][]int64{all})
+}
+
+// EqualSharesWithin is the same of several strata, whose shares may differ from each
+// other, as do those of phases: the sum of the statistics of the strata, which are
+// independent, has a chi-square distribution with the sum of their degrees of freedom.
+// Strata that say nothing are left out.
+func EqualSharesWithin(some, all [][]int64) *float64 {
+	statistic, degrees := 0.0, 0
+	for s := range all {
+		x, d := unequalShares(some[s], all[s])
+		statistic, degrees = statistic+x, degrees+d
+	}
+	if degrees == 0 {
+		return nil
+	}
+	p := mathext.GammaIncRegComp(float64(degrees)/2, statistic/2)
+	return &p
+}
+
+// unequalShares is Pearson's statistic and its degrees of freedom, of which there are
+// none if the groups say nothing.
+func unequalShares(some, all []int64) (statistic float64, degrees int) {
 	belong, members, groups := 0.0, 0.0, 0
 	for i, n := range all {
 		if n > 0 {
@@ -16,9 +39,9 @@ func EqualShares(some, all []int64) *float64 {
 		}
 	}
 	if groups < 2 || belong == 0 || belong == members {
-		return nil
+		return 0, 0
 	}
-	share, statistic := belong/members, 0.0
+	share := belong / members
 	for i, n := range all {
 		if n > 0 {
 			expected := share * float64(n)
@@ -26,6 +49,5 @@ func EqualShares(some, all []int64) *float64 {
 			statistic += off * off / (expected * (1 - share))
 		}
 	}
-	p := mathext.GammaIncRegComp(float64(groups-1)/2, statistic/2)
-	return &p
+	return statistic, groups - 1
 }

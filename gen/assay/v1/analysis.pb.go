@@ -766,7 +766,8 @@ type MetricAnalysis struct {
 	// What became of the outcomes that the metric is of, name by name. Absent in
 	// analyses from before it was counted.
 	Outcomes []*OutcomeUse `protobuf:"bytes,16,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
-	// Subjects that were analysed and do not count for this metric.
+	// Subjects that were analysed and do not count for this metric, or tell nothing of
+	// it.
 	LeftOut []*LeftOut `protobuf:"bytes,17,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// ALWAYS_VALID only, for metrics with a window: whether each variant's effect
 	// differs between the calendar weeks (ISO 8601, UTC) in which subjects entered the

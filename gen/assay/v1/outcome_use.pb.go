@@ -115,7 +115,7 @@ func (UncountedReason) EnumDescriptor() ([]byte, []int) {
 	return file_assay_v1_outcome_use_proto_rawDescGZIP(), []int{0}
 }
 
-// LeftOutReason is why a subject does not count for a metric.
+// LeftOutReason is why a subject does not count for a metric, or tells nothing of it.
 type LeftOutReason int32
 
 const (
@@ -125,6 +125,9 @@ const (
 	LeftOutReason_LEFT_OUT_REASON_NO_OUTCOME LeftOutReason = 1
 	// A later phase moved it to another variant, or away, and its window touches that.
 	LeftOutReason_LEFT_OUT_REASON_MOVED LeftOutReason = 2
+	// A mean has no value of it. Both its sum and its number of values are 0 and it is
+	// among the subjects of `arms`, but it tells nothing of the mean.
+	LeftOutReason_LEFT_OUT_REASON_NO_VALUE LeftOutReason = 3
 )
 
 // Enum value maps for LeftOutReason.
@@ -133,11 +136,13 @@ var (
 		0: "LEFT_OUT_REASON_UNSPECIFIED",
 		1: "LEFT_OUT_REASON_NO_OUTCOME",
 		2: "LEFT_OUT_REASON_MOVED",
+		3: "LEFT_OUT_REASON_NO_VALUE",
 	}
 	LeftOutReason_value = map[string]int32{
 		"LEFT_OUT_REASON_UNSPECIFIED": 0,
 		"LEFT_OUT_REASON_NO_OUTCOME":  1,
 		"LEFT_OUT_REASON_MOVED":       2,
+		"LEFT_OUT_REASON_NO_VALUE":    3,
 	}
 )
 
@@ -176,8 +181,9 @@ type OutcomeUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The outcome's name, as the metric has it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Somebody of the experiment's unit had such an outcome, exposed or not. If nobody
-	// had, the metric has no data: 0 does not mean that it did not happen.
+	// Somebody of the experiment's unit had such an outcome before counting ended,
+	// exposed or not. If nobody had, the metric has no data: 0 does not mean that it did
+	// not happen.
 	Alive bool `protobuf:"varint,2,opt,name=alive,proto3" json:"alive,omitempty"`
 	// Outcomes that a component of the metric takes in, and none lacks the value of. Those of subjects in
 	// MetricAnalysis.left_out are among them.
@@ -187,7 +193,12 @@ type OutcomeUse struct {
 	// Names like this one, and this name for other units, of which something arrived.
 	// At most 5, those with the most outcomes first. They are looked for where half of
 	// this name's outcomes or more are not of analysed subjects after exposure.
-	Similar       []*SimilarOutcomes `protobuf:"bytes,5,rep,name=similar,proto3" json:"similar,omitempty"`
+	Similar []*SimilarOutcomes `protobuf:"bytes,5,rep,name=similar,proto3" json:"similar,omitempty"`
+	// Properties that the metric has conditions on, or "value" if it takes values or has
+	// a condition on them, and that none of the outcomes has by which the name is alive,
+	// or has as a number where one is asked for. The metric then has no data either: the
+	// property may be misspelt.
+	Lacking       []string `protobuf:"bytes,6,rep,name=lacking,proto3" json:"lacking,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +264,13 @@ func (x *OutcomeUse) GetNotCounted() []*UncountedOutcomes {
 func (x *OutcomeUse) GetSimilar() []*SimilarOutcomes {
 	if x != nil {
 		return x.Similar
+	}
+	return nil
+}
+
+func (x *OutcomeUse) GetLacking() []string {
+	if x != nil {
+		return x.Lacking
 	}
 	return nil
 }
@@ -388,7 +406,8 @@ func (x *SimilarOutcomes) GetOutcomes() int64 {
 	return 0
 }
 
-// LeftOut counts subjects that were analysed and do not count for a metric.
+// LeftOut counts subjects that were analysed and do not count for a metric, or tell
+// nothing of it.
 type LeftOut struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why.
@@ -456,7 +475,7 @@ var File_assay_v1_outcome_use_proto protoreflect.FileDescriptor
 
 const file_assay_v1_outcome_use_proto_rawDesc = "" +
 	"\n" +
-	"\x1aassay/v1/outcome_use.proto\x12\bassay.v1\"\xc3\x01\n" +
+	"\x1aassay/v1/outcome_use.proto\x12\bassay.v1\"\xdd\x01\n" +
 	"\n" +
 	"OutcomeUse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
@@ -464,7 +483,8 @@ const file_assay_v1_outcome_use_proto_rawDesc = "" +
 	"\acounted\x18\x03 \x01(\x03R\acounted\x12<\n" +
 	"\vnot_counted\x18\x04 \x03(\v2\x1b.assay.v1.UncountedOutcomesR\n" +
 	"notCounted\x123\n" +
-	"\asimilar\x18\x05 \x03(\v2\x19.assay.v1.SimilarOutcomesR\asimilar\"\x89\x01\n" +
+	"\asimilar\x18\x05 \x03(\v2\x19.assay.v1.SimilarOutcomesR\asimilar\x12\x18\n" +
+	"\alacking\x18\x06 \x03(\tR\alacking\"\x89\x01\n" +
 	"\x11UncountedOutcomes\x121\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x19.assay.v1.UncountedReasonR\x06reason\x12\x1a\n" +
 	"\boutcomes\x18\x02 \x01(\x03R\boutcomes\x12%\n" +
@@ -493,11 +513,12 @@ const file_assay_v1_outcome_use_proto_rawDesc = "" +
 	"!UNCOUNTED_REASON_AFTER_CONCLUSION\x10\t\x12!\n" +
 	"\x1dUNCOUNTED_REASON_DURING_PAUSE\x10\n" +
 	"\x12'\n" +
-	"#UNCOUNTED_REASON_NOTHING_TO_CORRECT\x10\v*k\n" +
+	"#UNCOUNTED_REASON_NOTHING_TO_CORRECT\x10\v*\x89\x01\n" +
 	"\rLeftOutReason\x12\x1f\n" +
 	"\x1bLEFT_OUT_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aLEFT_OUT_REASON_NO_OUTCOME\x10\x01\x12\x19\n" +
-	"\x15LEFT_OUT_REASON_MOVED\x10\x02B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
+	"\x15LEFT_OUT_REASON_MOVED\x10\x02\x12\x1c\n" +
+	"\x18LEFT_OUT_REASON_NO_VALUE\x10\x03B/Z-github.com/assayhq/assay/gen/assay/v1;assayv1b\x06proto3"
 
 var (
 	file_assay_v1_outcome_use_proto_rawDescOnce sync.Once
