@@ -128,11 +128,12 @@ func TestPrivatePostgresOnFullDisk(t *testing.T) {
 	p, addr := serveIn(t, dir, "")
 	conn := connect(t, addr)
 	define(t, conn)
+	defined := time.Now()
 	acknowledged := recordUntilKept(t, conn, 0)
 	before := answers(t, conn)
-	eventually(t, "the catalog is kept", func() bool {
-		_, err := os.Stat(filepath.Join(dir, snapshotName))
-		return err == nil
+	eventually(t, "the catalog is kept as it was after that", func() bool {
+		info, err := os.Stat(filepath.Join(dir, snapshotName))
+		return err == nil && info.ModTime().After(defined) // It is the time of a load.
 	})
 	stopAsking := keepAsking(t, conn)
 	ballast := filepath.Join(disk, "ballast")

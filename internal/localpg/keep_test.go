@@ -158,6 +158,7 @@ func TestLeftoverThatRecovers(t *testing.T) {
 			for _, p := range all {
 				if c.isRecovering(p) && syscall.Kill(p.pid, syscall.SIGSTOP) == nil {
 					frozen = leaderOf(t, c) != 0
+					t.Cleanup(func() { _ = syscall.Kill(p.pid, syscall.SIGCONT) }) // Of a broken test.
 					return true
 				}
 			}
@@ -167,7 +168,7 @@ func TestLeftoverThatRecovers(t *testing.T) {
 		_ = h.Wait()
 	}
 	defer func(grace time.Duration) { fastGrace = grace }(fastGrace)
-	fastGrace = time.Hour
+	fastGrace = 3 * time.Minute // More than the start has.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // For a broken test only.
 	defer cancel()
 	again, err := Start(ctx, Config{DataDir: dataDir})
