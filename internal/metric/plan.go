@@ -315,7 +315,7 @@ func (p *Planned) inflation(d *stats.Design, to *Sizing) {
 		if !ok {
 			return
 		}
-		inflation = float64(to.Subjects) / float64(subjects)
+		inflation = max(1, float64(to.Subjects)/float64(subjects)) // Few events are planned roughly.
 	}
 	to.Inflation = &inflation
 }

@@ -20,7 +20,7 @@ import (
 // where few events are expected by the test itself, over all numbers of them: see
 // [Design.FewEvents]. The other methods take the variance as known, as rpact does with
 // normalApproximation; of rates of few events their power is no more than the guard of
-// informative subjects allows.
+// informative subjects allows, and than that of a fixed horizon.
 //
 // A Bayesian test finds what it looks for if its credible interval says so. The
 // posterior of rates is planned as normal, too.
@@ -74,8 +74,14 @@ func (d *Design) Power(effect float64, subjects int64) float64 {
 	} else {
 		power = o.power(d.Test.Alternative)
 	}
-	if few != nil {
-		power = min(power, few.power())
+	if few == nil {
+		return power
+	}
+	power = min(power, few.power())
+	if !d.Adjusted { // And looking more often does not find more.
+		once := *d
+		once.Test.Method = FixedHorizon
+		power = min(power, once.Power(effect, subjects))
 	}
 	return power
 }

@@ -209,3 +209,44 @@ func TestGuardedPower(t *testing.T) {
 		}
 	}
 }
+
+// TestPlannedLooksOfRatesComeTrue: so have looks at rates, in arms of 9 to 1 and against
+// a margin, where the variance under the null hypothesis is another.
+func TestPlannedLooksOfRatesComeTrue(t *testing.T) {
+	const experiments, looks, power = 1500, 4, 0.8
+	rng := rand.New(rand.NewPCG(53, 54))
+	for _, c := range []ratesCase{
+		{Rate: 0.05, TreatmentRate: 0.06, Control: 9, Treatment: 1, Alpha: 0.05},
+		{Rate: 0.02, TreatmentRate: 0.02, Control: 1, Treatment: 1, Margin: -0.006, Alpha: 0.05, Alternative: Greater},
+	} {
+		d, effect, _ := c.design()
+		d.Test.Method, d.Test.Schedule = GroupSequential, plannedLooks(t, OBrienFleming, looks)
+		subjects, _ := d.Subjects(effect, power)
+		var judges [looks]Design
+		for k := range judges {
+			var err error
+			judges[k] = d
+			if judges[k].Test.Schedule, err = NewSchedule(OBrienFleming, d.Test.Schedule.looks[:k+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := 0
+		for range experiments {
+			var n, x [2]int64
+			for k := range judges {
+				for i, all := range Apportion(subjects*int64(k+1)/looks, d.Shares) {
+					more := newBinomial(float64(all-n[i]), []float64{c.Rate, c.TreatmentRate}[i])
+					n[i], x[i] = all, x[i]+drawEvents(rng, &more)
+				}
+				if p := compareRates(t, &judges[k], n[0], n[1], x[0], x[1]).PValue; p != nil && *p <= c.Alpha {
+					found++
+					break
+				}
+			}
+		}
+		t.Logf("%+v: %d of %d found with %d subjects", c, found, experiments, subjects)
+		if exceeds(found, experiments, power) || exceeds(experiments-found, experiments, 1-power) {
+			t.Errorf("%+v: planned for power %v, %d of %d found", c, power, found, experiments)
+		}
+	}
+}
