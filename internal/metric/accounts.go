@@ -58,6 +58,8 @@ type Placed struct {
 	// the i-th window after exposure is the first that holds it, and the number of
 	// windows if none does.
 	Place int
+	// Variant is the index of the variant of those from before exposure.
+	Variant int
 	// Closed is how many of the windows, which rise, have closed for the subject.
 	Closed int
 	// Moved is of how many metrics a later phase's move keeps the subject out: those
@@ -98,7 +100,8 @@ type Accounted struct {
 	Similar          map[string][]SimilarOutcomes // By name.
 	NothingToCorrect map[string]int64             // Corrections by name.
 	DeadPasts        []DeadPast
-	SimilarFields    map[Need][]string // Properties that arrived, of needs that nothing meets.
+	Early            map[string][]EarlyOutcomes // By name, where they look uneven.
+	SimilarFields    map[Need][]string          // Properties that arrived, of needs that nothing meets.
 }
 
 // SimilarOutcomes are outcomes that may have been meant in place of others, and
@@ -123,6 +126,7 @@ type OutcomeUse struct {
 	NotCounted map[UncountedReason]int64 `json:"not_counted,omitempty"`
 	// ShortlyBefore counts those of BeforeExposure in the last seconds before it.
 	ShortlyBefore int64             `json:"shortly_before,omitempty"`
+	Early         []EarlyOutcomes   `json:"early,omitempty"` // Told where they look uneven.
 	Similar       []SimilarOutcomes `json:"similar,omitempty"`
 }
 
@@ -293,7 +297,7 @@ func (s *Study) Account(t *Tally, accounted *Accounted) {
 	unmet := a.Unmet(accounted.Placed)
 	for i, d := range s.Definitions() {
 		for _, name := range d.outcomes() {
-			use := OutcomeUse{Name: name, Similar: accounted.Similar[name]}
+			use := OutcomeUse{Name: name, Similar: accounted.Similar[name], Early: accounted.Early[name]}
 			use.leave(NothingToCorrect, accounted.NothingToCorrect[name])
 			taking := s.metrics[i].taking(name)
 			for k := range accounted.Placed {

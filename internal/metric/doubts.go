@@ -3,6 +3,7 @@ package metric
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/stats"
@@ -30,6 +31,11 @@ func (s *Study) doubts(t *Tally, a *Analysis) []string {
 	for m := range t.Metrics {
 		switch s.metrics[m].Role {
 		case experiment.RolePrimary, experiment.RoleGuardrail:
+			for _, doubt := range t.unevenlyEarly(m) {
+				if !slices.Contains(doubts, doubt) {
+					doubts = append(doubts, doubt)
+				}
+			}
 			for _, unequal := range s.unequalReports(t, m) {
 				if unequal.fault {
 					doubts = append(doubts, unequal.text)

@@ -79,7 +79,7 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 			warn("%s", note)
 		}
 		out = append(out, s.uncounted(&t.Metrics[i])...)
-		for _, warning := range s.silentVariants(t, i) {
+		for _, warning := range slices.Concat(t.unevenlyEarly(i), s.silentVariants(t, i)) {
 			if !slices.Contains(out, warning) { // Another metric may count the same.
 				warn("%s", warning)
 			}

@@ -68,6 +68,9 @@ func (a *accounting) account(ctx context.Context, tx pgx.Tx, pinned bool) (*metr
 		if accounted.Placed, err = a.place(ctx, tx, sql, names); err != nil {
 			return nil, err
 		}
+		if accounted.Early, err = a.early(ctx, tx, accounted.Placed); err != nil {
+			return nil, err
+		}
 		if accounted.SimilarFields, err = a.similarFields(ctx, tx, a.Unmet(accounted.Placed)); err != nil {
 			return nil, err
 		}
@@ -219,6 +222,11 @@ func (a *accounting) tellPlaces(early string) {
 	}
 	a.tell("o.occurred_time < "+a.at(0), at(-1))
 	a.tell("o.occurred_time < "+a.at(-metric.ShortlyBefore), at(-2))
+	for i, variant := range a.study.Variants() {
+		if i > 0 {
+			a.tell("o.occurred_time < "+a.at(0)+" AND e.variant = "+a.arg(variant), func(p *metric.Placed) { p.Variant = i })
+		}
+	}
 	a.tell(early, func(p *metric.Placed) { p.Early = true })
 	if end := a.study.CountingEnd(a.asOf); !end.IsZero() {
 		a.tell("o.occurred_time >= "+a.arg(end), func(p *metric.Placed) { p.AfterEnd = true })

@@ -73,6 +73,7 @@ func TestAccountsAgainstReference(t *testing.T) {
 			for i := range got {
 				for j := range got[i] {
 					got[i][j].Similar = nil // Told elsewhere.
+					got[i][j].Early = nil
 					slices.SortFunc(got[i][j].Lacking, byField)
 					for k := range got[i][j].Lacking {
 						got[i][j].Lacking[k].Similar = nil
@@ -513,6 +514,36 @@ func TestAliveBeforeTheEnd(t *testing.T) {
 			if use := d.accounts(t, 7, forever, study)[0][0]; use.Alive != c.want {
 				t.Errorf("an outcome of day %d, and counting ends on day 20: alive %t", c.day, use.Alive)
 			}
+		}
+	}
+}
+
+// Early outcomes are told by variant and with their subjects where one variant has
+// more of them than chance leaves it, and only there.
+func TestEarlyOutcomes(t *testing.T) {
+	for _, uneven := range []bool{false, true} {
+		d := newDatabase(t)
+		var exposures []experiment.Exposure
+		var outcomes []experiment.Outcome
+		for i := range 80 {
+			variant := []string{"control", "short"}[i%2]
+			exposures = append(exposures, exposure(i, variant, day(10)))
+			outcomes = append(outcomes, outcome("later", i, day(11), 1.0, ""))
+			if i < 60 && (i%2 == 1 || !uneven) {
+				outcomes = append(outcomes, outcome("early", i, day(10).Add(-2*time.Second), 1.0, ""), outcome("again", i, day(10).Add(-time.Second), 1.0, ""),
+					outcome("long before", i, day(10).Add(-6*time.Second), 1.0, ""))
+			}
+		}
+		recordExposures(t, d.DB, exposures...)
+		recordOutcomes(t, d.DB, outcomes...)
+		study := studyOf(t, []metric.Column{{Component: component(experiment.AggregateCount)}}, nil, nil)
+		var want []metric.EarlyOutcomes
+		if uneven {
+			want = []metric.EarlyOutcomes{{Phase: 1, Variant: "control", Outcomes: 40}, {Phase: 1, Variant: "short", Outcomes: 100, Early: 60, Subjects: 30}}
+		}
+		use := d.accounts(t, 7, forever, study)[0][0]
+		if diff := cmp.Diff(want, use.Early); diff != "" {
+			t.Errorf("uneven: %t (-want +got):\n%s", uneven, diff)
 		}
 	}
 }
