@@ -1,16 +1,19 @@
 package assign
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
-	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 
 	"github.com/assayhq/assay/internal/experiment"
 )
@@ -21,18 +24,22 @@ const (
 	unitVariable       = "unit"
 )
 
-// The limits of a predicate. The cost is counted in CEL's units, about 25 ns
-// each, for the largest input that is assumed: maxAttributes attributes, and
-// maxSize elements or characters in each list, map or string below them. So the
-// most expensive predicate takes tens of milliseconds. One pass over the
-// attributes costs about 60,000, a test of a list of 1,000 against 400 constants
-// about 420,000; one pass within another over such a list costs 100 million.
+// The limits of a predicate. The cost is counted in units of about 25 ns, for
+// the largest attributes that are admitted. So the most expensive predicate
+// takes tens of milliseconds, up to 150 where it compares long lists or goes
+// through joined ones. One pass over the attributes costs about 6,000, a
+// test of a list of 1,000 against 400 constants about 420,000; one pass within
+// another over such a list costs 10 million.
+//
+// A predicate that was accepted before is held to storedTolerance times as much,
+// since the estimates of a later release may be stricter, which must not stop
+// an experiment that runs. While it is evaluated it may not cost more than others.
 const (
 	maxPredicateCost  = 1_000_000
+	storedTolerance   = 10
 	maxPredicateDepth = 64
 	maxRegexpSize     = 1000 // Instructions of the compiled regular expression.
-	maxAttributes     = 10_000
-	maxSize           = 1024
+	interruptEvery    = 100  // Passes of loops, of microseconds each, until the call's end is noticed.
 )
 
 // eligibility is a compiled predicate, safe for concurrent use.
@@ -40,6 +47,8 @@ type eligibility struct {
 	condition condition // Nil for a predicate that is not of the common shapes.
 	program   cel.Program
 	names     []string // Of the attributes that it reads by name, sorted.
+	loops     bool
+	refusal   error // Why it is not evaluated, and so fails for everyone.
 }
 
 var (
@@ -58,24 +67,21 @@ func CheckEligibility(predicate string) error {
 	if err != nil {
 		return err
 	}
-	env, err := predicateEnv()
+	plan, err := surveyed(checked)
 	if err != nil {
 		return err
 	}
-	estimate, err := env.EstimateCost(checked, inputLimits{})
-	if err != nil {
-		return invalidPredicate("its cost cannot be estimated: %v", err)
+	if err := plan.refuse(maxPredicateCost); err != nil {
+		return invalidPredicate("%v", err)
 	}
-	if estimate.Max > maxPredicateCost {
-		return invalidPredicate("it is too costly: up to %d units of work for one subject, where %d are allowed; "+
-			"loops within loops are the usual reason", estimate.Max, maxPredicateCost)
-	}
-	_, err = planPredicate(checked)
+	_, err = plan.eligibility()
 	return err
 }
 
 // compileEligibility prepares a predicate that was accepted before; nil stands
-// for everyone.
+// for everyone. One whose cost would be out of bounds by today's rules fails for
+// every subject, and says why: evaluated, it could stop every server that knows
+// it, and its experiment keeps what it has recorded and accepts exposures still.
 func compileEligibility(predicate string) (*eligibility, error) {
 	if predicate == "" {
 		return nil, nil
@@ -84,7 +90,14 @@ func compileEligibility(predicate string) (*eligibility, error) {
 	if err != nil {
 		return nil, err
 	}
-	return planPredicate(checked)
+	plan, err := surveyed(checked)
+	if err != nil {
+		return nil, err
+	}
+	if err := plan.refuse(storedTolerance * maxPredicateCost); err != nil {
+		return &eligibility{refusal: err, condition: func(*variables) truth { return failed }, names: plan.names}, nil
+	}
+	return plan.eligibility()
 }
 
 func invalidPredicate(format string, args ...any) error {
@@ -136,25 +149,66 @@ func tooDeep(e *cel.Error) bool {
 		strings.HasPrefix(e.Message, "max recursion depth exceeded")
 }
 
-// planPredicate makes the program. Tracking the cost triples the price of an
-// evaluation; it is done only where a loop could run over more than the input
-// that the estimate assumed.
-func planPredicate(checked *cel.Ast) (el *eligibility, err error) {
+// predicatePlan is a checked predicate with what is known of it before it is
+// evaluated.
+type predicatePlan struct {
+	*survey
+	checked *cel.Ast
+	prices  *prices
+	cost    uint64 // At most, for one subject.
+}
+
+func surveyed(checked *cel.Ast) (p *predicatePlan, err error) {
 	defer recoverPredicate(&err)
 	env, err := predicateEnv()
 	if err != nil {
 		return nil, err
 	}
-	names, loops := readsOf(checked)
-	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
-	if loops {
-		options = append(options, cel.CostLimit(maxPredicateCost))
+	p = &predicatePlan{survey: surveyOf(checked), checked: checked}
+	p.prices = &prices{patterns: p.patterns, builds: p.builds, counted: p.loops, hidden: p.hidden}
+	estimate, err := env.EstimateCost(checked, p.prices)
+	if err != nil {
+		return nil, invalidPredicate("its cost cannot be estimated: %v", err)
 	}
-	program, err := env.Program(checked, options...)
+	p.cost = estimate.Max
+	return p, nil
+}
+
+// refuse says why a predicate is not to be evaluated, if it is not.
+func (p *predicatePlan) refuse(most uint64) error {
+	switch {
+	case p.variable:
+		return errors.New("a pattern of matches must be a constant, since only so its cost is known; " +
+			"join several by ||, or look for a text by contains")
+	case p.messages:
+		return errors.New("it makes messages of protocol buffers; plain numbers, strings, lists and maps do as well")
+	case p.cost == math.MaxUint64:
+		return errors.New("its cost has no bound, mostly since it compares values, or parts of values, that it makes itself")
+	case p.cost > most:
+		return fmt.Errorf("it is too costly: up to %d units of work for one subject, where %d are allowed; "+
+			"loops within loops and values that grow are the usual reasons", p.cost, most)
+	}
+	return nil
+}
+
+// eligibility makes the program. To count the cost triples the price of an
+// evaluation; it is done only where there is a loop, or where the estimate is
+// above the limit.
+func (p *predicatePlan) eligibility() (el *eligibility, err error) {
+	defer recoverPredicate(&err)
+	env, err := predicateEnv()
+	if err != nil {
+		return nil, err
+	}
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	if p.loops || p.cost > maxPredicateCost {
+		options = append(options, cel.CostLimit(maxPredicateCost), cel.CostTracking(p.prices), cel.InterruptCheckFrequency(interruptEvery))
+	}
+	program, err := env.Program(p.checked, options...)
 	if err != nil {
 		return nil, invalidPredicate("one of its constants is invalid: %v", err)
 	}
-	return &eligibility{compileCondition(checked.NativeRep().Expr()), program, names}, nil
+	return &eligibility{condition: compileCondition(p.checked.NativeRep().Expr()), program: program, names: p.names, loops: p.loops}, nil
 }
 
 // recoverPredicate turns a panic of the CEL compiler into a refusal. What it
@@ -164,27 +218,6 @@ func recoverPredicate(err *error) {
 	if r := recover(); r != nil {
 		*err = invalidPredicate("it cannot be compiled: %v", r)
 	}
-}
-
-// readsOf lists the names of the attributes that an expression reads by name,
-// and says whether it loops.
-func readsOf(checked *cel.Ast) (names []string, loops bool) {
-	ast.PostOrderVisit(checked.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		switch e.Kind() {
-		case ast.ComprehensionKind:
-			loops = true
-		case ast.SelectKind:
-			if isAttributes(e.AsSelect().Operand()) {
-				names = append(names, e.AsSelect().FieldName())
-			}
-		case ast.CallKind:
-			if name, ok := attributeOfCall(e.AsCall()); ok {
-				names = append(names, name)
-			}
-		}
-	}))
-	slices.Sort(names)
-	return slices.Compact(names), loops
 }
 
 // attributeOfCall recognises attributes['name'] and 'name' in attributes.
@@ -218,22 +251,6 @@ func isAttributes(e ast.Expr) bool {
 	return e.Kind() == ast.IdentKind && e.AsIdent() == attributesVariable
 }
 
-// inputLimits is the largest input for which costs are estimated.
-type inputLimits struct{}
-
-// EstimateSize bounds the sizes that an expression does not tell itself.
-func (inputLimits) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
-	if path := node.Path(); len(path) == 1 && path[0] == attributesVariable {
-		return &cost.SizeEstimate{Max: maxAttributes}
-	}
-	return &cost.SizeEstimate{Max: maxSize}
-}
-
-// EstimateCallCost leaves the costs of functions to the standard model.
-func (inputLimits) EstimateCallCost(_, _ string, _ *cost.AstNode, _ []cost.AstNode) *cost.CallEstimate {
-	return nil
-}
-
 // variables are the inputs of the predicates of one subject. The first predicate
 // that CEL's evaluator decides reads the attributes as they are, which costs an
 // allocation at each use; for a second one they are converted to the
@@ -242,6 +259,7 @@ func (inputLimits) EstimateCallCost(_, _ string, _ *cost.AstNode, _ []cost.AstNo
 type variables struct {
 	attributes Attributes
 	unit       string
+	ctx        context.Context // Of the call; nil if loops need not heed its end.
 
 	evaluations   int
 	all           map[string]any // Nil before the first.
@@ -310,8 +328,17 @@ func (el *eligibility) eval(v *variables) (bool, error) {
 
 // tell is eval with an error that says what failed.
 func (el *eligibility) tell(v *variables) (bool, error) {
+	if el.refusal != nil {
+		return false, el.refusal
+	}
 	v.evaluations++
-	out, _, err := el.program.Eval(v)
+	var out ref.Val
+	var err error
+	if el.loops && v.ctx != nil {
+		out, _, err = el.program.ContextEval(v.ctx, v)
+	} else {
+		out, _, err = el.program.Eval(v)
+	}
 	if err != nil {
 		return false, err
 	}

@@ -18,46 +18,45 @@ func TestEligibility(t *testing.T) {
 		"tags": []any{"a", "b"}, "address": map[string]any{"city": "Łódź"}, "email": "ann@Example.com",
 	}
 	for predicate, want := range map[string]string{
-		"attributes.age >= 18":                       "true",
-		"attributes.age > 18":                        "false",
-		"attributes.age == 18":                       "true",
-		"attributes.age != 18.5":                     "true",
-		"attributes.age == 18u":                      "true",
-		"18 <= attributes.age":                       "true",
-		"attributes.ratio < 1":                       "true",
-		"1 < 1.5":                                    "true",
-		"attributes.age in [17, 18]":                 "true",
-		"attributes.age in [17.5, 18.5]":             "false",
-		"attributes.country in ['PL', 'DE']":         "true",
-		"!(attributes.country in ['FR'])":            "true",
-		"has(attributes.country)":                    "true",
-		"has(attributes.missing)":                    "false",
-		"has(attributes.none)":                       "true",
-		"attributes.none == null":                    "true",
-		"attributes.beta":                            "true",
-		"attributes['country'] == 'PL'":              "true",
-		"'country' in attributes":                    "true",
-		"attributes.address.city == 'Łódź'":          "true",
-		"size(attributes.address.city) == 4":         "true",
-		"attributes.email.endsWith('@Example.com')":  "true",
-		"attributes.email.startsWith('ann')":         "true",
-		"attributes.email.contains('@')":             "true",
-		"attributes.email.matches('(?i)EXAMPLE')":    "true",
-		"'b' in attributes.tags":                     "true",
-		"attributes.tags.exists(t, t == 'b')":        "true",
-		"attributes.tags.all(t, t == 'b')":           "false",
-		"unit == 'user'":                             "true",
-		"true || attributes.missing":                 "true",
-		"attributes.missing == 1 || unit == 'user'":  "true",
-		"attributes.missing == 1":                    "no such key: missing",
-		"attributes.country > 5":                     "no such overload",
-		"attributes.age.startsWith('x')":             "no such overload",
-		"attributes.country":                         "the result is not a bool",
-		"attributes.age / 0.0 > 1.0 && unit == 'x'":  "false",
-		"int(attributes.country) == 1":               "type conversion error",
-		"attributes.email.matches(attributes.email)": "true",
-		"attributes.tags.exists(t, t > 1)":           "no such overload",
-		"attributes.tags in ['a', 'b']":              "false",
+		"attributes.age >= 18":                      "true",
+		"attributes.age > 18":                       "false",
+		"attributes.age == 18":                      "true",
+		"attributes.age != 18.5":                    "true",
+		"attributes.age == 18u":                     "true",
+		"18 <= attributes.age":                      "true",
+		"attributes.ratio < 1":                      "true",
+		"1 < 1.5":                                   "true",
+		"attributes.age in [17, 18]":                "true",
+		"attributes.age in [17.5, 18.5]":            "false",
+		"attributes.country in ['PL', 'DE']":        "true",
+		"!(attributes.country in ['FR'])":           "true",
+		"has(attributes.country)":                   "true",
+		"has(attributes.missing)":                   "false",
+		"has(attributes.none)":                      "true",
+		"attributes.none == null":                   "true",
+		"attributes.beta":                           "true",
+		"attributes['country'] == 'PL'":             "true",
+		"'country' in attributes":                   "true",
+		"attributes.address.city == 'Łódź'":         "true",
+		"size(attributes.address.city) == 4":        "true",
+		"attributes.email.endsWith('@Example.com')": "true",
+		"attributes.email.startsWith('ann')":        "true",
+		"attributes.email.contains('@')":            "true",
+		"attributes.email.matches('(?i)EXAMPLE')":   "true",
+		"'b' in attributes.tags":                    "true",
+		"attributes.tags.exists(t, t == 'b')":       "true",
+		"attributes.tags.all(t, t == 'b')":          "false",
+		"unit == 'user'":                            "true",
+		"true || attributes.missing":                "true",
+		"attributes.missing == 1 || unit == 'user'": "true",
+		"attributes.missing == 1":                   "no such key: missing",
+		"attributes.country > 5":                    "no such overload",
+		"attributes.age.startsWith('x')":            "no such overload",
+		"attributes.country":                        "the result is not a bool",
+		"attributes.age / 0.0 > 1.0 && unit == 'x'": "false",
+		"int(attributes.country) == 1":              "type conversion error",
+		"attributes.tags.exists(t, t > 1)":          "no such overload",
+		"attributes.tags in ['a', 'b']":             "false",
 	} {
 		t.Run(predicate, func(t *testing.T) {
 			if err := CheckEligibility(predicate); err != nil {
@@ -126,8 +125,28 @@ func TestCheckEligibility(t *testing.T) {
 		{"string", "unit", "its result must be a bool, not string"},
 		{"loop in a loop", fmt.Sprintf(loop, "t == u"), "it is too costly: up to "},
 		{"loop over attributes in itself", fmt.Sprintf(forEach, "attributes.exists(l, k > l)"), "it is too costly: up to "},
-		{"list in a loop over attributes", fmt.Sprintf(forEach, strings.ReplaceAll(countries, "attributes.country", "k")), "it is too costly: up to "},
-		{"regular expression in a loop", "attributes.tags.all(t, attributes.s.matches(t))", "it is too costly: up to "},
+		{"list in a loop over attributes", fmt.Sprintf(forEach, strings.ReplaceAll(countries, "attributes.country", "k")), ""},
+		{"parts compared", "attributes.a == attributes.b && attributes.c in attributes.d", ""},
+		{"lists of parts compared", "[attributes.a, attributes.b] == [attributes.c, 'x']", ""},
+		{"parts compared in a loop", "attributes.tags.exists(t, t == attributes.favourite)", ""},
+		{"sums of parts compared", "attributes.a + attributes['b'] == attributes.c + attributes.d.e", ""},
+		{"pattern in a loop", "attributes.tags.exists(t, t.matches('^promo-[0-9]+$'))", ""},
+		{"time zone in a loop", "attributes.times.exists(t, timestamp(t).getHours('Europe/Warsaw') < 8)", ""},
+		{"text that is made", "attributes.first + ' ' + attributes.last == 'Ann Lee' && size(string(attributes.n)) > 2", ""},
+		{"pattern of the subject", "attributes.email.matches(attributes.pattern)", "a pattern of matches must be a constant"},
+		{"pattern of a loop", "['^a', '^b'].exists(p, attributes.email.matches(p))", "a pattern of matches must be a constant"},
+		{"pattern that is made", "matches(attributes.email, '^a' + unit)", "a pattern of matches must be a constant"},
+		{"large pattern on many texts", "attributes.l.map(t, t + t).exists(t, t.matches('(a?){99}a{99}'))", "it is too costly: up to "},
+		{"message", "google.protobuf.Int32Value{value: 1} == attributes.n", "it makes messages of protocol buffers"},
+		{"lists that grow", "[attributes.l]" + strings.Repeat(".map(x, x + x + x + x)", 9) + ".exists(x, x == x)", "its cost has no bound"},
+		{"texts that grow", "[attributes.a]" + strings.Repeat(".map(x, x + x + x + x)", 9) + ".exists(x, x == 'x')", "it is too costly: up to "},
+		{"texts that grow in maps", "[{'a': attributes.a}]" + strings.Repeat(".map(m, {'a': m.a + m.a + m.a})", 9) + ".exists(m, m.a == 'x')", "its cost has no bound"},
+		{"lists of lists compared", "[unit]" + strings.Repeat(".map(x, [x, x, x, x, x, x, x, x, x, x])", 7) + ".exists(x, x == x)", "it is too costly: up to "},
+		{"lists of lists sought", "[unit]" + strings.Repeat(".map(x, [x, x, x, x, x, x, x, x, x, x])", 7) + ".exists(x, x in [x])", "it is too costly: up to "},
+		{"lists of lists by a name of ours", "[unit]" + strings.Repeat(".map(x, [x, x, x, x, x, x, x, x, x, x])", 7) + ".exists(attributes, attributes == attributes)", "it is too costly: up to "},
+		{"search in a loop", "attributes.l.all(x, x in attributes.l)", "it is too costly: up to "},
+		{"lists of lists in maps", "[{'a': unit}]" + strings.Repeat(".map(m, {'a': [m.a, m.a, m.a, m.a]})", 9) + ".exists(m, m.a == m.a)", "its cost has no bound"},
+		{"conversion of what grows", "[attributes.a]" + strings.Repeat(".map(x, string(x + x + x + x))", 9) + ".exists(x, x == 'x')", "it is too costly: up to "},
 		{"loops over constants", nestedLoops(7), "it is too costly: up to "},
 		{"parentheses", strings.Repeat("(", 70) + "true" + strings.Repeat(")", 70), "it is too deep: more than 64 levels"},
 		{"sum", "attributes.x" + strings.Repeat(" + attributes.x", 200) + " == 1", "it is too deep: more than 64 levels"},
@@ -165,24 +184,27 @@ func nestedLoops(depth int) string {
 	return strings.Replace(predicate, "a == 0", "a > 0", 1)
 }
 
-// TestEligibilityIsStopped passes a list that is larger than the estimate
-// assumed: the run-time limit must stop the loop.
+// TestEligibilityIsStopped passes attributes that are larger than the estimate
+// assumed: the run-time limit must stop the loop, and see what grows in it.
 func TestEligibilityIsStopped(t *testing.T) {
-	const predicate = "attributes.list.exists(x, x == 'a') "
-	if err := CheckEligibility(predicate); err != nil {
-		t.Fatal(err)
-	}
-	el, err := compileEligibility(predicate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := make([]any, 1_000_000)
-	for i := range list {
-		list[i] = "b"
-	}
-	ok, err := el.eval(&variables{attributes: attributeMap{"list": list}, unit: "user"})
-	if ok || err == nil || !strings.Contains(err.Error(), "cost limit exceeded") {
-		t.Errorf("got %v, %v", ok, err)
+	for _, predicate := range []string{
+		"attributes.list.exists(x, x == 'a')",
+		"[1, 2, 3].map(x, attributes.a + attributes.a + attributes.a).map(y, y + y + y + y).exists(z, z == 'x')",
+		"[1].exists(x, attributes.list == attributes.other && attributes.list == attributes.list && size(attributes.a) == 1)",
+		"attributes.a.matches('(a|b)*c') || [1].exists(x, attributes.a.matches('(a|b)*c'))",
+	} {
+		if err := CheckEligibility(predicate); err != nil {
+			t.Fatal(err)
+		}
+		el, err := compileEligibility(predicate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attributes := attributeMap{"list": many(300_000, "b"), "other": many(300_000, "b"), "a": strings.Repeat("a", 3_900_000)}
+		ok, err := el.eval(&variables{attributes: attributes, unit: "user"})
+		if ok || err == nil || !strings.Contains(err.Error(), "cost limit exceeded") {
+			t.Errorf("%s: got %v, %v", predicate, ok, err)
+		}
 	}
 }
 

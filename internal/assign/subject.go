@@ -1,6 +1,7 @@
 package assign
 
 import (
+	"context"
 	"time"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -96,6 +97,9 @@ func (c *Catalog) SubjectWith(unit, key string, attributes Attributes, at time.T
 		variables: variables{attributes: attributes, unit: unit},
 	}
 }
+
+// Within lets costly predicates give up, and so fail, once ctx is done.
+func (s *Subject) Within(ctx context.Context) { s.variables.ctx = ctx }
 
 // ID returns the subject's id in storage. It is computed when first needed, as
 // it costs more than all else in a decision.
