@@ -16,22 +16,21 @@ type assignmentService struct {
 	*services
 }
 
-// maxAttributes bounds what one call can make the server convert.
-const maxAttributes = 10_000
-
 // maxBatchAssignments bounds the answer of a batch, so that it stays below the
 // 4 MiB that clients accept by default as long as payloads are small.
 const maxBatchAssignments = 10_000
 
 func (s *assignmentService) Assign(ctx context.Context, req *assayv1.AssignRequest) (*assayv1.AssignResponse, error) {
-	if err := checkAttributes(req.Subject); err != nil {
-		return nil, inField("subject", err)
+	if err := checkAttributes("subject.attributes", req.Subject.GetAttributes()); err != nil {
+		return nil, err
 	}
 	var resp assayv1.AssignResponse
 	q := assignmentQuery{snapshot: s.Catalog.Current(), at: s.Now(), keys: req.Experiments, labels: req.Labels}
 	shown := exposures{mode: req.ExposureRecording}
-	resp.Assignments, resp.Truncated = s.assign(&q, req.Subject, &shown)
-	s.finish(ctx, &q, &shown)
+	resp.Assignments, resp.Truncated = s.assign(ctx, &q, req.Subject, &shown)
+	if err := s.finish(ctx, &q, &shown); err != nil {
+		return nil, err
+	}
 	return &resp, nil
 }
 
@@ -51,16 +50,18 @@ func (s *assignmentService) BatchAssign(ctx context.Context, req *assayv1.BatchA
 		result := &results[i]
 		err := checkRules(s.validator, subject)
 		if err == nil {
-			err = checkAttributes(subject)
+			err = checkAttributes("attributes", subject.Attributes)
 		}
 		if err != nil {
 			result.Error = err.Error()
 		} else {
-			result.Assignments, result.Truncated = s.assign(&q, subject, &shown)
+			result.Assignments, result.Truncated = s.assign(ctx, &q, subject, &shown)
 		}
 		resp.Results[i] = result
 	}
-	s.finish(ctx, &q, &shown)
+	if err := s.finish(ctx, &q, &shown); err != nil {
+		return nil, err
+	}
 	return resp, nil
 }
 
@@ -73,6 +74,7 @@ type assignmentQuery struct {
 	labels   map[string]string
 	lists    map[string]runningList // By unit, once they are asked for.
 	open     []decided
+	failed   []assign.Decision // For which the predicate failed to evaluate.
 }
 
 // runningList is the answer of Catalog.Running.
@@ -107,8 +109,9 @@ func (q *assignmentQuery) size(subjects []*assayv1.Subject) int {
 }
 
 // assign decides for one subject, and adds to shown what is to be recorded.
-func (s *assignmentService) assign(q *assignmentQuery, from *assayv1.Subject, shown *exposures) (assignments []*assayv1.Assignment, truncated bool) {
+func (s *assignmentService) assign(ctx context.Context, q *assignmentQuery, from *assayv1.Subject, shown *exposures) (assignments []*assayv1.Assignment, truncated bool) {
 	subject := q.snapshot.SubjectWith(unitOf(from.Unit), from.Key, structAttributes{from.Attributes}, q.at)
+	subject.Within(ctx)
 	var few [4]assign.Decision // Spares most calls an allocation.
 	decisions := few[:0]
 	if len(q.keys) > 0 {
@@ -125,13 +128,28 @@ func (s *assignmentService) assign(q *assignmentQuery, from *assayv1.Subject, sh
 	assignments = toAssignments(q.keys, decisions)
 	for i, d := range decisions {
 		of := decided{subject, from.Attributes, d.Experiment, assignments[i]}
-		if d.EnrollmentUnknown() {
+		switch {
+		case d.EnrollmentUnknown():
 			q.open = append(q.open, of)
-		} else {
+		case d.Failed():
+			q.failed = append(q.failed, d)
+		default:
 			s.addExposure(shown, of, q.at, d)
 		}
 	}
 	return assignments, truncated
+}
+
+// countFailed counts decisions for which the predicate failed to evaluate. If
+// the call has ended, which may be why they did, it returns that instead.
+func (s *services) countFailed(ctx context.Context, failed ...assign.Decision) error {
+	if len(failed) > 0 && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	for _, d := range failed {
+		s.failures.WithLabelValues(d.Experiment.Key).Inc()
+	}
+	return nil
 }
 
 var reasons = [...]assayv1.Reason{
@@ -208,12 +226,4 @@ func unitOf(unit string) string {
 		return experiment.DefaultUnit
 	}
 	return unit
-}
-
-// checkAttributes refuses a subject with more attributes than are read.
-func checkAttributes(subject *assayv1.Subject) error {
-	if n := len(subject.GetAttributes().GetFields()); n > maxAttributes {
-		return experiment.Invalid("attributes", "has %d fields; at most %d are read", n, maxAttributes)
-	}
-	return nil
 }

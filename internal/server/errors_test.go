@@ -124,7 +124,7 @@ func TestBatchAssignEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := catalog.New(nil, nil, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
-	s := &assignmentService{services: &services{Config: Config{Catalog: store, Now: time.Now}, validator: validator}}
+	s := &assignmentService{services: &services{Config: Config{Catalog: store, Now: time.Now}, validator: validator, failures: newFailures()}}
 	ctx, cancel := context.WithCancel(t.Context())
 	req := &assayv1.BatchAssignRequest{Subjects: []*assayv1.Subject{{Key: "u"}}}
 	if _, err := s.BatchAssign(ctx, req); err != nil {

@@ -14,8 +14,8 @@ import (
 )
 
 func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.ExplainAssignmentRequest) (*assayv1.ExplainAssignmentResponse, error) {
-	if err := checkAttributes(req.Subject); err != nil {
-		return nil, inField("subject", err)
+	if err := checkAttributes("subject.attributes", req.Subject.GetAttributes()); err != nil {
+		return nil, err
 	}
 	if req.Moment != nil {
 		// What was decided at a moment is in the database, and this server may
@@ -33,11 +33,15 @@ func (s *assignmentService) ExplainAssignment(ctx context.Context, req *assayv1.
 	}
 	snapshot := s.Catalog.Current()
 	subject := snapshot.Subject(unitOf(req.Subject.Unit), req.Subject.Key, req.Subject.Attributes.AsMap(), at)
+	subject.Within(ctx)
 	e, err := s.atMoment(ctx, snapshot.Experiment(req.Experiment), subject, at, req)
 	if err != nil {
 		return nil, err
 	}
 	x, err := s.explain(ctx, subject, e, req)
+	if err == nil && x.Failed() {
+		err = ctx.Err() // Which may be why.
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -13,10 +13,10 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/assayhq/assay/internal/assign"
+	"github.com/assayhq/assay/internal/experiment"
 )
 
 // This file holds what both versions of the OpenFeature protocol share: from a
@@ -71,13 +71,14 @@ func flagStatus(err error) error {
 
 // Limits and names of a context.
 const (
-	targetingKey    = "targetingKey"
-	maxContextBytes = 512 << 10 // As a message.
-	maxKeyBytes     = 256       // As in the rules of Subject.
+	targetingKey = "targetingKey"
+	maxKeyBytes  = 256 // As in the rules of Subject.
 )
 
 // flagSubject is the subject of one call, for experiments of any unit.
 type flagSubject struct {
+	services   *services
+	ctx        context.Context // Of the call, to which the subject belongs.
 	snapshot   *assign.Catalog
 	at         time.Time
 	key        string // "" if the context has none.
@@ -86,14 +87,12 @@ type flagSubject struct {
 }
 
 // flagSubject reads a context.
-func (s *services) flagSubject(from *structpb.Struct) (*flagSubject, error) {
-	if n := len(from.GetFields()); n > maxAttributes {
-		return nil, flagErrorf("INVALID_CONTEXT", "the context has %d fields; at most %d are read", n, maxAttributes)
+func (s *services) flagSubject(ctx context.Context, from *structpb.Struct) (*flagSubject, error) {
+	var invalid *experiment.InvalidError
+	if err := checkAttributes("context", from); errors.As(err, &invalid) {
+		return nil, flagErrorf("INVALID_CONTEXT", "%s %s", invalid.Violations[0].Field, invalid.Violations[0].Message)
 	}
-	if n := proto.Size(from); n > maxContextBytes {
-		return nil, flagErrorf("INVALID_CONTEXT", "the context takes %d bytes; at most %d are read", n, maxContextBytes)
-	}
-	f := &flagSubject{snapshot: s.Catalog.Current(), at: s.Now(), attributes: from.AsMap(), units: map[string]*assign.Subject{}}
+	f := &flagSubject{services: s, ctx: ctx, snapshot: s.Catalog.Current(), at: s.Now(), attributes: from.AsMap(), units: map[string]*assign.Subject{}}
 	switch key := f.attributes[targetingKey].(type) {
 	case nil:
 	case string:
@@ -117,6 +116,7 @@ func (f *flagSubject) subject(e *assign.Experiment) *assign.Subject {
 	unit := e.Current.Definition.Unit
 	if f.units[unit] == nil {
 		f.units[unit] = f.snapshot.Subject(unit, f.key, f.attributes, f.at)
+		f.units[unit].Within(f.ctx)
 	}
 	return f.units[unit]
 }
@@ -143,6 +143,11 @@ func (f *flagSubject) resolve(key string) (resolution, error) {
 		return resolution{}, flagErrorf("FLAG_NOT_FOUND", "there is no experiment %q", shorten(key, maxFieldBytes))
 	}
 	d := f.subject(e).Decide(e)
+	if d.Failed() {
+		if err := f.services.countFailed(f.ctx, d); err != nil {
+			return resolution{}, err
+		}
+	}
 	r := resolution{reason: flagReason(d, f.at)}
 	if d.EnrollmentUnknown() {
 		r.metadata = enrollmentUnknown
@@ -186,7 +191,7 @@ type flagRequest interface {
 // resolveFlag resolves one flag to the type that value reads. Without a variant
 // the value is the zero one, which is not to be used.
 func resolveFlag[T any](ctx context.Context, s *services, req flagRequest, value func(resolution) (T, error)) (v T, r resolution, err error) {
-	subject, err := s.flagSubject(req.GetContext())
+	subject, err := s.flagSubject(ctx, req.GetContext())
 	if err == nil {
 		s.enroll(ctx, subject, req.GetFlagKey())
 		r, err = subject.resolve(req.GetFlagKey())
@@ -242,7 +247,7 @@ func objectOf(r resolution) (*structpb.Struct, error) {
 
 // resolveAll calls found with every flag that has a value for the subject.
 func (s *services) resolveAll(ctx context.Context, from *structpb.Struct, found func(key string, r resolution)) error {
-	subject, err := s.flagSubject(from)
+	subject, err := s.flagSubject(ctx, from)
 	if err == nil && subject.key == "" {
 		err = errNoTargetingKey
 	}

@@ -35,7 +35,7 @@ func FuzzFlag(f *testing.F) {
 	if err := store.Refresh(f.Context()); err != nil {
 		f.Fatal(err)
 	}
-	s := &services{Config: Config{Catalog: store, Now: time.Now}}
+	s := &services{Config: Config{Catalog: store, Now: time.Now}, failures: newFailures()}
 	for _, text := range []string{
 		`{"flag_key":"flag","context":{"targetingKey":"u-1","age":31}}`,
 		`{"flag_key":"flag","context":{"targetingKey":"u-1","age":"x","nested":{"a":[null,{}]}}}`,

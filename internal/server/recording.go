@@ -81,17 +81,23 @@ func (s *assignmentService) notStored(shown *exposures, of []decided, why string
 // that a large batch loses only what has no room.
 const bestEffortPiece = 1000
 
-// finish decides what a call has left open, and stores its exposures. It fails no
-// call. Recorded durably, it takes no more than half of the time that the caller
-// still waits: the assignments are to arrive even if the exposures cannot be stored.
-func (s *assignmentService) finish(ctx context.Context, q *assignmentQuery, shown *exposures) {
+// finish decides what a call has left open, and stores its exposures. It fails a
+// call only if that has ended while predicates were evaluated. Recorded durably,
+// it takes no more than half of the time that the caller still waits: the
+// assignments are to arrive even if the exposures cannot be stored.
+func (s *assignmentService) finish(call context.Context, q *assignmentQuery, shown *exposures) error {
+	ctx := call
 	if deadline, ok := ctx.Deadline(); ok && shown.mode == durable && len(q.open)+len(shown.items) > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
 		defer cancel()
 	}
 	s.settle(ctx, q, shown)
+	if err := s.countFailed(call, q.failed...); err != nil {
+		return err
+	}
 	s.record(ctx, shown)
+	return nil
 }
 
 // record stores the exposures of a call.

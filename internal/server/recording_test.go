@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,8 @@ func batchDurable() *assayv1.BatchAssignRequest {
 		req.Subjects = append(req.Subjects, &assayv1.Subject{Key: fmt.Sprint("u-", i)})
 	}
 	req.Subjects[0].Key = ""
-	req.Subjects[1].Attributes = &structpb.Struct{Fields: map[string]*structpb.Value{"band": structpb.NewStringValue(strings.Repeat("x", 9000))}}
+	band, _ := structpb.NewList(slices.Repeat([]any{strings.Repeat("x", 1000)}, 9))
+	req.Subjects[1].Attributes = &structpb.Struct{Fields: map[string]*structpb.Value{"band": structpb.NewListValue(band)}}
 	return req
 }
 

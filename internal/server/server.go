@@ -96,7 +96,10 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), work.admit, validate(validator), admission.encodeReply),
 		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer), admission.admitStream),
 	)
-	s := &services{Config: c, validator: validator}
+	s := &services{Config: c, validator: validator, failures: newFailures()}
+	if err := c.Metrics.Register(s.failures); err != nil {
+		return nil, nil, err
+	}
 	registered := registrar{srv, admission}
 	assayv1.RegisterAssignmentServiceServer(registered, &assignmentService{services: s})
 	assayv1.RegisterEventServiceServer(registered, newEventService(s, admission))
@@ -123,6 +126,16 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 type services struct {
 	Config
 	validator protovalidate.Validator
+	failures  *prometheus.CounterVec // Of predicates, by the experiment's key.
+}
+
+// newFailures makes the counter of predicates that failed to evaluate. It has a
+// series for each experiment that has such a predicate.
+func newFailures() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "assay_eligibility_failures_total",
+		Help: "Decisions for which an experiment's predicate failed to evaluate, so that the subject did not take part.",
+	}, []string{"experiment"})
 }
 
 // refreshed makes the server that made a change see it at once. The change is

@@ -27,6 +27,9 @@ func (s *assignmentService) settle(ctx context.Context, q *assignmentQuery, show
 		lookup = s.Enrollments.Await
 	}
 	for i, d := range decideAgain(ctx, q.open, lookup) {
+		if d.Failed() {
+			q.failed = append(q.failed, d)
+		}
 		s.addExposure(shown, q.open[i], q.at, d)
 	}
 }

@@ -98,6 +98,8 @@ type Experiment struct {
 	// Who takes part: a CEL predicate over `attributes` (a map) and `unit` (a
 	// string), such as "attributes.country == 'PL'". Empty: everyone. At most
 	// 4,096 bytes. A subject for which it fails to evaluate does not take part.
+	// The patterns of `matches` must be constants, and what evaluating it may cost
+	// with the largest attributes is bounded: loops within loops are refused.
 	Eligibility string `protobuf:"bytes,7,opt,name=eligibility,proto3" json:"eligibility,omitempty"`
 	// The share of eligible subjects that take part, 0 to 1. Default 1. In a
 	// layer: the share of its subjects that the slot holds.

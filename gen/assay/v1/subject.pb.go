@@ -34,7 +34,12 @@ type Subject struct {
 	// never stored: the database holds a keyed hash of it.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// What the caller knows of the subject. Eligibility, segments and covariates
-	// read it. At most 10,000 top-level fields are read.
+	// read it.
+	//
+	// Where it is read for eligibility, it may have at most 1,000 fields, 1,024
+	// bytes in a string or a name, 1,024 elements in a list or an inner map, 8
+	// levels, and 64 KiB in all, counted as the bytes of strings and names and 16
+	// for each value. Anything beyond is refused, with the path to it.
 	Attributes    *structpb.Struct `protobuf:"bytes,3,opt,name=attributes,proto3" json:"attributes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
