@@ -127,17 +127,17 @@ type bounds struct {
 //
 // Definitions: four calls for each of their database connections keep those busy, and
 // as each takes some milliseconds, a full queue is worked off in seconds; the deadline
-// is two statements that run into their timeout. Subjects: one removal runs at a time
-// and a reading takes a connection of definitions. Analyses wait for their lane, which
-// [lanes] counts: here it matters only that the waiting are bounded; the longest are
-// those of tens of millions of events. Computing takes seconds at most, so that the last
-// of a queue is within its deadline.
+// is two statements that run into their timeout. Subjects: one removal runs at a time,
+// and reads months whole; one that is cut off is finished by maintenance. Analyses wait
+// for their lane, which [lanes] counts: here it matters only that the waiting are
+// bounded; the longest are those of tens of millions of events. Computing: the largest
+// request takes a processor 2.4 seconds, and a full queue of such 40.
 func boundsOf() map[class]bounds {
 	return map[class]bounds{
 		classDefinitions: {atOnce: 16, queue: 256, deadline: 30 * time.Second},
-		classSubjects:    {atOnce: 2, queue: 32, deadline: 2 * time.Minute},
+		classSubjects:    {atOnce: 2, queue: 32, deadline: analysisDeadline},
 		classAnalysis:    {atOnce: 32, queue: 0, deadline: analysisDeadline},
-		classComputing:   {atOnce: computationsAtOnce(), queue: 32, deadline: time.Minute},
+		classComputing:   {atOnce: computationsAtOnce(), queue: 16, deadline: time.Minute},
 	}
 }
 
@@ -153,6 +153,7 @@ func computationsAtOnce() int64 { return max(1, int64(runtime.GOMAXPROCS(0))-1) 
 // once.
 type work struct {
 	queues   map[class]*queue
+	byMethod map[string]*queue // Of the methods whose class has one.
 	reading  *lanes
 	refused  *prometheus.CounterVec
 	exceeded *prometheus.CounterVec
@@ -169,7 +170,7 @@ type queue struct {
 
 func newWork(metrics prometheus.Registerer) (*work, error) {
 	w := &work{
-		queues: map[class]*queue{}, reading: newLanes(),
+		queues: map[class]*queue{}, byMethod: map[string]*queue{}, reading: newLanes(),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "assay_calls_refused_total",
 			Help: "Calls that were refused because the queue of their class was full, or they needed more memory than there is for them.",
@@ -188,6 +189,11 @@ func newWork(metrics prometheus.Registerer) (*work, error) {
 		all = append(all, q.gauge("assay_calls_under_way", "Calls that are worked on, by class.", q.working.Load),
 			q.gauge("assay_calls_waiting", "Calls that wait in the queue of their class.", func() int64 { return q.inside.Load() - q.working.Load() }))
 	}
+	for method, c := range classes {
+		if q := w.queues[c]; q != nil {
+			w.byMethod[method] = q
+		}
+	}
 	for _, c := range all {
 		if err := metrics.Register(c); err != nil {
 			return nil, err
@@ -203,7 +209,7 @@ func (q *queue) gauge(name, help string, value func() int64) prometheus.Collecto
 
 // admit is the interceptor of unary calls.
 func (w *work) admit(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	q := w.queues[classes[info.FullMethod]]
+	q := w.byMethod[info.FullMethod]
 	if q == nil {
 		return handler(ctx, req)
 	}
