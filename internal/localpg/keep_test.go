@@ -104,15 +104,17 @@ func TestKeepThroughKillsOfAllAges(t *testing.T) {
 		})
 		_ = syscall.Kill(before, syscall.SIGKILL) // It may have ended.
 	}
-	eventually(t, "it runs", func() bool { return leaderOf(t, k.Cluster) != before && serving(k.Cluster) })
+	eventually(t, "it runs", func() bool { return leaderOf(t, k.Cluster) != before && serving(t, k.Cluster) })
 	if got := query(t, k.URL(), "SELECT v FROM kept"); got != "row" {
 		t.Errorf("got %q", got)
 	}
 }
 
-func serving(c *Cluster) bool {
-	_, status := c.pidFile()
-	return status == "ready"
+// serving tells whether a postmaster is ready. What one that was killed has left
+// in the pid file does not count.
+func serving(t *testing.T, c *Cluster) bool {
+	pid, status := c.pidFile()
+	return status == "ready" && pid == leaderOf(t, c)
 }
 
 // leaderOf finds the postmaster, 0 if there is none: it is a leader of its group
@@ -162,13 +164,13 @@ func TestLeftoverThatRecovers(t *testing.T) {
 					return true
 				}
 			}
-			return serving(c)
+			return serving(t, c)
 		})
 		_ = h.Process.Kill()
 		_ = h.Wait()
 	}
 	defer func(grace time.Duration) { fastGrace = grace }(fastGrace)
-	fastGrace = 3 * time.Minute // More than the start has.
+	fastGrace = 3 * time.Minute                                    // More than the start has.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // For a broken test only.
 	defer cancel()
 	again, err := Start(ctx, Config{DataDir: dataDir})
