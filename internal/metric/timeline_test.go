@@ -144,6 +144,20 @@ func TestTimelineWithholds(t *testing.T) {
 			t.Errorf("point %+v", p)
 		}
 	}
+
+	// Without data there are subjects alone at every point, and the reason.
+	tally := f.Tally()
+	line.Account(tally, &Accounted{})
+	if timeline, err = line.Timeline(tally); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range slices.Concat(timeline.Cumulative, timeline.SinceExposure, timeline.Cohorts) {
+		for _, arm := range p.Arms {
+			if arm.Mean != nil || arm.StandardError != nil || arm.Total != nil || len(arm.Notes) != 1 || !p.Withheld && !strings.Contains(arm.Notes[0], " has no data") {
+				t.Errorf("without data: arm %+v", arm)
+			}
+		}
+	}
 }
 
 func TestTimelineNotes(t *testing.T) {
