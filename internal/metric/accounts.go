@@ -17,6 +17,11 @@ import (
 // before it but the clock that it is timed by is behind.
 const ShortlyBefore = 5 * time.Second
 
+// ClockAhead is how much later than its recording an exposure is timed if the clock
+// that it is timed by is ahead. Clocks that are kept right differ by far less, and
+// what less than that hides is told as shortly before exposure.
+const ClockAhead = ShortlyBefore
+
 // Accounts is by what a query is to tell the outcomes of some names apart.
 type Accounts struct {
 	Names []string // Distinct.
@@ -65,6 +70,7 @@ type Placed struct {
 	// Moved is of how many metrics a later phase's move keeps the subject out: those
 	// without a window come first, and then the longest of the windows.
 	Moved       int
+	Hidden      bool // It is from before an exposure that is ahead, but not from before its recording.
 	Early       bool // It is from before the stretch, shortly before exposure.
 	AfterEnd    bool // Counting had ended.
 	DuringPause bool // Of those that are left out.
@@ -125,9 +131,12 @@ type OutcomeUse struct {
 	Counted    int64                     `json:"counted,omitempty"`
 	NotCounted map[UncountedReason]int64 `json:"not_counted,omitempty"`
 	// ShortlyBefore counts those of BeforeExposure in the last seconds before it.
-	ShortlyBefore int64             `json:"shortly_before,omitempty"`
-	Early         []EarlyOutcomes   `json:"early,omitempty"` // Told where they look uneven.
-	Similar       []SimilarOutcomes `json:"similar,omitempty"`
+	ShortlyBefore int64 `json:"shortly_before,omitempty"`
+	// Hidden counts those of BeforeExposure that are not from before the exposure was
+	// recorded: it was timed by a clock that is ahead.
+	Hidden  int64             `json:"hidden,omitempty"`
+	Early   []EarlyOutcomes   `json:"early,omitempty"` // Told where they look uneven.
+	Similar []SimilarOutcomes `json:"similar,omitempty"`
 }
 
 // Lack is a need that nothing meets, with the properties that are like it and
@@ -334,6 +343,9 @@ func (u *OutcomeUse) take(p *Placed, reason UncountedReason, taking int) {
 		u.leave(reason, p.Outcomes)
 		if reason == BeforeExposure && p.Place == -1 {
 			u.ShortlyBefore += p.Outcomes
+		}
+		if reason == BeforeExposure && p.Hidden {
+			u.Hidden += p.Outcomes
 		}
 		return
 	}

@@ -62,6 +62,7 @@ type Fold struct {
 	before   time.Duration // How far back covariates look.
 
 	crossovers, unknownVariants int64
+	ahead                       int64
 	excluded                    map[Excluded]int64
 	cut                         int64                       // Subjects of whose outcomes some may have been dropped.
 	openWindows                 []int64                     // By metric.
@@ -219,6 +220,7 @@ func (f *Fold) Add(row *Row) {
 		f.subjects = append(f.subjects, make([]int64, len(f.variants)))
 	}
 	f.subjects[phase][variant]++
+	f.ahead += int64(ordinal(row.Ahead))
 	if row.FirstExposure.Add(-f.before).Before(f.KeptFrom) {
 		f.cut++
 		f.exclude(ExclusionOutcomesDropped, row)
@@ -430,6 +432,7 @@ func (f *Fold) Tally() *Tally {
 		Crossovers:      f.crossovers,
 		UnknownVariants: f.unknownVariants,
 		Cut:             f.cut,
+		Ahead:           f.ahead,
 		Excluded:        f.excludedSubjects(),
 		KeptFrom:        f.KeptFrom,
 		CountingEnd:     f.study.CountingEnd(f.asOf),

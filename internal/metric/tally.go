@@ -26,6 +26,9 @@ type Row struct {
 	// Tied says that two of them were met at the moment of the first exposure, so that
 	// which of them came first is not known: Variant is the first by name.
 	Tied bool
+	// Ahead says that the first exposure is of later than when it was recorded, by more
+	// than ClockAhead.
+	Ahead bool
 	// Segments holds the text of each of the study's segments at first
 	// exposure. Nil and empty are the same: the subject lacks the attribute.
 	Segments [][]byte
@@ -63,6 +66,9 @@ type Tally struct {
 	// UnknownVariants counts the subjects that were left out because the
 	// definition has no such variant.
 	UnknownVariants int64 `json:"unknown_variants,omitempty"`
+	// Ahead counts the analysed subjects whose first exposure was timed by a clock that
+	// is ahead.
+	Ahead int64 `json:"ahead,omitempty"`
 	// Excluded counts the same, with those below, by first variant; and, which a fold
 	// does not know, the subjects that were ever pinned.
 	Excluded []Excluded `json:"excluded,omitempty"`

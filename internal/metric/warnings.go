@@ -33,6 +33,9 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 	if t.Cut > 0 {
 		warn("%s", cut(t))
 	}
+	if t.Ahead > 0 {
+		warn("%s", ahead(t))
+	}
 	out = append(out, s.conductWarnings(t, a)...)
 	if s.definition.Plan.Method == experiment.MethodBayesian {
 		warn("The plan is Bayesian: it claims no error rate, and looking repeatedly until a chance to win is high makes false winners more frequent.")
@@ -109,6 +112,26 @@ func (s *Study) warnings(t *Tally, a *Analysis) []string {
 		}
 	}
 	return out
+}
+
+// ahead tells of exposures that were timed by a clock that is ahead, and of what they
+// hide. An outcome that several metrics take hides but once.
+func ahead(t *Tally) string {
+	hidden := map[string]int64{}
+	for i := range t.Metrics {
+		for _, use := range t.Metrics[i].Outcomes {
+			hidden[use.Name] = max(hidden[use.Name], use.Hidden)
+		}
+	}
+	outcomes := int64(0)
+	for _, n := range hidden {
+		outcomes += n
+	}
+	text := fmt.Sprintf("%s first exposed at a time of more than %.0f seconds after it was recorded: the clock that exposures are timed by is ahead.", subjects(t.Ahead), ClockAhead.Seconds())
+	if outcomes > 0 {
+		text += fmt.Sprintf(" Outcomes of theirs, %d at least, do not count: they are from after the exposure was recorded, and from before the time that it was given.", outcomes)
+	}
+	return text
 }
 
 // unprotected warns of a metric that a verdict rests on and that has no window, so

@@ -227,6 +227,7 @@ func (a *accounting) tellPlaces(early string) {
 			a.tell("o.occurred_time < "+a.at(0)+" AND e.variant = "+a.arg(variant), func(p *metric.Placed) { p.Variant = i })
 		}
 	}
+	a.tell("e.ahead AND o.occurred_time >= e.first_recorded AND o.occurred_time < "+a.at(0), func(p *metric.Placed) { p.Hidden = true })
 	a.tell(early, func(p *metric.Placed) { p.Early = true })
 	if end := a.study.CountingEnd(a.asOf); !end.IsZero() {
 		a.tell("o.occurred_time >= "+a.arg(end), func(p *metric.Placed) { p.AfterEnd = true })

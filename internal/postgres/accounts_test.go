@@ -172,6 +172,9 @@ func (w world) accounts(asOf time.Time, study *metric.Study) (all [][]metric.Out
 				if reason == metric.BeforeExposure && !o.Time.Before(exposed.Time.Add(-5*time.Second)) {
 					use.ShortlyBefore++
 				}
+				if reason == metric.BeforeExposure && exposed.Time.Sub(exposed.Recorded) > 5*time.Second && !o.Time.Before(exposed.Recorded) {
+					use.Hidden++
+				}
 			}
 			if use.Alive = alive != nil; use.Alive {
 				use.Lacking = lacking(m, name, alive)

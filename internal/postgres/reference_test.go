@@ -110,7 +110,7 @@ func (w world) subjects(asOf time.Time, study *metric.Study) (rows []string, pin
 			}
 			continue
 		}
-		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time, Tied: tied(exposures, first)}
+		row := metric.Row{Variant: []byte(first.Variant), Phase: first.Phase, FirstExposure: first.Time, Tied: tied(exposures, first), Ahead: first.Time.Sub(first.Recorded) > metric.ClockAhead}
 		for _, e := range exposures {
 			row.Crossover = row.Crossover || (e.Phase == first.Phase || study.AssignedElsewhere()) && e.Variant != first.Variant
 			if e.Phase == first.Phase && e.Bucket != nil && study.NeedsBuckets(asOf) {
@@ -156,8 +156,8 @@ func textOfRow(r *metric.Row) string {
 	if r.Bucket != nil {
 		bucket = *r.Bucket
 	}
-	return fmt.Sprintf("%s phase %d bucket %d at %s crossover %t tied %t segments %q stratum %q attributes %v values %v",
-		r.Variant, r.Phase, bucket, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Tied, r.Segments, r.Stratum, r.AttributeNumbers, r.Values)
+	return fmt.Sprintf("%s phase %d bucket %d at %s crossover %t tied %t ahead %t segments %q stratum %q attributes %v values %v",
+		r.Variant, r.Phase, bucket, r.FirstExposure.UTC().Format("01-02T15:04:05.000"), r.Crossover, r.Tied, r.Ahead, r.Segments, r.Stratum, r.AttributeNumbers, r.Values)
 }
 
 func (w world) total(subject [16]byte, first, earliest, asOf time.Time, c metric.Column) float64 {

@@ -253,11 +253,13 @@ func (q *subjectQuery) attributes() string {
 // a subject with two variants there is a crossover, and one with two at all where the
 // variants are assigned elsewhere, as no split tells whom a later phase moved. It is tied if the next exposure
 // is of the same moment, as that is of another variant by the key of the table: of
-// these the variant is the first by name. One sort serves the window and the choice
-// of the first. More columns may follow.
+// these the variant is the first by name. It is ahead if it is of later than when it
+// was recorded, by more than metric.ClockAhead. One sort serves the window and the
+// choice of the first. More columns may follow.
 const exposedSQL = `SELECT DISTINCT ON (subject_id) subject_id, phase, exposed_time AS first_time, variant,
 		min(variant) OVER %[1]s <> max(variant) OVER %[1]s AS crossover,
-		coalesce(lead(exposed_time) OVER same_phase = exposed_time, false) AS tied%[2]s
+		coalesce(lead(exposed_time) OVER same_phase = exposed_time, false) AS tied,
+		recorded_time AS first_recorded, exposed_time > recorded_time + interval '%[3]d ms' AS ahead%[2]s
 	FROM exposures x
 	WHERE experiment_id = $1 AND recorded_time <= $2 AND NOT EXISTS (
 		SELECT FROM overrides o WHERE o.experiment_id = $1 AND o.subject_id = x.subject_id AND o.create_time <= $2)
@@ -271,7 +273,7 @@ func (q *subjectQuery) exposed(columns string) string {
 	if q.study.AssignedElsewhere() {
 		crossing = "all_phases"
 	}
-	return fmt.Sprintf(exposedSQL, crossing, columns)
+	return fmt.Sprintf(exposedSQL, crossing, columns, metric.ClockAhead.Milliseconds())
 }
 
 // firstSQL is no more than the moments of first exposures.
@@ -293,7 +295,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	q.phased = phased != nil && *phased
 	kept := q.kept()
 	attributes := q.attributes() + q.knownTime() + q.bucket()
-	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover, e.tied"
+	const head = "SELECT e.variant, e.phase, e.first_time, e.crossover, e.tied, e.ahead"
 	if len(q.names) == 0 {
 		return head + kept + q.nothing() + " FROM (" + q.exposed(attributes) + ") e", nil
 	}
@@ -304,7 +306,7 @@ func (q *subjectQuery) build(ctx context.Context, tx pgx.Tx) (string, error) {
 	totals := q.totals()
 	if kept == "" {
 		return head + ", " + strings.Join(totals, ", ") + " FROM (" + q.exposed(q.times()) + ") e LEFT JOIN " + outcomes +
-			" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover, e.tied", nil
+			" GROUP BY e.subject_id, e.variant, e.phase, e.first_time, e.crossover, e.tied, e.ahead", nil
 	}
 	var all, named strings.Builder
 	for i, total := range totals {
@@ -593,7 +595,7 @@ func stream(ctx context.Context, tx pgx.Tx, sql string, args []any, study *metri
 		Values:           make([]float64, len(study.Columns())),
 	}
 	numbers, values := make([]*float64, len(study.Attributes())), make([]pgtype.Float8, len(study.Columns()))
-	targets := []any{(*pgtype.DriverBytes)(&row.Variant), &row.Phase, &row.FirstExposure, &row.Crossover, &row.Tied}
+	targets := []any{(*pgtype.DriverBytes)(&row.Variant), &row.Phase, &row.FirstExposure, &row.Crossover, &row.Tied, &row.Ahead}
 	for i := range row.Segments {
 		targets = append(targets, (*pgtype.DriverBytes)(&row.Segments[i]))
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/assayhq/assay/internal/assign"
 	"github.com/assayhq/assay/internal/event"
 	"github.com/assayhq/assay/internal/experiment"
+	"github.com/assayhq/assay/internal/metric"
 )
 
 type eventService struct {
@@ -21,10 +23,15 @@ type eventService struct {
 	*services
 	admission *admission
 	checking  chan struct{} // Holds a token for each large batch that is being checked.
+	ahead     *prometheus.CounterVec
 }
 
-func newEventService(s *services, a *admission) *eventService {
-	return &eventService{services: s, admission: a, checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+func newEventService(s *services, a *admission) (*eventService, error) {
+	ahead := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "assay_exposures_ahead_total",
+		Help: "Exposures of a time that is seconds ahead of the server's clock, by experiment: until then the subject's outcomes do not count.",
+	}, []string{"experiment"})
+	return &eventService{services: s, admission: a, checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ahead: ahead}, s.Metrics.Register(ahead)
 }
 
 // smallBatch is how many items are checked without waiting. The check of a
@@ -78,6 +85,9 @@ func (s *eventService) recordExposures(ctx context.Context, exposures []*assayv1
 			return nil, err
 		}
 	}
+	for key, n := range b.ahead {
+		s.ahead.WithLabelValues(key).Add(n)
+	}
 	return b, b.store(ctx, s.Exposures)
 }
 
@@ -97,6 +107,7 @@ type batch[T any] struct {
 	indices              []int32 // Of the accepted ones in the request.
 	recorded, duplicates int32
 	rejected             []*assayv1.Rejection
+	ahead                map[string]float64 // Accepted exposures whose clock is ahead, by experiment.
 }
 
 func checkBatch[P, T any](checking chan struct{}, items []P, check func(P) (T, *assayv1.Rejection)) *batch[T] {
@@ -168,6 +179,14 @@ func (s *eventService) checkExposures(ctx context.Context, exposures []*assayv1.
 	b := checkBatch(s.checking, exposures, func(x *assayv1.Exposure) (experiment.Exposure, *assayv1.Rejection) {
 		return s.checkExposure(snapshot, x, now)
 	})
+	for i := range b.accepted {
+		if b.accepted[i].ExposedTime.Sub(now) > metric.ClockAhead {
+			if b.ahead == nil {
+				b.ahead = map[string]float64{}
+			}
+			b.ahead[exposures[b.indices[i]].Experiment]++
+		}
+	}
 	return b, s.admitEnrolled(ctx, snapshot, exposures, b)
 }
 

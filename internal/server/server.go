@@ -100,9 +100,13 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	if err := c.Metrics.Register(s.failures); err != nil {
 		return nil, nil, err
 	}
+	recording, err := newEventService(s, admission)
+	if err != nil {
+		return nil, nil, err
+	}
 	registered := registrar{srv, admission}
 	assayv1.RegisterAssignmentServiceServer(registered, &assignmentService{services: s})
-	assayv1.RegisterEventServiceServer(registered, newEventService(s, admission))
+	assayv1.RegisterEventServiceServer(registered, recording)
 	assayv1.RegisterExperimentServiceServer(registered, &experimentService{services: s})
 	assayv1.RegisterHoldoutServiceServer(registered, &holdoutService{services: s})
 	assayv1.RegisterLayerServiceServer(registered, &layerService{services: s})

@@ -134,7 +134,9 @@ type Exposure struct {
 	Subject *Subject `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
 	// When the subject met the variant, kept to the millisecond, as outcomes
 	// are; from 1970, at most 5 minutes ahead. Absent: when the server received
-	// it.
+	// it. What the subject does before it does not count, so a clock that is ahead
+	// hides outcomes: exposures of more than 5 seconds ahead are counted in the
+	// metric assay_exposures_ahead_total, and analyses warn of them.
 	ExposedTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=exposed_time,json=exposedTime,proto3" json:"exposed_time,omitempty"`
 	// The revision that assigned the variant. Absent: the one in force at
 	// `exposed_time`.
