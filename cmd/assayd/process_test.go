@@ -82,7 +82,13 @@ func start(t testing.TB, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(path, args...), output: &lines{}, ended: make(chan struct{})}
+	return startCommand(t, exec.Command(path, args...))
+}
+
+// startCommand runs a command that ends up as assayd.
+func startCommand(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, output: &lines{}, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -95,7 +101,7 @@ func start(t testing.TB, args ...string) *process {
 		p.cmd.Process.Signal(syscall.SIGTERM)
 		p.waitEnd(t)
 		if t.Failed() {
-			t.Logf("assayd %s printed:\n%s", args[0], p.output)
+			t.Logf("%s printed:\n%s", cmd, p.output)
 		}
 	})
 	return p

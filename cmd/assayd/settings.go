@@ -20,6 +20,7 @@ type settings struct {
 	catalogPoll   time.Duration
 	retention     time.Duration
 	keepAnalyses  time.Duration
+	behindProxy   bool
 	logLevel      slog.Level
 
 	pepper string // From the environment alone: arguments are visible to everyone.
@@ -45,6 +46,8 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 		"how long events are kept, such as 9600h; by whole months, and 0 keeps them for ever ("+variable("retention")+")")
 	flags.DurationVar(&s.keepAnalyses, "analysis-retention", 0,
 		"how long stored analyses are kept, but for those that decisions rest on and the newest; 0 keeps them for ever ("+variable("analysis-retention")+")")
+	flags.BoolVar(&s.behindProxy, "behind-proxy", false,
+		"clients come through a proxy and share its address, so that no address is held to its share of connections ("+variable("behind-proxy")+")")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error ("+variable("log-level")+")")
 	var fault error
 	flags.VisitAll(func(f *flag.Flag) {

@@ -61,6 +61,11 @@ const (
 	maxConcurrentStreams = 250
 	maxHeaderListBytes   = 16 << 10
 	maxMessageBytes      = 4 << 20
+	// The windows stay as they are, or gRPC lets both grow to 16 MiB: a stream
+	// that is not read holds one window. A message that is longer has a window of
+	// its length as soon as it is read. See maxUploadBytes for those.
+	streamWindow     = 256 << 10
+	connectionWindow = 1 << 20
 )
 
 // New returns a gRPC server with every service registered, and its health,
@@ -90,6 +95,8 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.InitialConnWindowSize(connectionWindow),
+		grpc.InitialWindowSize(streamWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
 		grpc.InTapHandle(admission.arrive),

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/assayhq/assay/internal/server"
+)
+
+const (
+	// maxConnections is how many connections the API takes where there are file
+	// descriptors enough. One takes some 75 KB, most of it gRPC's buffers, so that
+	// all take 300 MB.
+	maxConnections = 4096
+	// maxMetricsConnections is for Prometheus, which has one or two.
+	maxMetricsConnections = 16
+	// reservedFiles is how many file descriptors are kept for the rest: 16
+	// connections to the database and those that listen for changes or migrate, 16
+	// for metrics, the log, the snapshot, the lock, and whatever the runtime and
+	// name lookups take; twice what was counted under load.
+	reservedFiles = 100
+	// minConnections is with how many a server is of use.
+	minConnections = 16
+)
+
+// listen opens the address of the API. Its connections leave file descriptors for
+// the rest of the server, which would fail in ways of its own.
+func listen(s *settings, registry *prometheus.Registry) (net.Listener, error) {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return nil, fmt.Errorf("the limit of open files: %w", err)
+	}
+	most, err := connectionLimit(files.Cur)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return nil, err
+	}
+	bounded, err := server.NewListener(listener, server.ListenerConfig{Most: most, BehindProxy: s.behindProxy, Metrics: registry, Log: s.log})
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return bounded, nil
+}
+
+// connectionLimit returns how many connections fit below a limit of open files.
+func connectionLimit(files uint64) (int, error) {
+	if files < reservedFiles+minConnections {
+		return 0, fmt.Errorf("this process may open %d files, and needs %d or more: raise the limit (ulimit -n)", files, reservedFiles+minConnections)
+	}
+	return int(min(files-reservedFiles, maxConnections)), nil
+}
