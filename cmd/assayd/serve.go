@@ -91,7 +91,7 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	stopping := make(chan struct{})
 	srv, state, err := server.New(server.Config{
 		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Months: db.PrepareMonths, Pepper: database.pepper,
-		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now, Retention: s.retention, Stopping: stopping,
+		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now, Retention: s.retention, BehindProxy: s.behindProxy, Stopping: stopping,
 	})
 	if err != nil {
 		return err

@@ -27,9 +27,6 @@ const (
 	smallMessage = 512
 	// smallFactor is how many times as much as its encoding any message may take.
 	smallFactor = 64
-	// maxEventStreams is how many streams may record at once. Each holds one
-	// message that waits for its admission.
-	maxEventStreams = 256
 )
 
 // admission keeps what is received and what is answered within its memory. Each
@@ -51,8 +48,8 @@ type admission struct {
 	small, large budget // Of requests that do not record.
 	replies      replies
 
-	open      *semaphore.Weighted // Streams that record.
-	streams   *semaphore.Weighted // Bytes of their messages.
+	streams   *semaphore.Weighted // Bytes of the messages of streams that record.
+	waiting   *semaphore.Weighted // Bytes, once they are decoded, of those that wait for it.
 	recording int64               // How many these are at most, and how many those of unary calls.
 
 	mu     sync.Mutex
@@ -86,7 +83,7 @@ func newAdmission(metrics prometheus.Registerer, log *slog.Logger) (*admission, 
 		small:      budget{most: of(smallBytes)},
 		large:      budget{most: of(requestBytes)},
 		replies:    replies{most: of(replyBytes), held: map[net.Addr]int64{}},
-		open:       semaphore.NewWeighted(maxEventStreams),
+		waiting:    semaphore.NewWeighted(of(defaultStreamLimits.waiting)),
 		recording:  of(recordingBytes),
 	}
 	a.streams = semaphore.NewWeighted(a.recording)
@@ -125,6 +122,21 @@ func (a *admission) arrive(ctx context.Context, info *tap.Info) (context.Context
 // records says whether a method records.
 func records(method string) bool {
 	return method == assayv1.EventService_RecordExposures_FullMethodName || method == assayv1.EventService_RecordOutcomes_FullMethodName
+}
+
+// waitInStream admits the n bytes of a stream's message once there is room, for
+// which it waits as long as not too many bytes of others do.
+func (a *admission) waitInStream(ctx context.Context, n int64) error {
+	if a.streams.TryAcquire(n) {
+		return nil
+	}
+	if !a.waiting.TryAcquire(n) {
+		a.refused.Inc()
+		return experiment.Errorf(experiment.ErrUnavailable, "OVERLOADED",
+			"more events arrive in streams than can be stored; send on a new stream what was not acknowledged, later")
+	}
+	defer a.waiting.Release(n)
+	return a.streams.Acquire(ctx, n)
 }
 
 // take counts the n bytes of a message, if there is room, in place of the usual

@@ -22,16 +22,17 @@ type eventService struct {
 	assayv1.UnimplementedEventServiceServer
 	*services
 	admission *admission
+	open      *openStreams
 	checking  chan struct{} // Holds a token for each large batch that is being checked.
 	ahead     *prometheus.CounterVec
 }
 
-func newEventService(s *services, a *admission) (*eventService, error) {
+func newEventService(s *services, a *admission, open *openStreams) (*eventService, error) {
 	ahead := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "assay_exposures_ahead_total",
 		Help: "Exposures of a time that is seconds ahead of the server's clock, by experiment: until then the subject's outcomes do not count.",
 	}, []string{"experiment"})
-	return &eventService{services: s, admission: a, checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ahead: ahead}, s.Metrics.Register(ahead)
+	return &eventService{services: s, admission: a, open: open, checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ahead: ahead}, s.Metrics.Register(ahead)
 }
 
 // smallBatch is how many items are checked without waiting. The check of a

@@ -102,6 +102,10 @@ func playStream(t *testing.T, test func(t *testing.T, th *theater)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		open, err := newOpenStreams(defaultStreamLimits, prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
 		th := &theater{admission: a, batch: make(chan *assayv1.StreamEventsRequest, 20), stop: make(chan struct{}), ended: make(chan error, 1),
 			storing: make(chan struct{}), taking: make(chan struct{})}
 		th.ctx, th.leave = context.WithCancel(t.Context())
@@ -109,7 +113,7 @@ func playStream(t *testing.T, test func(t *testing.T, th *theater)) {
 		outcomes := event.NewWriter(th.flush, nil)
 		writing, stopWriting := context.WithCancel(t.Context())
 		go outcomes.Run(writing)
-		s := &eventService{admission: a, services: &services{validator: validator, Config: Config{
+		s := &eventService{admission: a, open: open, services: &services{validator: validator, Config: Config{
 			Catalog: catalog.New(nil, nil, nil, nil, time.Hour, log), Exposures: exposures, Outcomes: outcomes, Months: func(context.Context, []experiment.Outcome) error { return nil }, Pepper: experiment.Pepper("a pepper for streams"), Now: time.Now, Stopping: th.stop, Log: log,
 		}}}
 		th.service = s
@@ -126,6 +130,9 @@ func playStream(t *testing.T, test func(t *testing.T, th *theater)) {
 		stopWriting()
 		if !a.streams.TryAcquire(recordingBytes) {
 			t.Error("after the stream, something is still admitted")
+		}
+		if len(open.open) != 0 || open.unread != 0 {
+			t.Errorf("after the stream, %d are open, and %d bytes unread", len(open.open), open.unread)
 		}
 	})
 }
@@ -184,6 +191,21 @@ func TestStuckClientStopsTheReading(t *testing.T) {
 		th.admission.streams.Release(recordingBytes - 1000)
 		th.leave()
 		th.checkEnd(t, context.Canceled)
+	})
+}
+
+// TestStuckClientEnds holds that a client may be as slow as it likes, if it takes an
+// acknowledgement now and then.
+func TestStuckClientEnds(t *testing.T) {
+	playStream(t, func(t *testing.T, th *theater) {
+		close(th.storing)
+		for range 3 {
+			time.Sleep(defaultStreamLimits.sending - time.Second)
+			th.taking <- struct{}{}
+		}
+		th.checkRead(t, "while the client is slow", maxUnderWay+3, upTo(3)...)
+		time.Sleep(defaultStreamLimits.sending)
+		th.checkEnd(t, experiment.ErrUnavailable)
 	})
 }
 

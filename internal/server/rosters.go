@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -16,17 +15,15 @@ import (
 type rosterService struct {
 	assayv1.UnimplementedRosterServiceServer
 	*services
-	// held is the number of subjects in the lists that are coming in. Together
-	// they hold no more than one list may: a bound of time or of lists would let
-	// one client that stops in the middle keep out all others.
-	held atomic.Int64
+	room *rosterRoom
 }
 
 func (s *rosterService) AllocateRoster(stream grpc.ClientStreamingServer[assayv1.AllocateRosterRequest, assayv1.AllocateRosterResponse]) error {
-	ctx := stream.Context()
-	held := int64(0)
-	defer func() { s.held.Add(-held) }()
-	list, err := s.takeIn(ctx, stream, &held)
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	place := s.room.enter(cancel)
+	defer s.room.leave(place)
+	list, err := s.takeInUnless(ctx, stream, place)
 	if err != nil {
 		return err
 	}
@@ -53,8 +50,39 @@ func (s *rosterService) AllocateRoster(stream grpc.ClientStreamingServer[assayv1
 	return stream.SendAndClose(&assayv1.AllocateRosterResponse{Roster: toRoster(e.Key, created)})
 }
 
-// takeIn receives a list. It adds to held what it has of the service's.
-func (s *rosterService) takeIn(ctx context.Context, stream grpc.ClientStreamingServer[assayv1.AllocateRosterRequest, assayv1.AllocateRosterResponse], held *int64) (*rosterList, error) {
+// takeInUnless receives a list, unless ctx ends before. Then it leaves a goroutine
+// behind that gRPC ends when the call has returned.
+func (s *rosterService) takeInUnless(ctx context.Context, stream rosterStream, place *rosterPlace) (*rosterList, error) {
+	type taken struct {
+		list *rosterList
+		err  error
+	}
+	done := make(chan taken, 1)
+	go func() {
+		var t taken
+		defer func() {
+			if p := recover(); p != nil {
+				t = taken{err: recovered(ctx, p)}
+			}
+			done <- t
+		}()
+		t.list, t.err = s.takeIn(ctx, stream, place)
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case t := <-done:
+		if t.err == nil && !s.room.complete(place) {
+			return nil, context.Cause(ctx)
+		}
+		return t.list, t.err
+	}
+}
+
+type rosterStream = grpc.ClientStreamingServer[assayv1.AllocateRosterRequest, assayv1.AllocateRosterResponse]
+
+// takeIn receives a list.
+func (s *rosterService) takeIn(ctx context.Context, stream rosterStream, place *rosterPlace) (*rosterList, error) {
 	var list *rosterList
 	for number := 0; ; number++ {
 		req, err := stream.Recv()
@@ -72,11 +100,10 @@ func (s *rosterService) takeIn(ctx context.Context, stream grpc.ClientStreamingS
 				return nil, inMessage(number, err)
 			}
 		}
-		n := int64(len(req.Subjects))
-		*held += n
-		if s.held.Add(n) > experiment.MaxRosterSubjects && *held <= experiment.MaxRosterSubjects {
-			return nil, experiment.Errorf(experiment.ErrExhausted, "TOO_MANY_ROSTERS",
-				"the rosters that this server takes in at the moment hold %d subjects together; try again when one of them is done", experiment.MaxRosterSubjects)
+		if list.Len()+len(req.Subjects) <= experiment.MaxRosterSubjects { // Or add refuses it.
+			if err := s.room.take(place, len(req.Subjects)); err != nil {
+				return nil, err
+			}
 		}
 		if err := list.add(req); err != nil {
 			return nil, inMessage(number, err)

@@ -24,6 +24,7 @@ import (
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/catalog"
 	"github.com/assayhq/assay/internal/postgres/postgrestest"
+	"github.com/assayhq/assay/internal/server"
 )
 
 // campaign is a draft with three variants, 2 : 1 : 1.
@@ -491,6 +492,49 @@ func TestRosterLimits(t *testing.T) {
 	_, err = open.CloseAndRecv()
 	checkRefusal(t, err, codes.InvalidArgument, "message 200: a roster holds at most 2000000 subjects; spread the list", "subjects")
 	checkRefusal(t, other(), codes.InvalidArgument, "", "subjects[1].key")
+}
+
+// TestStalledRosters has lists that stop in the middle hold all the room. They lose it to
+// those that need it, one by one, and no more than is needed.
+func TestStalledRosters(t *testing.T) {
+	server.SetStreamLimits(t, func(l *server.StreamLimits) { l.RosterPause = time.Millisecond })
+	a := newAPI(t)
+	a.do(t, "ExperimentService/CreateExperiment", campaign("small"))
+	part := &assayv1.AllocateRosterRequest{}
+	for i := range 10_000 {
+		part.Subjects = append(part.Subjects, &assayv1.RosterSubject{Key: fmt.Sprint(i)})
+	}
+	stalled := func(experiment string, parts int) assayv1.RosterService_AllocateRosterClient {
+		a.do(t, "ExperimentService/CreateExperiment", campaign(experiment))
+		stream, err := assayv1.NewRosterServiceClient(a.conn).AllocateRoster(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		part.Experiment = experiment
+		for range parts {
+			if err := stream.Send(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return stream
+	}
+	older := stalled("older", 100)
+	younger := stalled("younger", 100)
+	// What was sent is taken in in its time: until then the small list finds room.
+	for i := 0; a.ended(t, "ROSTER_STALLED") == 0; i++ {
+		key := fmt.Sprint("small-", i)
+		a.do(t, "ExperimentService/CreateExperiment", campaign(key))
+		if r, err := a.allocate(t, fmt.Sprintf(`{"experiment":%q,"subjects":[{"key":"a"}]}`, key)); err != nil || r.Subjects != 1 {
+			t.Fatalf("a small list: %v, %v", r, err)
+		}
+	}
+	_, err := older.CloseAndRecv()
+	checkRefusal(t, err, codes.Unavailable, "too slowly", "ROSTER_STALLED")
+	checkRetry(t, err)
+	// It is told of its repeats, so it kept its room.
+	if _, err := younger.CloseAndRecv(); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("the other list: %v", err)
+	}
 }
 
 // TestRosterReference compares a roster with testdata/roster.json: an allocation

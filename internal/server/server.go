@@ -51,6 +51,7 @@ type Config struct {
 	Log         *slog.Logger
 	Now         func() time.Time
 	Retention   time.Duration   // How long events are kept; 0 for ever.
+	BehindProxy bool            // Whether many clients share an address.
 	Stopping    <-chan struct{} // Closed when the server begins to stop, which ends the streams that would go on.
 }
 
@@ -88,6 +89,11 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	limits := defaultStreamLimits
+	open, err := newOpenStreams(limits, c.Metrics)
+	if err != nil {
+		return nil, nil, err
+	}
 	recoverer := recovery.WithRecoveryHandlerContext(recovered)
 	srv := grpc.NewServer(
 		grpc.ForceServerCodecV2(newCodec()),
@@ -98,16 +104,16 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 		grpc.InitialConnWindowSize(connectionWindow),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: limits.idle, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
 		grpc.InTapHandle(admission.arrive),
 		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), work.admit, validate(validator), admission.encodeReply),
-		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer), admission.admitStream),
+		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer), open.boundStreams(newShares(limits.standing, c.BehindProxy)), admission.admitStream),
 	)
 	s := &services{Config: c, validator: validator, failures: newFailures()}
 	if err := c.Metrics.Register(s.failures); err != nil {
 		return nil, nil, err
 	}
-	recording, err := newEventService(s, admission)
+	recording, err := newEventService(s, admission, open)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -117,7 +123,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	assayv1.RegisterExperimentServiceServer(registered, &experimentService{services: s})
 	assayv1.RegisterHoldoutServiceServer(registered, &holdoutService{services: s})
 	assayv1.RegisterLayerServiceServer(registered, &layerService{services: s})
-	assayv1.RegisterRosterServiceServer(registered, &rosterService{services: s})
+	assayv1.RegisterRosterServiceServer(registered, newRosterService(s, open))
 	assayv1.RegisterMetricServiceServer(registered, &metricService{services: s})
 	assayv1.RegisterAnalysisServiceServer(registered, &analysisService{services: s})
 	assayv1.RegisterSubjectServiceServer(registered, &subjectService{services: s})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -13,22 +14,26 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// maxUnderWay is how many batches of a stream are recorded at once, so that one
+// maxUnderWay is how many batches of a stream are not acknowledged, so that one
 // stream can fill the commits.
 const maxUnderWay = 8
 
 // eventStream is one call of StreamEvents. Its loop is the only one to touch
-// it; a goroutine reads one message, another records one batch, and each hands
-// over what it has. None outlives the call, but for the one that is reading:
-// gRPC ends it when the call has returned.
+// it; a goroutine reads one message, another records one batch, a third sends one
+// acknowledgement, and each hands over what it has. None outlives the call, but
+// for those that read and send: gRPC ends them when the call has returned.
 type eventStream struct {
 	*eventService
+	place    *openStream
 	stream   grpc.BidiStreamingServer[assayv1.StreamEventsRequest, assayv1.StreamEventsResponse]
 	received chan received
 	reading  bool
 
 	sequence int64            // Of the last batch that was read.
 	underWay []*streamedBatch // In the order of their acknowledgement.
+	sentOne  chan error       // How sending went.
+	answered int64            // Bytes of the acknowledgement that is being sent; 0 if none is.
+	patience *time.Timer      // With the client that is to read it.
 	ended    bool             // Nothing more is read.
 	err      error            // What to end with.
 }
@@ -44,33 +49,49 @@ type received struct {
 type streamedBatch struct {
 	done  chan struct{}
 	resp  *assayv1.StreamEventsResponse
-	bytes int64 // Admitted: those of the request, and after done of the response.
+	bytes int64 // After done: those of the response, of which there is at least one.
 	err   error
 }
 
 func (s *eventService) StreamEvents(stream grpc.BidiStreamingServer[assayv1.StreamEventsRequest, assayv1.StreamEventsResponse]) error {
-	if !s.admission.open.TryAcquire(1) {
-		s.admission.refused.Inc()
-		return errOverloaded()
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	e := &eventStream{
+		eventService: s, place: &openStream{peer: peerOfCall(ctx), end: cancel}, stream: stream,
+		received: make(chan received), sentOne: make(chan error, 1), patience: time.NewTimer(s.open.limits.sending),
 	}
-	defer s.admission.open.Release(1)
-	ctx, cancel := context.WithCancel(stream.Context())
-	e := &eventStream{eventService: s, stream: stream, received: make(chan received)}
+	if err := s.open.enter(e.place); err != nil {
+		return err
+	}
+	defer s.open.leave(e.place)
 	defer e.settle()
-	defer cancel()
-	stopping := s.Stopping
-	for !e.ended || len(e.underWay) > 0 {
-		if !e.ended && !e.reading && len(e.underWay) < maxUnderWay {
+	defer cancel(nil)
+	defer e.patience.Stop()
+	return e.run(ctx)
+}
+
+// run reads, records and acknowledges until the stream is to end.
+func (e *eventStream) run(ctx context.Context) error {
+	stopping := e.Stopping
+	for !e.ended || len(e.underWay) > 0 || e.answered > 0 {
+		unanswered := len(e.underWay)
+		if e.answered > 0 {
+			unanswered++
+		}
+		if !e.ended && !e.reading && unanswered < maxUnderWay {
 			e.reading = true
 			go e.read(ctx, e.sequence)
 		}
 		var oldest chan struct{}
-		if len(e.underWay) > 0 {
+		var late <-chan time.Time
+		if e.answered > 0 {
+			late = e.patience.C
+		} else if len(e.underWay) > 0 {
 			oldest = e.underWay[0].done
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case in := <-e.received:
 			e.reading = false
 			e.begin(ctx, in)
@@ -78,9 +99,16 @@ func (s *eventService) StreamEvents(stream grpc.BidiStreamingServer[assayv1.Stre
 			if err := e.acknowledge(); err != nil {
 				return err
 			}
+		case err := <-e.sentOne:
+			e.acknowledged()
+			if err != nil {
+				return err
+			}
+		case <-late:
+			return e.open.unreadEnd()
 		case <-stopping:
 			stopping = nil
-			e.end(experiment.Errorf(experiment.ErrUnavailable, "STOPPING",
+			e.stop(experiment.Errorf(experiment.ErrUnavailable, "STOPPING",
 				"the server is stopping; send on a new stream what was not acknowledged"))
 		}
 	}
@@ -106,7 +134,7 @@ func (e *eventStream) receive(ctx context.Context, last int64) (in received) {
 		}
 	}()
 	in.req = new(assayv1.StreamEventsRequest)
-	m := &incoming{admission: e.admission, message: in.req, wait: func(n int64) error { return e.admission.streams.Acquire(ctx, n) }}
+	m := &incoming{admission: e.admission, message: in.req, wait: func(n int64) error { return e.wait(ctx, n) }}
 	if in.err = e.stream.RecvMsg(m); in.err == nil {
 		in.err = m.err
 	}
@@ -119,6 +147,13 @@ func (e *eventStream) receive(ctx context.Context, last int64) (in received) {
 		e.admission.streams.Release(m.bytes)
 	}
 	return in
+}
+
+// wait waits for the admission of a message of n bytes. From then on, until it is
+// acknowledged, the stream is not idle.
+func (e *eventStream) wait(ctx context.Context, n int64) error {
+	e.open.work(e.place)
+	return e.admission.waitInStream(ctx, n)
 }
 
 // check is about the rules of a batch. Those of its items are checked with each.
@@ -145,38 +180,39 @@ func (e *eventStream) check(req *assayv1.StreamEventsRequest, last int64) error 
 func (e *eventStream) begin(ctx context.Context, in received) {
 	switch {
 	case errors.Is(in.err, io.EOF): // The client has no more to send.
-		e.end(nil)
+		e.stop(nil)
 	case in.err != nil:
-		e.end(in.err)
+		e.stop(in.err)
 	case e.ended:
 		e.admission.streams.Release(in.bytes)
 	default:
 		e.sequence = in.req.Sequence
-		b := &streamedBatch{done: make(chan struct{}), bytes: in.bytes}
+		b := &streamedBatch{done: make(chan struct{})}
 		e.underWay = append(e.underWay, b)
-		go e.record(ctx, b, in.req)
+		go e.record(ctx, b, in)
 	}
 }
 
-// end stops the reading. What is under way is still acknowledged.
-func (e *eventStream) end(err error) {
+// stop stops the reading. What is under way is still acknowledged.
+func (e *eventStream) stop(err error) {
 	if !e.ended {
 		e.ended, e.err = true, err
 	}
 }
 
-// record stores a batch. From then on its response counts as admitted in the
-// place of the request, until it is sent.
-func (e *eventStream) record(ctx context.Context, b *streamedBatch, req *assayv1.StreamEventsRequest) {
+// record stores a batch, and gives back what its request was admitted with: how
+// long the client takes to read the acknowledgement is no matter of others.
+func (e *eventStream) record(ctx context.Context, b *streamedBatch, in received) {
 	defer close(b.done)
 	defer func() {
 		if p := recover(); p != nil {
 			b.err = recovered(ctx, p)
 		}
-		left := min(b.bytes, int64(proto.Size(b.resp)))
-		e.admission.streams.Release(b.bytes - left)
-		b.bytes = left
+		e.admission.streams.Release(in.bytes)
+		b.bytes = max(1, int64(proto.Size(b.resp)))
+		e.open.answer(e.place, b.bytes)
 	}()
+	req := in.req
 	exposures, err := e.recordExposures(ctx, req.Exposures)
 	if err != nil {
 		b.err = err
@@ -193,25 +229,33 @@ func (e *eventStream) record(ctx context.Context, b *streamedBatch, req *assayv1
 	}
 }
 
-// acknowledge answers the oldest batch under way, which is done. A refusal is a
-// stream's end, and the client is to try again on another.
+// acknowledge begins to answer the oldest batch under way, which is done. A
+// refusal is a stream's end, and the client is to try again on another.
 func (e *eventStream) acknowledge() error {
 	b := e.underWay[0]
 	e.underWay = slices.Delete(e.underWay, 0, 1)
-	defer e.admission.streams.Release(b.bytes)
 	if errors.Is(b.err, experiment.ErrExhausted) {
 		return experiment.Errorf(experiment.ErrUnavailable, "OVERLOADED", "%s", b.err.Error())
 	}
 	if b.err != nil {
 		return b.err
 	}
-	return e.stream.Send(b.resp)
+	e.answered = b.bytes
+	e.patience.Reset(e.open.limits.sending)
+	e.open.begin(e.place)
+	go func() { e.sentOne <- e.stream.Send(b.resp) }()
+	return nil
+}
+
+// acknowledged is about the acknowledgement that was being sent.
+func (e *eventStream) acknowledged() {
+	e.open.sent(e.place, e.answered)
+	e.answered = 0
 }
 
 // settle waits for the batches that are not acknowledged.
 func (e *eventStream) settle() {
 	for _, b := range e.underWay {
 		<-b.done
-		e.admission.streams.Release(b.bytes)
 	}
 }

@@ -62,7 +62,12 @@ type EventServiceClient interface {
 	// A batch that breaks a rule of its own, such as the order of the sequence
 	// numbers, ends the stream with INVALID_ARGUMENT, after the acknowledgements
 	// of those before it. When the database fails, or the server stops, the
-	// stream ends with UNAVAILABLE.
+	// stream ends with UNAVAILABLE. So does, with the reason STREAM_IDLE, one on
+	// which nothing is under way while another client finds no place for its own,
+	// with ACKNOWLEDGEMENTS_UNREAD one whose client leaves an acknowledgement
+	// unread for 20 seconds, or sooner when too many are unread, and with
+	// OVERLOADED one whose message finds no room to wait in. RESOURCE_EXHAUSTED,
+	// with the reason TOO_MANY_STREAMS, if the server has no place for the stream.
 	StreamEvents(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamEventsRequest, StreamEventsResponse], error)
 }
 
@@ -145,7 +150,12 @@ type EventServiceServer interface {
 	// A batch that breaks a rule of its own, such as the order of the sequence
 	// numbers, ends the stream with INVALID_ARGUMENT, after the acknowledgements
 	// of those before it. When the database fails, or the server stops, the
-	// stream ends with UNAVAILABLE.
+	// stream ends with UNAVAILABLE. So does, with the reason STREAM_IDLE, one on
+	// which nothing is under way while another client finds no place for its own,
+	// with ACKNOWLEDGEMENTS_UNREAD one whose client leaves an acknowledgement
+	// unread for 20 seconds, or sooner when too many are unread, and with
+	// OVERLOADED one whose message finds no room to wait in. RESOURCE_EXHAUSTED,
+	// with the reason TOO_MANY_STREAMS, if the server has no place for the stream.
 	StreamEvents(grpc.BidiStreamingServer[StreamEventsRequest, StreamEventsResponse]) error
 	mustEmbedUnimplementedEventServiceServer()
 }

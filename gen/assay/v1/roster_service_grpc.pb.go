@@ -51,7 +51,10 @@ type RosterServiceClient interface {
 	// ROSTER_NOT_POSSIBLE if it is assigned elsewhere, is in a layer, or has a
 	// traffic below 1, and SUBJECT_ERASED if a subject was erased. ABORTED if the experiment changed meanwhile.
 	// RESOURCE_EXHAUSTED if the lists that the server takes in at the moment
-	// hold 2,000,000 subjects together.
+	// hold 2,000,000 subjects together. UNAVAILABLE, with the reason
+	// ROSTER_STALLED, if another list needs the room of this one, which came in
+	// with a pause of 10 seconds or, after that, with fewer than 20,000 subjects
+	// a second.
 	AllocateRoster(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[AllocateRosterRequest, AllocateRosterResponse], error)
 	// GetRoster returns an experiment's roster without its subjects. NOT_FOUND
 	// if there is no such experiment, or if it has no roster.
@@ -134,7 +137,10 @@ type RosterServiceServer interface {
 	// ROSTER_NOT_POSSIBLE if it is assigned elsewhere, is in a layer, or has a
 	// traffic below 1, and SUBJECT_ERASED if a subject was erased. ABORTED if the experiment changed meanwhile.
 	// RESOURCE_EXHAUSTED if the lists that the server takes in at the moment
-	// hold 2,000,000 subjects together.
+	// hold 2,000,000 subjects together. UNAVAILABLE, with the reason
+	// ROSTER_STALLED, if another list needs the room of this one, which came in
+	// with a pause of 10 seconds or, after that, with fewer than 20,000 subjects
+	// a second.
 	AllocateRoster(grpc.ClientStreamingServer[AllocateRosterRequest, AllocateRosterResponse]) error
 	// GetRoster returns an experiment's roster without its subjects. NOT_FOUND
 	// if there is no such experiment, or if it has no roster.
