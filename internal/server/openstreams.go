@@ -22,7 +22,7 @@ type streamLimits struct {
 	recording int
 	// standing is how many other streams there may be, which are those that tell
 	// of changes, of health and of the API, and the rosters that come in: one for
-	// each of the clients of a large service. Each takes some 20 KB.
+	// each of the clients of a large service.
 	standing int
 	// acknowledgements is how many bytes of acknowledgements may wait for their
 	// clients before the one that has not read for the longest is ended. Most are
