@@ -410,25 +410,27 @@ func (s *analysisService) ListAnalyses(ctx context.Context, req *assayv1.ListAna
 	if err != nil {
 		return nil, err
 	}
-	limit := pageLimit(req.PageSize)
-	list, err := s.DB.Analyses(ctx, e.ID, after.created, after.id, limit)
+	list := listing[*postgres.Analysis, analysisPosition, *assayv1.AnalysisSummary]{
+		read: func(after analysisPosition, n int) ([]*postgres.Analysis, error) {
+			return s.DB.Analyses(ctx, e.ID, after.created, after.id, n)
+		},
+		position: func(a *postgres.Analysis) analysisPosition { return analysisPosition{a.CreateTime, a.ID} },
+		convert:  toAnalysisSummary,
+		slice:    firstSlice,
+	}
+	resp := &assayv1.ListAnalysesResponse{}
+	resp.Analyses, resp.NextPageToken, err = list.page(req.PageSize, after)
+	return resp, err
+}
+
+func toAnalysisSummary(a *postgres.Analysis) (*assayv1.AnalysisSummary, error) {
+	full, err := decodeAnalysis(a)
 	if err != nil {
 		return nil, err
 	}
-	resp := &assayv1.ListAnalysesResponse{}
-	list, resp.NextPageToken = cutPage(list, limit, func(a *postgres.Analysis) string {
-		return analysisPosition{a.CreateTime, a.ID}.String()
-	})
-	for _, a := range list {
-		full, err := decodeAnalysis(a)
-		if err != nil {
-			return nil, err
-		}
-		resp.Analyses = append(resp.Analyses, &assayv1.AnalysisSummary{
-			AnalysisId: full.AnalysisId, Revision: full.Revision, AsOfTime: full.AsOfTime, CreateTime: full.CreateTime, Verdict: full.Verdict,
-		})
-	}
-	return resp, nil
+	return &assayv1.AnalysisSummary{
+		AnalysisId: full.AnalysisId, Revision: full.Revision, AsOfTime: full.AsOfTime, CreateTime: full.CreateTime, Verdict: full.Verdict,
+	}, nil
 }
 
 // analysis returns the stored analysis that a field of a request names.

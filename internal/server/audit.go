@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"math"
-	"strconv"
 
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -23,24 +22,25 @@ func (s *auditService) ListAuditEvents(ctx context.Context, req *assayv1.ListAud
 	if err != nil {
 		return nil, err
 	}
-	limit := pageLimit(req.PageSize)
-	list, err := s.DB.AuditEvents(ctx, postgres.AuditFilter{Kind: auditedKinds.from(req.Kind), Key: req.Key, Before: before, Limit: limit})
-	if err != nil {
-		return nil, err
+	list := listing[experiment.AuditEvent, int64, *assayv1.AuditEvent]{
+		read: func(before int64, n int) ([]experiment.AuditEvent, error) {
+			return s.DB.AuditEvents(ctx, postgres.AuditFilter{Kind: auditedKinds.from(req.Kind), Key: req.Key, Before: before, Limit: n})
+		},
+		position: func(e experiment.AuditEvent) int64 { return e.ID },
+		convert:  toAuditEvent,
 	}
 	resp := &assayv1.ListAuditEventsResponse{}
-	list, resp.NextPageToken = cutPage(list, limit, func(e experiment.AuditEvent) string { return strconv.FormatInt(e.ID, 10) })
-	for _, e := range list {
-		event := &assayv1.AuditEvent{
-			Id: e.ID, Time: timestamppb.New(e.Time), Author: e.Author,
-			Action: auditActions.to(e.Action), Kind: auditedKinds.to(e.Kind), Key: e.Key,
-		}
-		if e.Details != nil {
-			if event.Details, err = structpb.NewStruct(e.Details); err != nil {
-				return nil, err
-			}
-		}
-		resp.Events = append(resp.Events, event)
+	resp.Events, resp.NextPageToken, err = list.page(req.PageSize, before)
+	return resp, err
+}
+
+func toAuditEvent(e experiment.AuditEvent) (event *assayv1.AuditEvent, err error) {
+	event = &assayv1.AuditEvent{
+		Id: e.ID, Time: timestamppb.New(e.Time), Author: e.Author,
+		Action: auditActions.to(e.Action), Kind: auditedKinds.to(e.Kind), Key: e.Key,
 	}
-	return resp, nil
+	if e.Details != nil {
+		event.Details, err = structpb.NewStruct(e.Details)
+	}
+	return event, err
 }

@@ -58,23 +58,24 @@ func (s *experimentService) ListExperiments(ctx context.Context, req *assayv1.Li
 	if err != nil {
 		return nil, err
 	}
-	filter := postgres.ExperimentFilter{Labels: req.Labels, After: after, Limit: pageLimit(req.PageSize)}
+	filter := postgres.ExperimentFilter{Labels: req.Labels}
 	for _, state := range req.States {
 		filter.States = append(filter.States, states.from(state))
 	}
 	if len(filter.States) == 0 {
 		filter.States = []experiment.State{experiment.StateDraft, experiment.StateRunning, experiment.StatePaused, experiment.StateConcluded}
 	}
-	list, err := s.DB.Experiments(ctx, filter)
-	if err != nil {
-		return nil, err
+	list := listing[*experiment.Experiment, string, *assayv1.Experiment]{
+		read: func(after string, n int) ([]*experiment.Experiment, error) {
+			filter.After, filter.Limit = after, n
+			return s.DB.Experiments(ctx, filter)
+		},
+		position: func(e *experiment.Experiment) string { return e.Key },
+		convert:  func(e *experiment.Experiment) (*assayv1.Experiment, error) { return toExperiment(e), nil },
 	}
 	resp := &assayv1.ListExperimentsResponse{}
-	list, resp.NextPageToken = cutPage(list, filter.Limit, func(e *experiment.Experiment) string { return e.Key })
-	for _, e := range list {
-		resp.Experiments = append(resp.Experiments, toExperiment(e))
-	}
-	return resp, nil
+	resp.Experiments, resp.NextPageToken, err = list.page(req.PageSize, after)
+	return resp, err
 }
 
 // transition changes an experiment's state on behalf of the RPCs that do so.

@@ -41,17 +41,14 @@ func (s *holdoutService) ListHoldouts(ctx context.Context, req *assayv1.ListHold
 	if err != nil {
 		return nil, err
 	}
-	limit := pageLimit(req.PageSize)
-	list, err := s.DB.Holdouts(ctx, after, limit)
-	if err != nil {
-		return nil, err
+	list := listing[*experiment.Holdout, string, *assayv1.Holdout]{
+		read:     func(after string, n int) ([]*experiment.Holdout, error) { return s.DB.Holdouts(ctx, after, n) },
+		position: func(h *experiment.Holdout) string { return h.Key },
+		convert:  func(h *experiment.Holdout) (*assayv1.Holdout, error) { return toHoldout(h), nil },
 	}
 	resp := &assayv1.ListHoldoutsResponse{}
-	list, resp.NextPageToken = cutPage(list, limit, func(h *experiment.Holdout) string { return h.Key })
-	for _, h := range list {
-		resp.Holdouts = append(resp.Holdouts, toHoldout(h))
-	}
-	return resp, nil
+	resp.Holdouts, resp.NextPageToken, err = list.page(req.PageSize, after)
+	return resp, err
 }
 
 // holdoutFields are the fields that an update may name.

@@ -35,17 +35,14 @@ func (s *layerService) ListLayers(ctx context.Context, req *assayv1.ListLayersRe
 	if err != nil {
 		return nil, err
 	}
-	limit := pageLimit(req.PageSize)
-	list, err := s.DB.Layers(ctx, after, limit)
-	if err != nil {
-		return nil, err
+	list := listing[*experiment.Layer, string, *assayv1.Layer]{
+		read:     func(after string, n int) ([]*experiment.Layer, error) { return s.DB.Layers(ctx, after, n) },
+		position: func(l *experiment.Layer) string { return l.Key },
+		convert:  func(l *experiment.Layer) (*assayv1.Layer, error) { return toLayer(l), nil },
 	}
 	resp := &assayv1.ListLayersResponse{}
-	list, resp.NextPageToken = cutPage(list, limit, func(l *experiment.Layer) string { return l.Key })
-	for _, l := range list {
-		resp.Layers = append(resp.Layers, toLayer(l))
-	}
-	return resp, nil
+	resp.Layers, resp.NextPageToken, err = list.page(req.PageSize, after)
+	return resp, err
 }
 
 // layerFields are the fields that an update may name.

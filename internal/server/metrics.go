@@ -41,17 +41,16 @@ func (s *metricService) ListMetrics(ctx context.Context, req *assayv1.ListMetric
 	if err != nil {
 		return nil, err
 	}
-	limit := pageLimit(req.PageSize)
-	list, err := s.DB.Metrics(ctx, after, limit, req.IncludeArchived)
-	if err != nil {
-		return nil, err
+	list := listing[*metric.Metric, string, *assayv1.Metric]{
+		read: func(after string, n int) ([]*metric.Metric, error) {
+			return s.DB.Metrics(ctx, after, n, req.IncludeArchived)
+		},
+		position: func(m *metric.Metric) string { return m.Key },
+		convert:  func(m *metric.Metric) (*assayv1.Metric, error) { return toMetric(m), nil },
 	}
 	resp := &assayv1.ListMetricsResponse{}
-	list, resp.NextPageToken = cutPage(list, limit, func(m *metric.Metric) string { return m.Key })
-	for _, m := range list {
-		resp.Metrics = append(resp.Metrics, toMetric(m))
-	}
-	return resp, nil
+	resp.Metrics, resp.NextPageToken, err = list.page(req.PageSize, after)
+	return resp, err
 }
 
 func (s *metricService) UpdateMetric(ctx context.Context, req *assayv1.UpdateMetricRequest) (*assayv1.UpdateMetricResponse, error) {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -54,17 +53,16 @@ func (s *experimentService) ListOverrides(ctx context.Context, req *assayv1.List
 	if err != nil {
 		return nil, err
 	}
-	limit := pageLimit(req.PageSize)
-	list, err := s.DB.Overrides(ctx, e.ID, after, limit)
-	if err != nil {
-		return nil, err
+	list := listing[postgres.Override, idPosition, *assayv1.PinnedSubject]{
+		read: func(after idPosition, n int) ([]postgres.Override, error) {
+			return s.DB.Overrides(ctx, e.ID, experiment.SubjectID(after), n)
+		},
+		position: func(o postgres.Override) idPosition { return idPosition(o.SubjectID) },
+		convert: func(o postgres.Override) (*assayv1.PinnedSubject, error) {
+			return &assayv1.PinnedSubject{SubjectId: o.SubjectID.String(), Variant: o.Variant, CreateTime: timestamppb.New(o.CreateTime)}, nil
+		},
 	}
 	resp := &assayv1.ListOverridesResponse{}
-	list, resp.NextPageToken = cutPage(list, limit, func(o postgres.Override) string { return hex.EncodeToString(o.SubjectID[:]) })
-	for _, o := range list {
-		resp.Overrides = append(resp.Overrides, &assayv1.PinnedSubject{
-			SubjectId: o.SubjectID.String(), Variant: o.Variant, CreateTime: timestamppb.New(o.CreateTime),
-		})
-	}
-	return resp, nil
+	resp.Overrides, resp.NextPageToken, err = list.page(req.PageSize, after)
+	return resp, err
 }

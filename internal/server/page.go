@@ -8,28 +8,66 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/assayhq/assay/internal/experiment"
 )
 
 const defaultPageSize = 100
 
-// pageLimit is how many items to fetch for a page: one more than it holds, to
-// know whether there is a next one.
-func pageLimit(size int32) int {
+// maxPageBytes bounds the items of a page, as they are encoded: a page of 1,000
+// may be asked for, and an item may take hundreds of kilobytes. One item there is
+// in any case.
+const maxPageBytes = 1 << 20
+
+// firstSlice is how many items are read at first, to see how large they are.
+const firstSlice = 16
+
+// pageSize is how many items a page holds at most.
+func pageSize(size int32) int {
 	if size == 0 {
-		size = defaultPageSize
+		return defaultPageSize
 	}
-	return int(size) + 1
+	return int(size)
 }
 
-// cutPage returns the items of a page, and the token that continues after its
-// last item if there are more.
-func cutPage[T any](items []T, limit int, position func(T) string) ([]T, string) {
-	if len(items) < limit {
-		return items, ""
+// listing is how a list is read and converted. The positions are those before
+// which an item stands; their text is in the tokens.
+type listing[T, P any, M proto.Message] struct {
+	read     func(after P, n int) ([]T, error) // Fewer than n only at the end of the list.
+	position func(T) P                         // After an item.
+	convert  func(T) (M, error)
+	slice    int // How many items may be read at once, as they take much more than what is told of them; 0 for any number.
+}
+
+// page returns the items of a page, and the token that continues after its last
+// item if there are more. It reads no more at once than what is likely to be told.
+func (l *listing[T, P, M]) page(size int32, from P) (page []M, next string, err error) {
+	most, bytes := pageSize(size), 0
+	for n := min(most+1, firstSlice); ; {
+		items, err := l.read(from, n)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, item := range items {
+			m, err := l.convert(item)
+			if err != nil {
+				return nil, "", err
+			}
+			bytes += proto.Size(m)
+			if len(page) == most || len(page) > 0 && bytes > maxPageBytes {
+				return page, pageToken(fmt.Sprint(from)), nil
+			}
+			page, from = append(page, m), l.position(item)
+		}
+		if len(items) < n {
+			return page, "", nil
+		}
+		n = min(most-len(page), max(0, maxPageBytes-bytes)*len(page)/max(1, bytes)) + 1
+		if l.slice > 0 {
+			n = min(n, l.slice)
+		}
 	}
-	items = items[:limit-1]
-	return items, pageToken(position(items[len(items)-1]))
 }
 
 // pageToken is the token of a position.
@@ -71,6 +109,11 @@ func readID(s string) (id [16]byte, ok bool) {
 	n, err := hex.Decode(id[:], []byte(s))
 	return id, err == nil && n == len(id)
 }
+
+// idPosition is the position of an id, as a token has it.
+type idPosition [16]byte
+
+func (p idPosition) String() string { return hex.EncodeToString(p[:]) }
 
 type analysisPosition struct {
 	created time.Time

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"math"
-	"strconv"
 	"strings"
 	"unicode"
 
@@ -41,24 +40,45 @@ func (s *experimentService) ListExperimentRevisions(ctx context.Context, req *as
 	if err != nil {
 		return nil, err
 	}
-	limit := pageLimit(req.PageSize)
-	all, err := s.DB.ExperimentRevisions(ctx, e.ID, before, limit)
+	list := listing[revisionPair, int32, *assayv1.ExperimentRevision]{
+		read:     func(before int32, n int) ([]revisionPair, error) { return s.revisionPairs(ctx, e, before, n) },
+		position: func(r revisionPair) int32 { return r.Number },
+		convert:  func(r revisionPair) (*assayv1.ExperimentRevision, error) { return toRevision(e, r), nil },
+	}
+	resp := &assayv1.ListExperimentRevisionsResponse{}
+	resp.Revisions, resp.NextPageToken, err = list.page(req.PageSize, before)
+	return resp, err
+}
+
+// revisionPair is a revision and the one before it, nil before the first.
+type revisionPair struct {
+	experiment.Revision
+	before *experiment.Revision
+}
+
+func (s *services) revisionPairs(ctx context.Context, e *experiment.Experiment, before int32, n int) ([]revisionPair, error) {
+	all, err := s.DB.ExperimentRevisions(ctx, e.ID, before, n+1)
 	if err != nil {
 		return nil, err
 	}
-	resp := &assayv1.ListExperimentRevisionsResponse{}
-	list, next := cutPage(all, limit, func(r experiment.Revision) string { return strconv.Itoa(int(r.Number)) })
-	resp.NextPageToken = next
-	for i, r := range list {
-		revision := &assayv1.ExperimentRevision{
-			Revision: r.Number, Phase: r.Phase, CreateTime: timestamppb.New(r.CreateTime), Author: r.Author, Experiment: atRevision(e, r),
+	pairs := make([]revisionPair, min(n, len(all)))
+	for i := range pairs {
+		pairs[i].Revision = all[i]
+		if i+1 < len(all) {
+			pairs[i].before = &all[i+1]
 		}
-		if i+1 < len(all) { // The page was read with the revision before its last.
-			revision.Changes = changesBetween(atRevision(e, all[i+1]), revision.Experiment)
-		}
-		resp.Revisions = append(resp.Revisions, revision)
 	}
-	return resp, nil
+	return pairs, nil
+}
+
+func toRevision(e *experiment.Experiment, r revisionPair) *assayv1.ExperimentRevision {
+	revision := &assayv1.ExperimentRevision{
+		Revision: r.Number, Phase: r.Phase, CreateTime: timestamppb.New(r.CreateTime), Author: r.Author, Experiment: atRevision(e, r.Revision),
+	}
+	if r.before != nil {
+		revision.Changes = changesBetween(atRevision(e, *r.before), revision.Experiment)
+	}
+	return revision
 }
 
 // revision returns one of an experiment's revisions.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
@@ -46,7 +47,7 @@ func (s *subjectService) GetSubject(ctx context.Context, req *assayv1.GetSubject
 		return nil, err
 	}
 	page := subjectPage{db: s.DB, id: id, resp: &assayv1.GetSubjectResponse{SubjectId: id.String(), EraseTime: optionalTime(erased)}}
-	return page.resp, page.fill(ctx, from, pageLimit(req.PageSize))
+	return page.resp, page.fill(ctx, from, pageSize(req.PageSize)+1)
 }
 
 // subjectPosition is a place among the items of a subject: after so many of a
@@ -81,6 +82,8 @@ type subjectPage struct {
 	db   *postgres.DB
 	id   experiment.SubjectID
 	resp *assayv1.GetSubjectResponse
+
+	items, bytes int // In all lists.
 }
 
 // subjectLists is the number of lists that a page is filled from.
@@ -105,6 +108,22 @@ func (p *subjectPage) fill(ctx context.Context, at subjectPosition, limit int) e
 	return nil
 }
 
+// addTo adds the items of a list to the page, and returns how many, and a token if
+// there are more. The limit is one more than the page holds; position returns that
+// after so many of the items.
+func addTo[T any, M proto.Message](p *subjectPage, to *[]M, list []T, limit int, position func(n int) string, convert func(T) M) (next string, n int, err error) {
+	for i, item := range list {
+		m := convert(item)
+		p.bytes += proto.Size(m)
+		if i == limit-1 || p.items > 0 && p.bytes > maxPageBytes {
+			return pageToken(position(i)), i, nil
+		}
+		*to = append(*to, m)
+		p.items++
+	}
+	return "", len(list), nil
+}
+
 // exposures adds exposures to the page. Like its siblings it returns how many,
 // and a token if there are more of them.
 func (p *subjectPage) exposures(ctx context.Context, at subjectPosition, limit int) (next string, n int, err error) {
@@ -112,15 +131,13 @@ func (p *subjectPage) exposures(ctx context.Context, at subjectPosition, limit i
 	if err != nil {
 		return "", 0, err
 	}
-	list, next = cutPage(list, limit, func(postgres.StoredExposure) string { return at.afterSkipping(limit - 1) })
-	for _, e := range list {
-		p.resp.Exposures = append(p.resp.Exposures, &assayv1.RecordedExposure{
+	return addTo(p, &p.resp.Exposures, list, limit, at.afterSkipping, func(e postgres.StoredExposure) *assayv1.RecordedExposure {
+		return &assayv1.RecordedExposure{
 			Experiment: e.Experiment, Holdout: e.Holdout, Phase: e.Phase, Variant: e.Variant,
 			ExposedTime: timestamppb.New(e.ExposedTime), RecordedTime: timestamppb.New(e.RecordedTime),
 			Attributes: decodeStruct(e.Attributes),
-		})
-	}
-	return next, len(list), nil
+		}
+	})
 }
 
 func (p *subjectPage) overrides(ctx context.Context, at subjectPosition, limit int) (next string, n int, err error) {
@@ -128,14 +145,12 @@ func (p *subjectPage) overrides(ctx context.Context, at subjectPosition, limit i
 	if err != nil {
 		return "", 0, err
 	}
-	list, next = cutPage(list, limit, func(postgres.StoredOverride) string { return at.afterSkipping(limit - 1) })
-	for _, o := range list {
-		p.resp.Overrides = append(p.resp.Overrides, &assayv1.RecordedOverride{
+	return addTo(p, &p.resp.Overrides, list, limit, at.afterSkipping, func(o postgres.StoredOverride) *assayv1.RecordedOverride {
+		return &assayv1.RecordedOverride{
 			Experiment: o.Experiment, Variant: o.Variant,
 			CreateTime: timestamppb.New(o.CreateTime), EndTime: optionalTime(o.EndTime),
-		})
-	}
-	return next, len(list), nil
+		}
+	})
 }
 
 func (p *subjectPage) rosterEntries(ctx context.Context, at subjectPosition, limit int) (next string, n int, err error) {
@@ -143,11 +158,9 @@ func (p *subjectPage) rosterEntries(ctx context.Context, at subjectPosition, lim
 	if err != nil {
 		return "", 0, err
 	}
-	list, next = cutPage(list, limit, func(postgres.RosterEntry) string { return at.afterSkipping(limit - 1) })
-	for _, r := range list {
-		p.resp.RosterEntries = append(p.resp.RosterEntries, &assayv1.RecordedRosterEntry{Experiment: r.Experiment, Variant: r.Variant})
-	}
-	return next, len(list), nil
+	return addTo(p, &p.resp.RosterEntries, list, limit, at.afterSkipping, func(r postgres.RosterEntry) *assayv1.RecordedRosterEntry {
+		return &assayv1.RecordedRosterEntry{Experiment: r.Experiment, Variant: r.Variant}
+	})
 }
 
 func (p *subjectPage) outcomes(ctx context.Context, at subjectPosition, limit int) (next string, n int, err error) {
@@ -155,19 +168,23 @@ func (p *subjectPage) outcomes(ctx context.Context, at subjectPosition, limit in
 	if err != nil {
 		return "", 0, err
 	}
-	list, next = cutPage(list, limit, func(o postgres.StoredOutcome) string {
-		return subjectPosition{list: at.list, after: o.RowID}.String()
-	})
-	for _, o := range list {
-		outcome := &assayv1.RecordedOutcome{
-			RowId: formatUUID(o.RowID), Name: o.Name, Value: o.Value,
-			OccurredTime: timestamppb.New(o.OccurredTime), RecordedTime: timestamppb.New(o.RecordedTime),
-			Properties: decodeStruct(o.Properties), AdjustedTime: optionalTime(o.AdjustedTime),
+	position := func(n int) string {
+		if n == 0 {
+			return at.String()
 		}
-		if o.Corrects != (experiment.RowID{}) {
-			outcome.CorrectsRowId = formatUUID(o.Corrects)
-		}
-		p.resp.Outcomes = append(p.resp.Outcomes, outcome)
+		return subjectPosition{list: at.list, after: list[n-1].RowID}.String()
 	}
-	return next, len(list), nil
+	return addTo(p, &p.resp.Outcomes, list, limit, position, toRecordedOutcome)
+}
+
+func toRecordedOutcome(o postgres.StoredOutcome) *assayv1.RecordedOutcome {
+	outcome := &assayv1.RecordedOutcome{
+		RowId: formatUUID(o.RowID), Name: o.Name, Value: o.Value,
+		OccurredTime: timestamppb.New(o.OccurredTime), RecordedTime: timestamppb.New(o.RecordedTime),
+		Properties: decodeStruct(o.Properties), AdjustedTime: optionalTime(o.AdjustedTime),
+	}
+	if o.Corrects != (experiment.RowID{}) {
+		outcome.CorrectsRowId = formatUUID(o.Corrects)
+	}
+	return outcome
 }
