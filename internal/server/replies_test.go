@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+)
+
+// talkative answers with a megabyte.
+type talkative struct {
+	assayv1.UnimplementedAssignmentServiceServer
+}
+
+func (talkative) Assign(context.Context, *assayv1.AssignRequest) (*assayv1.AssignResponse, error) {
+	return &assayv1.AssignResponse{Assignments: []*assayv1.Assignment{{Variant: string(make([]byte, 1<<20))}}}, nil
+}
+
+// deafConn reads nothing any more once it is deaf, until it ends.
+type deafConn struct {
+	net.Conn
+	deaf  *atomic.Bool
+	ended chan struct{}
+}
+
+func (c *deafConn) Read(b []byte) (int, error) {
+	if c.deaf.Load() {
+		<-c.ended
+		return 0, io.EOF
+	}
+	return c.Conn.Read(b)
+}
+
+// TestRepliesThatNobodyReads has a client that asks and does not read. What it is
+// answered counts, keeps to half of the budget, and counts no more once its
+// connection has ended; others are answered meanwhile.
+func TestRepliesThatNobodyReads(t *testing.T) {
+	a := newTestAdmission(t)
+	a.replies.most = 16 << 20
+	srv := grpc.NewServer(grpc.ForceServerCodecV2(newCodec()), grpc.ChainUnaryInterceptor(mapErrors(slog.New(slog.DiscardHandler)), a.encodeReply))
+	assayv1.RegisterAssignmentServiceServer(registrar{srv, a}, talkative{})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(listener)
+	defer srv.Stop()
+	connect := func(options ...grpc.DialOption) *grpc.ClientConn {
+		conn, err := grpc.NewClient(listener.Addr().String(), append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	ask := func(conn *grpc.ClientConn) error {
+		_, err := assayv1.NewAssignmentServiceClient(conn).Assign(t.Context(), &assayv1.AssignRequest{})
+		return err
+	}
+	taken := func() int64 {
+		a.replies.mu.Lock()
+		defer a.replies.mu.Unlock()
+		return a.replies.taken
+	}
+	waitFor := func(what string, holds func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("in vain: %s; %d bytes are taken", what, taken())
+			}
+		}
+	}
+
+	var deaf atomic.Bool
+	ended := make(chan struct{})
+	silent := connect(grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		return &deafConn{conn, &deaf, ended}, err
+	}))
+	hearing := connect()
+	for _, conn := range []*grpc.ClientConn{silent, hearing} {
+		if err := ask(conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor("what was read counts no more", func() bool { return taken() == 0 })
+	deaf.Store(true)
+	for range 60 {
+		go ask(silent)
+	}
+	waitFor("the unread replies count", func() bool { return taken() > 6<<20 })
+	for range 20 {
+		if err := ask(hearing); err != nil {
+			t.Errorf("another client: %v", err)
+		}
+	}
+	if n := taken(); n > a.replies.most/2+1<<20 {
+		t.Errorf("a client that does not read holds %d bytes of %d", n, a.replies.most)
+	}
+	close(ended)
+	silent.Close()
+	waitFor("what can be sent no more counts no more", func() bool {
+		runtime.GC()
+		return taken() == 0
+	})
+}
