@@ -25,8 +25,8 @@ import (
 
 const (
 	worstCallers = 32
-	worstBytes   = 7 << 19    // Of a message: from all callers at once just below what the server lets one connection send.
-	worstLimit   = 1536 << 20 // GOMEMLIMIT of the server: the least with which its budgets are whole.
+	worstBytes   = 4<<20 - 1024 // Of a message: just below what the server receives.
+	worstLimit   = 512 << 20    // GOMEMLIMIT of the server.
 )
 
 // worstMessage is a message that takes as much memory as its method's can.
