@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -121,24 +122,46 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, implementation any) {
 // admitStream admits the messages of streams. A message counts until the next one
 // or the end of the stream.
 func (a *admission) admitStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	s := &admittedStream{ServerStream: stream, in: incoming{admission: a}}
-	defer s.in.release()
+	s := &admittedStream{ServerStream: stream, admission: a}
+	defer s.hold(nil, true)
 	return handler(srv, s)
 }
 
+// admittedStream is a stream whose handler may end while another goroutine of it still
+// receives.
 type admittedStream struct {
 	grpc.ServerStream
-	in incoming
+	admission *admission
+
+	mu    sync.Mutex
+	held  *incoming // The message that counts, if there is one.
+	ended bool
+}
+
+// hold has another message count in the place of the last one, or none, for good if the
+// stream ends.
+func (s *admittedStream) hold(next *incoming, end bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held != nil {
+		s.held.release()
+	}
+	s.held, s.ended = next, s.ended || end
+	if s.ended && s.held != nil {
+		s.held.release()
+	}
 }
 
 func (s *admittedStream) RecvMsg(m any) error {
 	if _, ok := m.(*incoming); ok { // Of a stream that sees to it itself.
 		return s.ServerStream.RecvMsg(m)
 	}
-	s.in.release()
-	s.in.message = m.(proto.Message)
-	if err := s.ServerStream.RecvMsg(&s.in); err != nil {
+	s.hold(nil, false)
+	in := &incoming{admission: s.admission, message: m.(proto.Message)}
+	err := s.ServerStream.RecvMsg(in)
+	s.hold(in, false)
+	if err != nil {
 		return err
 	}
-	return s.in.err
+	return in.err
 }

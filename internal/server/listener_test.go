@@ -123,7 +123,7 @@ func TestSilentConnections(t *testing.T) {
 	}
 	check("127.0.0.2")
 	left := b.silent(t, 300, "127.0.0.1")
-	if n := b.shares.by["127.0.0.1"]; n != 7 { // Of the 15 that are left, and not more than remain.
+	if n := b.shares.of("127.0.0.1"); n != 7 { // Of the 15 that are left, and not more than remain.
 		t.Errorf("one peer has %d connections", n)
 	}
 	check("127.0.0.2")
@@ -137,7 +137,7 @@ func TestSilentConnections(t *testing.T) {
 	for _, c := range left {
 		c.Close()
 	}
-	for b.shares.by["127.0.0.1"] > 0 {
+	for b.shares.of("127.0.0.1") > 0 {
 		time.Sleep(time.Millisecond)
 	}
 	check("127.0.0.1")
@@ -207,4 +207,11 @@ func TestPeerOf(t *testing.T) {
 			t.Errorf("the peer of %s is %s, want %s", addr, got, want)
 		}
 	}
+}
+
+// of is how many connections a peer has.
+func (s *shares) of(peer string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.by[peer]
 }
