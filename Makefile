@@ -13,7 +13,7 @@ demo: build
 test:
 	@deploy/install-postgres
 	@[ -n "$$ASSAY_CITUS_URL" ] || echo "Not verified in this run: Citus (ASSAY_CITUS_URL is not set)."
-	go test -race -shuffle=on -timeout=10m ./...
+	go test -race -shuffle=on -timeout=15m ./...
 
 # OpenFeature's Node client against the server. Needs Node 20 or newer.
 test-openfeature:
