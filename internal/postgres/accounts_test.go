@@ -697,3 +697,18 @@ func TestAliveOnly(t *testing.T) {
 		}
 	}
 }
+
+// What happened before the first exposure of all, if only seconds, is no sign of life.
+func TestEarlyIsNotAlive(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "control", day(10)), exposure(2, "short", day(11)))
+	recordOutcomes(t, d.DB, outcome("early", 1, day(10).Add(-2*time.Second), 1.0, ""),
+		named(outcome("between", 2, day(11).Add(-2*time.Second), 1.0, ""), "view"))
+	study := studyOf(t, []metric.Column{{Component: experiment.Component{Outcome: "purchase", Aggregate: experiment.AggregateCount}},
+		{Component: experiment.Component{Outcome: "view", Aggregate: experiment.AggregateCount}}}, nil, nil)
+	for i, alive := range []bool{false, true} { // The second is from after the first exposure of somebody else.
+		if use := d.accounts(t, 7, forever, study)[i][0]; use.Alive != alive || use.ShortlyBefore != 1 {
+			t.Errorf("%+v", use)
+		}
+	}
+}
