@@ -60,31 +60,45 @@ func (u *uploads) follow(conn net.Conn, peer string, closed func()) net.Conn {
 func (u *uploads) forget(c *uploadingConn) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.remove(c)
+}
+
+// remove gives back what is counted of a connection. The caller holds u.mu.
+func (u *uploads) remove(c *uploadingConn) {
 	u.taken -= u.conns[c]
 	delete(u.conns, c)
 }
 
-// add counts what a connection holds more than before.
+// add counts what a connection holds more than before, and closes connections
+// while all hold too much.
 func (u *uploads) add(c *uploadingConn, n int64) {
 	if n == 0 {
 		return
 	}
-	u.mu.Lock()
-	held, open := u.conns[c]
-	if open {
-		u.conns[c] = held + n
-		u.taken += n
-	}
-	var greedy *uploadingConn
-	if u.taken > u.most && n > 0 {
-		greedy = u.greediest()
-	}
-	u.mu.Unlock()
-	if greedy != nil {
+	for _, greedy := range u.count(c, n) {
 		u.ended.Inc()
 		u.log.Warn("a connection was closed that had sent the most of messages that were not complete", "peer", greedy.peer)
 		greedy.close()
 	}
+}
+
+// count counts it, and returns the connections to close. They are no longer
+// counted, so that nobody who comes in between finds too much, and closes another.
+func (u *uploads) count(c *uploadingConn, n int64) (greedy []*uploadingConn) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	held, open := u.conns[c]
+	if !open {
+		return nil
+	}
+	u.conns[c] = held + n
+	u.taken += n
+	for u.taken > u.most {
+		worst := u.greediest()
+		u.remove(worst)
+		greedy = append(greedy, worst)
+	}
+	return greedy
 }
 
 // greediest returns the connection to close. The caller holds u.mu.

@@ -6,13 +6,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -139,6 +142,39 @@ func TestUnfinishedMessages(t *testing.T) {
 		t.Errorf("%d bytes are still counted", b.uploads.taken)
 	}
 }
+
+// TestUploadsEndOne has a connection send more while another is being closed for
+// what all hold: what that one held is free at once, and nothing else is closed.
+func TestUploadsEndOne(t *testing.T) {
+	u := newUploads(10, false, slog.New(slog.DiscardHandler), nil)
+	var closed []string
+	follow := func(peer string) *uploadingConn {
+		return u.follow(&playedConn{}, peer, func() { closed = append(closed, peer) }).(*uploadingConn)
+	}
+	greedy, other := follow("greedy"), follow("other")
+	ended := 0
+	u.ended = callingCounter{inc: func() {
+		if ended++; ended == 1 {
+			u.add(other, 3)
+		}
+	}}
+	u.add(other, 5)
+	u.add(greedy, 6)
+	if ended != 1 || !slices.Equal(closed, []string{"greedy"}) {
+		t.Errorf("%d connections are counted as ended, and closed are those of %q", ended, closed)
+	}
+	if u.taken != 8 {
+		t.Errorf("%d bytes are counted of the connection that goes on", u.taken)
+	}
+}
+
+// callingCounter calls a function instead of counting.
+type callingCounter struct {
+	prometheus.Counter
+	inc func()
+}
+
+func (c callingCounter) Inc() { c.inc() }
 
 // TestUploadsEnd makes calls of all sizes, and breaks many off: on a connection
 // that goes on nothing is left.
