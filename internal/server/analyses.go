@@ -246,7 +246,7 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 	}
 	var analysis *metric.Analysis
 	var moments []byte
-	err = s.compute(ctx, func() error {
+	err = inTurn(ctx, func() error {
 		tally, err := told(study, fold, accounted)
 		if err != nil {
 			return err

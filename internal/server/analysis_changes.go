@@ -161,7 +161,7 @@ func (s *analysisService) again(ctx context.Context, p *earlierAndLater) (*metri
 	if _, err := s.fold(ctx, p.experiment.ID, after.study, p.to.AsOfTime, all, known); err != nil {
 		return nil, err
 	}
-	err = s.compute(ctx, func() (err error) {
+	err = inTurn(ctx, func() (err error) {
 		if again.Known, err = after.analyze(known, &again); err == nil {
 			again.To, err = after.analyze(all, &again)
 		}
@@ -217,7 +217,7 @@ func (s *analysisService) analyzeAgain(ctx context.Context, r *remade, asOf time
 	if _, err := s.fold(ctx, r.experimentID, r.study, asOf, fold); err != nil {
 		return nil, err
 	}
-	err = s.compute(ctx, func() (err error) {
+	err = inTurn(ctx, func() (err error) {
 		analysis, err = r.analyze(fold, again)
 		return err
 	})

@@ -21,15 +21,12 @@ type codec struct {
 func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer buffer.Free()
 	switch v := v.(type) {
 	case *incoming:
-		if !v.admit(buffer.ReadOnlyData()) {
-			return nil
-		}
-		return decode(buffer.ReadOnlyData(), v.message)
+		return v.decode(data)
 	case pb.Message:
+		buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+		defer buffer.Free()
 		return decode(buffer.ReadOnlyData(), v)
 	}
 	return fmt.Errorf("%T is not a message", v)

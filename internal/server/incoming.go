@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/assayhq/assay/internal/experiment"
@@ -15,13 +16,17 @@ import (
 // admitted; a codec alone could refuse nothing but as INTERNAL, and does not know
 // for which call it works.
 type incoming struct {
+	ctx       context.Context
 	admission *admission
 	message   proto.Message
 	call      *arrival                // Of a unary call that records.
 	wait      func(bytes int64) error // Of a stream that records: it waits for room.
 	bytes     int64                   // Admitted.
 	budget    *budget                 // From which.
-	err       error                   // Why it is not.
+	work      *work
+	queue     *queue // Of the call's class; nil for none.
+	long      bool   // So that it takes turns to be decoded and checked.
+	err       error  // Why it is not.
 }
 
 // admit admits the message by its encoding. If not, err says why.
@@ -60,6 +65,27 @@ func (in *incoming) admit(data []byte) bool {
 	return in.err == nil
 }
 
+// decode decodes the message if it is admitted. A long one of a class that has a queue
+// waits for its turn to be weighed and decoded, and counts meanwhile as it is.
+func (in *incoming) decode(data mem.BufferSlice) error {
+	if in.long = in.queue != nil && data.Len() > longMessage; in.long {
+		if !in.take(&in.admission.large, int64(data.Len())) {
+			return nil
+		}
+		var one *turn
+		if one, in.err = in.work.turnBefore(in.ctx, in.queue); in.err != nil {
+			return nil
+		}
+		defer one.end()
+	}
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free()
+	if !in.admit(buffer.ReadOnlyData()) {
+		return nil
+	}
+	return decode(buffer.ReadOnlyData(), in.message)
+}
+
 // take takes the bytes from a budget.
 func (in *incoming) take(b *budget, n int64) bool {
 	if !b.take(n) {
@@ -84,10 +110,14 @@ func (in *incoming) release() {
 	in.bytes, in.budget = 0, nil
 }
 
+// longKey marks the context of a call whose message is long.
+type longKey struct{}
+
 // registrar registers services of which each unary call is admitted.
 type registrar struct {
 	*grpc.Server
 	admission *admission
+	work      *work
 }
 
 // RegisterService registers a service whose requests are admitted before they are
@@ -98,9 +128,11 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, implementation any) {
 	admitted.Methods = slices.Clone(desc.Methods)
 	for i := range admitted.Methods {
 		m := &admitted.Methods[i]
-		handler, recording := m.Handler, records("/"+desc.ServiceName+"/"+m.MethodName)
+		handler, method := m.Handler, "/"+desc.ServiceName+"/"+m.MethodName
+		recording := records(method)
+		queue := r.work.byMethod[method]
 		m.Handler = func(srv any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-			in := &incoming{admission: r.admission}
+			in := &incoming{ctx: ctx, admission: r.admission, work: r.work, queue: queue}
 			defer in.release()
 			if recording {
 				in.call, _ = ctx.Value(arrivalKey{}).(*arrival)
@@ -111,6 +143,9 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, implementation any) {
 			}, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 				if in.err != nil {
 					return intercept(ctx, nil, info, func(context.Context, any) (any, error) { return nil, in.err })
+				}
+				if in.long {
+					ctx = context.WithValue(ctx, longKey{}, true)
 				}
 				return intercept(ctx, req, info, next)
 			})

@@ -51,7 +51,7 @@ func newTestWork(t *testing.T) *work {
 // callOf plays a call of a method through the interceptors that say its fate.
 func callOf(ctx context.Context, w *work, method string, handler func(context.Context) error) error {
 	info := &grpc.UnaryServerInfo{FullMethod: method}
-	_, err := w.admit(ctx, nil, info, func(ctx context.Context, _ any) (any, error) { return nil, handler(ctx) })
+	_, err := w.admit(ctx, struct{}{}, info, func(ctx context.Context, _ any) (any, error) { return nil, handler(ctx) })
 	if err != nil {
 		err = toStatus(ctx, err, method, slog.New(slog.DiscardHandler))
 	}
@@ -163,7 +163,6 @@ func TestLanes(t *testing.T) {
 func TestAnalysesComputeInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTestWork(t)
-		var s services
 		working, most := int64(0), int64(0)
 		step := func() error {
 			working++
@@ -174,11 +173,11 @@ func TestAnalysesComputeInTurn(t *testing.T) {
 		}
 		for range 20 {
 			go callOf(t.Context(), w, assayv1.AnalysisService_CompareSummaries_FullMethodName, func(context.Context) error { return step() })
-			go callOf(t.Context(), w, assayv1.AnalysisService_PlanExperiment_FullMethodName, func(ctx context.Context) error { return s.compute(ctx, step) })
+			go callOf(t.Context(), w, assayv1.AnalysisService_PlanExperiment_FullMethodName, func(ctx context.Context) error { return inTurn(ctx, step) })
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if working != 0 || most != computationsAtOnce() {
+		if working != 0 || most != turnsAtOnce() {
 			t.Errorf("%d computed at once, %d still do", most, working)
 		}
 	})

@@ -58,7 +58,7 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 		}
 	}
 	var sizing *metric.Sizing
-	err := s.compute(ctx, func() (err error) {
+	err := inTurn(ctx, func() (err error) {
 		sizing, err = planned.Solve()
 		return err
 	})
@@ -121,7 +121,7 @@ func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBasel
 	if err != nil {
 		return b, nil, err
 	}
-	err = s.compute(ctx, func() error {
+	err = inTurn(ctx, func() error {
 		tally, err := told(alive, fold, accounted)
 		if err == nil {
 			b, err = study.Pausing(pause(ctx)).Baseline(tally)

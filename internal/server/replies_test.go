@@ -47,7 +47,7 @@ func TestRepliesThatNobodyReads(t *testing.T) {
 	a := newTestAdmission(t)
 	a.replies.most = 16 << 20
 	srv := grpc.NewServer(grpc.ForceServerCodecV2(newCodec()), grpc.ChainUnaryInterceptor(mapErrors(slog.New(slog.DiscardHandler)), a.encodeReply))
-	assayv1.RegisterAssignmentServiceServer(registrar{srv, a}, talkative{})
+	assayv1.RegisterAssignmentServiceServer(registrar{srv, a, newTestWork(t)}, talkative{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

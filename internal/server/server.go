@@ -117,7 +117,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	registered := registrar{srv, admission}
+	registered := registrar{srv, admission, work}
 	assayv1.RegisterAssignmentServiceServer(registered, &assignmentService{services: s})
 	assayv1.RegisterEventServiceServer(registered, recording)
 	assayv1.RegisterExperimentServiceServer(registered, &experimentService{services: s})

@@ -43,7 +43,7 @@ func (s *analysisService) GetTimeline(ctx context.Context, req *assayv1.GetTimel
 		return nil, err
 	}
 	var timeline *metric.Timeline
-	if err := s.compute(ctx, func() error {
+	if err := inTurn(ctx, func() error {
 		tally, err := told(study, fold, accounted)
 		if err == nil {
 			timeline, err = study.Pausing(pause(ctx)).Timeline(tally)

@@ -16,21 +16,36 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// validate refuses requests that break the rules of the API's schema.
+// validate refuses requests that break the rules of the API's schema. Long ones it
+// checks in turn.
 func validate(v protovalidate.Validator) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		if m, ok := req.(proto.Message); ok {
-			if err := checkRules(v, m); err != nil {
-				return nil, err
+			check := func() error { return checkRequest(v, m) }
+			var err error
+			if ctx.Value(longKey{}) == nil {
+				err = check()
+			} else {
+				err = inTurn(ctx, check)
 			}
-			if !acceptsNUL(m) {
-				if path, found := findNUL(m.ProtoReflect()); found {
-					return nil, experiment.Invalid(path, "must not contain NUL")
-				}
+			if err != nil {
+				return nil, err
 			}
 		}
 		return handler(ctx, req)
 	}
+}
+
+func checkRequest(v protovalidate.Validator, m proto.Message) error {
+	if err := checkRules(v, m); err != nil {
+		return err
+	}
+	if !acceptsNUL(m) {
+		if path, found := findNUL(m.ProtoReflect()); found {
+			return experiment.Invalid(path, "must not contain NUL")
+		}
+	}
+	return nil
 }
 
 // acceptsNUL tells the requests of whose strings none is stored, or only after

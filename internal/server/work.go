@@ -137,16 +137,13 @@ func boundsOf() map[class]bounds {
 		classDefinitions: {atOnce: 16, queue: 256, deadline: 30 * time.Second},
 		classSubjects:    {atOnce: 2, queue: 32, deadline: analysisDeadline},
 		classAnalysis:    {atOnce: 32, queue: 0, deadline: analysisDeadline},
-		classComputing:   {atOnce: computationsAtOnce(), queue: 16, deadline: time.Minute},
+		classComputing:   {atOnce: turnsAtOnce(), queue: 16, deadline: time.Minute},
 	}
 }
 
 // analysisDeadline ends an analysis on the server's side. Ten million events take half
 // a minute.
 const analysisDeadline = 10 * time.Minute
-
-// computationsAtOnce leaves one processor to assignment.
-func computationsAtOnce() int64 { return max(1, int64(runtime.GOMAXPROCS(0))-1) }
 
 // work gives every call that is not answered from memory a deadline and a place in the
 // queue of its class, first come, first served. A call whose queue is full is refused at
@@ -155,6 +152,7 @@ type work struct {
 	queues   map[class]*queue
 	byMethod map[string]*queue // Of the methods whose class has one.
 	reading  *lanes
+	turns    *turns
 	refused  *prometheus.CounterVec
 	exceeded *prometheus.CounterVec
 }
@@ -170,7 +168,7 @@ type queue struct {
 
 func newWork(metrics prometheus.Registerer) (*work, error) {
 	w := &work{
-		queues: map[class]*queue{}, byMethod: map[string]*queue{}, reading: newLanes(),
+		queues: map[class]*queue{}, byMethod: map[string]*queue{}, reading: newLanes(), turns: newTurns(),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "assay_calls_refused_total",
 			Help: "Calls that were refused because the queue of their class was full, or they needed more memory than there is for them.",
@@ -210,7 +208,7 @@ func (q *queue) gauge(name, help string, value func() int64) prometheus.Collecto
 // admit is the interceptor of unary calls.
 func (w *work) admit(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	q := w.byMethod[info.FullMethod]
-	if q == nil {
+	if q == nil || req == nil { // It was refused before, and need not wait for that.
 		return handler(ctx, req)
 	}
 	limited, cancel := context.WithTimeout(ctx, q.deadline)
@@ -221,11 +219,28 @@ func (w *work) admit(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	defer q.leave()
 	p := &place{work: w, class: q.class}
 	defer p.leave()
-	resp, err := handler(context.WithValue(limited, placeKey{}, p), req)
+	limited = context.WithValue(limited, placeKey{}, p)
+	if q.class == classComputing {
+		if err := p.enterTurn(limited); err != nil {
+			return nil, w.told(ctx, limited, q, err)
+		}
+	}
+	resp, err := handler(limited, req)
 	if err != nil {
 		return nil, w.told(ctx, limited, q, err)
 	}
 	return resp, nil
+}
+
+// turnBefore waits for a turn for what comes before a call takes its place in the queue.
+func (w *work) turnBefore(ctx context.Context, q *queue) (*turn, error) {
+	limited, cancel := context.WithTimeout(ctx, q.deadline)
+	defer cancel()
+	one, err := w.turns.take(limited)
+	if err != nil {
+		return nil, w.told(ctx, limited, q, err)
+	}
+	return one, nil
 }
 
 // told counts why a call ended, and says so where it was the server that ended it.
@@ -271,6 +286,7 @@ type place struct {
 	work  *work
 	class class
 	lane  []*semaphore.Weighted
+	turn  *turn // While it computes.
 }
 
 type placeKey struct{}
@@ -281,29 +297,44 @@ func (p *place) leave() {
 		held.Release(1)
 	}
 	p.lane = nil
+	p.leaveTurn()
 }
 
-// compute does the part of an analysis that keeps a processor busy, when it is its
-// turn among all that compute. What is interrupted ends at f's next pause, with the
-// context's error.
-func (s *services) compute(ctx context.Context, f func() error) error {
+func (p *place) enterTurn(ctx context.Context) (err error) {
+	p.turn, err = p.work.turns.take(ctx)
+	return err
+}
+
+func (p *place) leaveTurn() {
+	if p.turn != nil {
+		p.turn.end()
+		p.turn = nil
+	}
+}
+
+// inTurn does what keeps a processor busy, when it is its turn. What is interrupted ends
+// at f's next pause, with the context's error.
+func inTurn(ctx context.Context, f func() error) error {
 	p, _ := ctx.Value(placeKey{}).(*place)
-	if p == nil {
+	if p == nil || p.turn != nil { // It has its turn already.
 		return f()
 	}
-	computing := p.work.queues[classComputing].places
-	if err := computing.Acquire(ctx, 1); err != nil {
+	defer p.leaveTurn()
+	if err := p.enterTurn(ctx); err != nil {
 		return err
 	}
-	defer computing.Release(1)
 	return f()
 }
 
 // pause returns what long computations call between two steps: it lets others have the
 // processor, and says when the caller does not wait any more.
 func pause(ctx context.Context) func() error {
+	p, _ := ctx.Value(placeKey{}).(*place)
 	return func() error {
 		runtime.Gosched()
+		if p != nil && p.turn != nil {
+			return p.turn.pass(ctx)
+		}
 		return ctx.Err()
 	}
 }

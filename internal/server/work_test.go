@@ -37,7 +37,7 @@ func TestComputationsQueue(t *testing.T) {
 	a := newAPI(t)
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	heavy := heavySummaries(300)
+	heavy := heavySummaries(60)
 	const callers = 48
 	var refused, ended atomic.Int64
 	var calls sync.WaitGroup
