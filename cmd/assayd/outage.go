@@ -167,4 +167,11 @@ func registerCatalog(registry *prometheus.Registry, store *catalog.Store) {
 			Help: "Experiments in the catalog, of whatever state.",
 		}, func() float64 { return float64(store.Len()) }),
 	)
+	for _, fault := range catalog.Faults {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "assay_catalog_faulty_experiments",
+			Help:        "Experiments that are not served as they are stored, by what cannot be read: those with a faulty definition are not running.",
+			ConstLabels: prometheus.Labels{"fault": string(fault)},
+		}, func() float64 { return float64(store.Faulty(fault)) }))
+	}
 }

@@ -120,7 +120,8 @@ func TestCompileFails(t *testing.T) {
 	withoutRevisions := running("e", 1, 1)
 	withoutRevisions.Revisions = nil
 	oldRevision := running("e", 1, 1)
-	oldRevision.Revisions = append(oldRevision.Revisions, allocation(experiment.Range{From: 0, To: 5, Variant: "v9"}).Experiment.Current)
+	oldRevision.Experiment.Current.Number = 2
+	oldRevision.Revisions = []experiment.Revision{allocation(experiment.Range{From: 0, To: 5, Variant: "v9"}).Experiment.Current, oldRevision.Experiment.Current}
 	for _, c := range []struct {
 		history history
 		want    string
@@ -132,10 +133,10 @@ func TestCompileFails(t *testing.T) {
 		{allocation(experiment.Range{From: 0, To: experiment.Buckets + 1, Variant: "v0"}), "the range [0, 1000001)"},
 		{allocation(experiment.Range{From: 4, To: 9, Variant: "v0"}, experiment.Range{From: 0, To: 5, Variant: "v1"}), "the range [4, 9)"},
 		{shipped, `the shipped variant "v9" does not exist`},
-		{withoutRevisions, "no revisions"},
+		{withoutRevisions, "its revisions are not those up to the current one"},
 		{oldRevision, `the allocation names the variant "v9"`},
 	} {
-		e, err := Compile(c.history.History)
+		e, err := Compile(c.history.stored())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want %s", err, c.want)
 			continue
@@ -184,15 +185,5 @@ func TestDerived(t *testing.T) {
 	}
 	if calls != 1 {
 		t.Errorf("prepared %d times", calls)
-	}
-}
-
-func TestRevision(t *testing.T) {
-	e := compile(t, running("e", 1, 1))
-	if r := e.Revision(1); r == nil || r.Number != 1 {
-		t.Errorf("got %v", r)
-	}
-	if r := e.Revision(2); r != nil {
-		t.Errorf("got %v", r)
 	}
 }

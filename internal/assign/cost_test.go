@@ -216,7 +216,7 @@ func TestStoredPredicates(t *testing.T) {
 		{"attributes.l.exists(a, attributes.l.exists(b, attributes.l.exists(c, true)))", "it is too costly"},
 		{"attributes.l.exists(a, a == 'a' || a.tags.exists(t, t == 'x'))", ""}, // A newer estimate alone stops nothing.
 	} {
-		e, err := Compile(running("e", 1, 1).with(func(d *experiment.Definition) { d.Eligibility = c.predicate }).History)
+		e, err := Compile(running("e", 1, 1).with(func(d *experiment.Definition) { d.Eligibility = c.predicate }).stored())
 		if err != nil {
 			t.Errorf("%s: %v", c.predicate, err)
 			continue

@@ -1,6 +1,7 @@
 package assign
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +16,7 @@ type Experiment struct {
 	experiment.Experiment
 
 	failure     error // Why it did not compile, and so is served as not running.
+	unread      bool  // It could not even be read: what it says of itself is not to be relied on.
 	open        bool  // It compiled, is assigned here, and its state gives variants.
 	concluded   bool
 	sticky      bool         // It is running, and its enrolled subjects keep their variants.
@@ -35,17 +37,11 @@ type Experiment struct {
 	slots        []experiment.SlotPeriod // In the order of time.
 	coverages    []experiment.Coverage   // What holdouts was compiled from.
 	start        int                     // Index of the first start in the history; -1 before.
-	revisions    []revision              // By number.
+	revisions    []experiment.Terms      // By number; the last ones are the current revision's.
 	firstInForce int                     // Index of the revision in force at the first start.
 
 	derive  sync.Once
 	derived any
-}
-
-// revision is a stored revision with its compiled split.
-type revision struct {
-	*experiment.Revision
-	split split
 }
 
 // split finds a subject's variant by its split bucket. A slot in a layer is
@@ -100,14 +96,21 @@ func (s *split) variantOf(bucket int32) int {
 // Compile prepares an experiment for decisions. It keeps what it is given, which
 // must not change afterwards. If it returns an error, the
 // experiment that comes with it is served as not running and accepts no
-// exposures, so that one broken row cannot stop the others.
+// exposures, so that one broken row cannot stop the others. The error wraps
+// ErrNoRoster if it is the roster's subjects that are missing.
 //
 // The predicate's cost is not estimated again: it was when the predicate was
 // accepted, and a stricter estimate of a later release must not stop an
 // experiment that runs.
 func Compile(h experiment.History) (*Experiment, error) {
 	e := &Experiment{Experiment: h.Experiment, shipped: -1, start: -1, history: h.Transitions, slots: h.Slots, coverages: h.Coverages}
-	if err := e.compile(&h); err != nil {
+	var err error
+	if e.unread = h.Fault != ""; e.unread {
+		err = errors.New(h.Fault)
+	} else {
+		err = e.compile(&h)
+	}
+	if err != nil {
 		e.failure, e.open = err, false
 		return e, fmt.Errorf("experiment %s: %w", e.Key, err)
 	}
@@ -167,19 +170,21 @@ func (e *Experiment) assigns() bool {
 }
 
 func (e *Experiment) compileHistory(h *experiment.History) error {
-	if len(h.Revisions) == 0 {
-		return errors.New("no revisions")
+	e.revisions = h.Revisions
+	if n := len(e.revisions); n == 0 || e.revisions[n-1].Number != e.Current.Number {
+		return errors.New("its revisions are not those up to the current one")
 	}
-	e.revisions = make([]revision, len(h.Revisions))
-	for i := range h.Revisions {
-		r := &h.Revisions[i]
-		compiled, err := compileSplit(r)
-		if err != nil {
+	var checked *experiment.Rules
+	for i := range e.revisions {
+		r := &e.revisions[i]
+		if r.Rules == checked {
+			continue
+		}
+		if err := checkRules(r); err != nil {
 			return err
 		}
-		e.revisions[i] = revision{r, compiled}
+		checked = r.Rules
 	}
-	slices.SortFunc(e.revisions, func(a, b revision) int { return int(a.Number) - int(b.Number) })
 	e.start = slices.IndexFunc(e.history, func(t experiment.Transition) bool {
 		return t.State == experiment.StateRunning
 	})
@@ -199,14 +204,39 @@ func compileSplit(r *experiment.Revision) (split, error) {
 	for i, a := range r.Allocation {
 		v := r.Definition.Variant(a.Variant)
 		if v < 0 {
-			return split{}, fmt.Errorf("revision %d: the allocation names the variant %q, which does not exist", r.Number, a.Variant)
+			return split{}, unknownVariant(r.Number, a.Variant)
 		}
 		s.ranges[i] = variantRange{a.From, a.To, v}
 	}
-	if err := s.order(); err != nil {
-		return split{}, fmt.Errorf("revision %d: the allocation: %w", r.Number, err)
+	slices.SortFunc(s.ranges, func(a, b variantRange) int { return int(a.from) - int(b.from) })
+	if err := s.check(); err != nil {
+		return split{}, badAllocation(r.Number, err)
 	}
 	return s, nil
+}
+
+// checkRules checks what is relied on where the rules of an earlier revision are
+// applied.
+func checkRules(r *experiment.Terms) error {
+	end := int32(0)
+	for _, a := range r.Rules.Allocation {
+		if r.Rules.Variant(a.Variant) < 0 {
+			return unknownVariant(r.Number, a.Variant)
+		}
+		if err := checkRange(a.From, a.To, end); err != nil {
+			return badAllocation(r.Number, err)
+		}
+		end = a.To
+	}
+	return nil
+}
+
+func unknownVariant(revision int32, key string) error {
+	return fmt.Errorf("revision %d: the allocation names the variant %q, which does not exist", revision, key)
+}
+
+func badAllocation(revision int32, err error) error {
+	return fmt.Errorf("revision %d: the allocation: %w", revision, err)
 }
 
 // compileSlot returns a slot by which none takes part if there is none.
@@ -218,18 +248,26 @@ func compileSlot(slot *experiment.Slot) (*split, error) {
 	for i, r := range slot.Ranges {
 		s.ranges[i] = variantRange{r.From, r.To, -1}
 	}
-	return s, s.order()
+	slices.SortFunc(s.ranges, func(a, b variantRange) int { return int(a.from) - int(b.from) })
+	return s, s.check()
 }
 
-// order sorts and checks the ranges.
-func (s *split) order() error {
-	slices.SortFunc(s.ranges, func(a, b variantRange) int { return int(a.from) - int(b.from) })
+// check checks the ranges.
+func (s *split) check() error {
 	end := int32(0)
 	for _, r := range s.ranges {
-		if r.from < end || r.to <= r.from || r.to > experiment.Buckets {
-			return fmt.Errorf("the range [%d, %d) is empty, out of bounds or overlaps another", r.from, r.to)
+		if err := checkRange(r.from, r.to, end); err != nil {
+			return err
 		}
 		end = r.to
+	}
+	return nil
+}
+
+// checkRange checks a range that comes after the end of another.
+func checkRange(from, to, end int32) error {
+	if from < end || to <= from || to > experiment.Buckets {
+		return fmt.Errorf("the range [%d, %d) is empty, out of bounds or overlaps another", from, to)
 	}
 	return nil
 }
@@ -243,18 +281,18 @@ func (e *Experiment) Derived(prepare func(*Experiment) any) any {
 	return e.derived
 }
 
+// Broken says that the experiment did not compile.
+func (e *Experiment) Broken() bool { return e.failure != nil }
+
 // Sticky says whether the experiment is running and sticky, so that decisions
 // need to know whether their subject is enrolled.
 func (e *Experiment) Sticky() bool { return e.sticky }
 
-// Revision returns the revision of the given number, or nil.
-func (e *Experiment) Revision(number int32) *experiment.Revision {
-	if i := e.findRevision(number); i >= 0 {
-		return e.revisions[i].Revision
-	}
-	return nil
-}
-
+// findRevision returns the index of the revision of the given number, or -1.
 func (e *Experiment) findRevision(number int32) int {
-	return slices.IndexFunc(e.revisions, func(r revision) bool { return r.Number == number })
+	i, found := slices.BinarySearchFunc(e.revisions, number, func(r experiment.Terms, number int32) int { return cmp.Compare(r.Number, number) })
+	if !found {
+		return -1
+	}
+	return i
 }

@@ -1,6 +1,7 @@
 package assign
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -18,6 +19,7 @@ const (
 	RejectRevisionNotFound                            // No such revision was ever in force.
 	RejectVariantNotFound                             // The revision has no such variant.
 	RejectVariantMismatch                             // The subject gets another one.
+	RejectNotLoaded                                   // Not for good: its roster is not at hand yet.
 )
 
 // Rejection says why an exposure is refused.
@@ -33,11 +35,11 @@ func reject(reason RejectionReason, field, format string, args ...any) (Exposed,
 
 // Exposed is what an exposure counts for.
 type Exposed struct {
-	Revision *experiment.Revision // That assigned the variant.
-	HeldOut  bool                 // It counts for the sides alone.
-	Sticky   bool                 // A variant that the subject keeps comes before it.
-	Bucket   *int32               // Of the revision's split, if that gave the variant; else nil.
-	Sides    []experiment.Side    // In the holdouts that cover the experiment.
+	Revision *experiment.Terms // Of the revision that assigned the variant.
+	HeldOut  bool              // It counts for the sides alone.
+	Sticky   bool              // A variant that the subject keeps comes before it.
+	Bucket   *int32            // Of the revision's split, if that gave the variant; else nil.
+	Sides    []experiment.Side // In the holdouts that cover the experiment.
 }
 
 // CheckExposure says which revision, and so which phase, an exposure of the
@@ -56,10 +58,12 @@ type Exposed struct {
 // not have taken part: holdouts decide before traffic, so that its like among
 // the open subjects is not exposed. Nor has a subject that is pinned now.
 func (s *Subject) CheckExposure(e *Experiment, variant string, exposed time.Time, number int32) (Exposed, *Rejection) {
-	if unit := e.Current.Definition.Unit; unit != s.Unit {
+	if unit := e.Current.Definition.Unit; unit != s.Unit && !e.unread {
 		return reject(RejectUnitMismatch, "subject.unit", "the experiment randomises the unit %q, not %q", unit, s.Unit)
 	}
 	switch {
+	case errors.Is(e.failure, ErrNoRoster):
+		return reject(RejectNotLoaded, "experiment", "the roster of the experiment could not be loaded yet")
 	case e.failure != nil:
 		return reject(RejectNotRunning, "experiment", "the experiment could not be loaded")
 	case e.start < 0:
@@ -75,12 +79,12 @@ func (s *Subject) CheckExposure(e *Experiment, variant string, exposed time.Time
 		}
 	}
 	r := &e.revisions[i]
-	index := r.Definition.Variant(variant)
+	index := r.Rules.Variant(variant)
 	switch {
 	case index < 0:
 		return reject(RejectVariantNotFound, "variant", "revision %d has no variant %q", r.Number, variant)
-	case r.Definition.External, s.overriddenTo(e, variant):
-		return Exposed{Revision: r.Revision}, nil
+	case r.Rules.External, s.overriddenTo(e, variant):
+		return Exposed{Revision: r}, nil
 	}
 	return s.checkVariant(e, i, index, exposed)
 }
@@ -88,17 +92,17 @@ func (s *Subject) CheckExposure(e *Experiment, variant string, exposed time.Time
 // checkVariant checks the variant with an index, which no override gives.
 func (s *Subject) checkVariant(e *Experiment, i, index int, exposed time.Time) (Exposed, *Rejection) {
 	r := &e.revisions[i]
-	x := Exposed{Revision: r.Revision}
+	x := Exposed{Revision: r}
 	at := latest(exposed, e.history[e.start].Time, r.CreateTime)
 	var sides []experiment.Side
 	sides, x.HeldOut = s.sides(e, momentOf(at), e.replacedAt(i))
-	want := r.Definition.Control()
+	want := r.Rules.Control
 	if !x.HeldOut {
-		want, x.Bucket = s.variantIn(e, r)
-		x.Sticky = r.Definition.Sticky && s.override(e) < 0
+		want, x.Bucket = s.variantIn(e, i)
+		x.Sticky = r.Rules.Sticky && s.override(e) < 0
 	}
 	if index != want {
-		return reject(RejectVariantMismatch, "variant", "revision %d gives the subject another variant than %q", r.Number, r.Definition.Variants[index].Key)
+		return reject(RejectVariantMismatch, "variant", "revision %d gives the subject another variant than %q", r.Number, r.Rules.Variants[index])
 	}
 	if s.override(e) < 0 && (!x.HeldOut || s.tookPart(e, r, e.slotIn(at, at.Add(1)))) {
 		x.Sides = sides
@@ -116,7 +120,7 @@ func (s *Subject) Exposed(d Decision) (x Exposed, ok bool) {
 	default:
 		return Exposed{}, false
 	}
-	x.Revision = &e.Current
+	x.Revision = &e.revisions[len(e.revisions)-1]
 	x.Sides, x.HeldOut = s.sides(e, max(s.at, e.since), never)
 	x.Sticky = e.sticky && !x.HeldOut
 	if d.Reason == ReasonSplit {
@@ -136,13 +140,12 @@ func (s *Subject) takesPart(e *Experiment) bool {
 
 // tookPart says whether the subject was in the traffic of a revision, or in the
 // slot if the experiment is in a layer, or in the roster if it has one.
-func (s *Subject) tookPart(e *Experiment, r *revision, slot *experiment.Slot) bool {
+func (s *Subject) tookPart(e *Experiment, r *experiment.Terms, slot *experiment.Slot) bool {
 	if e.roster != nil {
 		return s.takesPart(e)
 	}
-	d := &r.Definition
-	if d.Layer == "" {
-		return bucketOf(mix(s.hash, hashPair(PurposeTraffic, d.Salt))) < d.TrafficBuckets()
+	if r.Rules.Layer == "" {
+		return bucketOf(mix(s.hash, hashPair(PurposeTraffic, r.Rules.Salt))) < r.Traffic
 	}
 	compiled, err := compileSlot(slot)
 	return err == nil && compiled.find(bucketOf(mix(s.hash, compiled.hash))) >= 0
@@ -151,16 +154,22 @@ func (s *Subject) tookPart(e *Experiment, r *revision, slot *experiment.Slot) bo
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // variantIn returns the index of the variant that a revision in force gives the
-// subject by its split, with the bucket there, or by the roster; -1 for none.
-func (s *Subject) variantIn(e *Experiment, r *revision) (variant int, bucket *int32) {
-	if e.roster == nil {
-		bucket = s.bucketIn(&r.split)
-		return r.split.variantOf(*bucket), bucket
+// subject by its split, with the bucket there, or by the roster; -1 for none. The
+// current one's split is compiled.
+func (s *Subject) variantIn(e *Experiment, i int) (variant int, bucket *int32) {
+	rules := e.revisions[i].Rules
+	switch {
+	case e.roster != nil:
+		if i := e.roster.variant(s); i >= 0 { // The order of the variants may be another.
+			return rules.Variant(e.Current.Definition.Variants[i].Key), nil
+		}
+		return -1, nil
+	case i == len(e.revisions)-1:
+		bucket = s.bucketIn(&e.current)
+		return e.current.variantOf(*bucket), bucket
 	}
-	if i := e.roster.variant(s); i >= 0 { // The order of the variants may be another.
-		return r.Definition.Variant(e.Current.Definition.Variants[i].Key), nil
-	}
-	return -1, nil
+	bucket = s.bucketIn(&split{hash: hashPair(PurposeSplit, rules.SplitSalt)})
+	return rules.VariantAt(*bucket), bucket
 }
 
 // bucketIn returns the subject's bucket in a split.

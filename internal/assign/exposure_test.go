@@ -30,24 +30,24 @@ func changing(external bool) history {
 			Allocation: experiment.FirstAllocation(d.Variants),
 		}
 	}
-	s := experiment.History{
+	s := history{
 		Revisions: []experiment.Revision{
 			revision(1, 1, day(1), map[string]int32{"b": 1}, "a", "b"),
 			revision(2, 1, day(3), map[string]int32{"control": 1}, "control", "short"),
 			revision(3, 2, day(8), map[string]int32{"short": 1}, "control", "short"),
 			revision(4, 2, day(14), map[string]int32{"short": 1}, "control", "short", "long"),
 		},
-		Transitions: []experiment.Transition{
+		History: experiment.History{Transitions: []experiment.Transition{
 			{State: experiment.StateDraft, Time: day(1)},
 			{State: experiment.StateRunning, Time: day(5)},
 			{State: experiment.StatePaused, Time: day(10)},
 			{State: experiment.StateRunning, Time: day(12)},
 			{State: experiment.StateConcluded, Time: day(20)},
 			{State: experiment.StateArchived, Time: day(22)},
-		},
+		}},
 	}
 	s.Experiment = experiment.Experiment{Key: "e", State: experiment.StateArchived, Version: 9, Current: s.Revisions[3]}
-	return history{s}
+	return s
 }
 
 func TestCheckExposure(t *testing.T) {
@@ -144,8 +144,8 @@ func checkBucket(t *testing.T, subject *Subject, d Decision, reported Exposed) {
 	if !ok || shown.Bucket == nil || reported.Bucket == nil || *shown.Bucket != *reported.Bucket {
 		t.Fatalf("%s: buckets %v and %v", subject.Key, shown.Bucket, reported.Bucket)
 	}
-	for _, r := range reported.Revision.Allocation {
-		if *shown.Bucket >= r.From && *shown.Bucket < r.To && r.Variant == reported.Revision.Definition.Variants[d.Variant].Key {
+	for _, r := range reported.Revision.Rules.Allocation {
+		if *shown.Bucket >= r.From && *shown.Bucket < r.To && r.Variant == reported.Revision.Rules.Variants[d.Variant] {
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package assign
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +15,38 @@ var pepper = experiment.Pepper("0123456789abcdef")
 func day(n int) time.Time { return time.Date(2026, 1, n, 12, 0, 0, 0, time.UTC) }
 
 // history is what storage knows of an experiment, with ways to vary it.
-type history struct{ experiment.History }
+type history struct {
+	experiment.History
+	Revisions []experiment.Revision // Whole, as storage has them.
+}
+
+// stored returns what a server would load.
+func (h history) stored() experiment.History {
+	h.History.Revisions = nil
+	for i := range h.Revisions {
+		h.History.Revisions = experiment.AppendTerms(h.History.Revisions, h.Revisions[i].Terms())
+	}
+	return h.History
+}
+
+// asOf asks for the experiment as it was at a time, with the revision of then.
+func (h history) asOf(e *Experiment, t time.Time, overrides map[experiment.SubjectID]string) *Experiment {
+	i := len(h.Revisions) - 1
+	for i > 0 && h.Revisions[i].CreateTime.After(t) {
+		i--
+	}
+	return e.AsOf(t, &h.Revisions[i], overrides)
+}
+
+// atRevision asks for the experiment at one of its revisions.
+func (h history) atRevision(e *Experiment, number int32) *Experiment {
+	i := slices.IndexFunc(h.Revisions, func(r experiment.Revision) bool { return r.Number == number })
+	var replaced time.Time
+	if i+1 < len(h.Revisions) {
+		replaced = h.Revisions[i+1].CreateTime
+	}
+	return e.AtRevision(&h.Revisions[i], replaced)
+}
 
 // running returns what storage would know of an experiment created on day 1 and
 // started on day 2, with variants v0 (the control), v1 … of the given weights.
@@ -27,9 +59,8 @@ func running(key string, weights ...int32) history {
 		Number: 1, Phase: 1, Definition: d, CreateTime: day(1),
 		Allocation: experiment.FirstAllocation(d.Variants),
 	}
-	return history{experiment.History{
+	return history{Revisions: []experiment.Revision{r}, History: experiment.History{
 		Experiment:  experiment.Experiment{Key: key, State: experiment.StateRunning, Version: 1, Current: r, StartTime: day(2)},
-		Revisions:   []experiment.Revision{r},
 		Transitions: []experiment.Transition{{State: experiment.StateDraft, Time: day(1)}, {State: experiment.StateRunning, Time: day(2)}},
 	}}
 }
@@ -57,7 +88,7 @@ func (h history) in(state experiment.State, at time.Time) history {
 
 func compile(t testing.TB, h history) *Experiment {
 	t.Helper()
-	e, err := Compile(h.History)
+	e, err := Compile(h.stored())
 	if err != nil {
 		t.Fatal(err)
 	}

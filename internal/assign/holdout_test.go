@@ -123,10 +123,10 @@ func TestHoldoutBesideOtherGates(t *testing.T) {
 // TestHoldoutWithoutControl cannot be: it is the control that the held-out get.
 func TestHoldoutWithoutControl(t *testing.T) {
 	h := running("e", 1, 1).with(func(d *experiment.Definition) { d.Variants[0].Control = false })
-	if _, err := Compile(h.History); err != nil {
+	if _, err := Compile(h.stored()); err != nil {
 		t.Error(err)
 	}
-	if _, err := Compile(h.covered(coverage(1, 1)).History); err == nil || !strings.Contains(err.Error(), "no control") {
+	if _, err := Compile(h.covered(coverage(1, 1)).stored()); err == nil || !strings.Contains(err.Error(), "no control") {
 		t.Error(err)
 	}
 }
@@ -204,7 +204,7 @@ func checkCaused(t *testing.T, s *Subject, at time.Time) {
 		}
 		caused, ok := s.Exposed(d)
 		if !ok {
-			caused = Exposed{Revision: &e.Current, HeldOut: true} // Outside the traffic.
+			caused = Exposed{Revision: &e.revisions[0], HeldOut: true} // Outside the traffic.
 		}
 		reported, rejection := s.CheckExposure(e, e.Current.Definition.Variants[d.Variant].Key, at, 0)
 		if rejection != nil {
@@ -309,12 +309,13 @@ func TestMomentsOfHoldouts(t *testing.T) {
 	h.Experiment.Current = h.Revisions[2]
 	first, second := coverage(1, vectorBucket+1), coverage(2, vectorBucket+1)
 	first.EndTime, second.FromTime, second.EndTime = day(5), day(6), day(12)
-	e := compile(t, h.covered(first, second))
+	h = h.covered(first, second)
+	e := compile(t, h)
 	explain := func(view *Experiment, at time.Time) Reason {
 		return NewCatalog(pepper).Subject("user", "u-1", nil, at).Explain(view).Reason
 	}
 	for n, want := range map[int]Reason{3: ReasonHoldout, 5: ReasonSplit, 6: ReasonHoldout, 11: ReasonHoldout, 12: ReasonSplit} {
-		if got := explain(e.AsOf(day(n), nil), day(n)); got != want {
+		if got := explain(h.asOf(e, day(n), nil), day(n)); got != want {
 			t.Errorf("on day %d: reason %d, want %d", n, got, want)
 		}
 	}
@@ -323,7 +324,7 @@ func TestMomentsOfHoldouts(t *testing.T) {
 		now      time.Time
 		want     Reason
 	}{{1, day(20), ReasonHoldout}, {2, day(20), ReasonHoldout}, {3, day(11), ReasonHoldout}, {3, day(20), ReasonSplit}} {
-		if got := explain(e.AtRevision(c.revision), c.now); got != c.want {
+		if got := explain(h.atRevision(e, c.revision), c.now); got != c.want {
 			t.Errorf("revision %d on %v: reason %d, want %d", c.revision, c.now, got, c.want)
 		}
 	}

@@ -63,7 +63,7 @@ func TestBrokenSlot(t *testing.T) {
 	for _, slot := range [][]experiment.Range{
 		{{From: 5, To: 5}}, {{From: -1, To: 5}}, {{From: 0, To: experiment.Buckets + 1}}, {{From: 4, To: 9}, {From: 0, To: 5}},
 	} {
-		_, err := Compile(running("e", 1, 1).inLayer("s", slot...).History)
+		_, err := Compile(running("e", 1, 1).inLayer("s", slot...).stored())
 		if err == nil || !strings.Contains(err.Error(), `the slot in the layer "layer"`) {
 			t.Errorf("%v: %v", slot, err)
 		}
@@ -183,17 +183,17 @@ func TestSlotOfRevision(t *testing.T) {
 	e := compile(t, h)
 	var got, then []int32
 	for number := range int32(4) {
-		got = append(got, e.AtRevision(number+1).Slot.Width())
+		got = append(got, h.atRevision(e, number+1).Slot.Width())
 	}
 	for n := range 7 {
-		if view := e.AsOf(day(n), nil); view != nil {
+		if view := h.asOf(e, day(n), nil); view != nil {
 			then = append(then, view.Slot.Width())
 		}
 	}
 	if diff := cmp.Diff([][]int32{{0, 10, 20, 20}, {0, 0, 10, 20, 20, 0}}, [][]int32{got, then}); diff != "" {
 		t.Errorf("slots by revision and by day (-want +got):\n%s", diff)
 	}
-	x := NewCatalog(pepper).Subject("user", "u", nil, day(3)).Explain(e.AtRevision(1))
+	x := NewCatalog(pepper).Subject("user", "u", nil, day(3)).Explain(h.atRevision(e, 1))
 	if last := x.Gates[len(x.Gates)-1]; x.Reason != ReasonNoTraffic || last.Kind != GateLayer || last.Bucketing != nil || !strings.Contains(last.Detail, "no slot") {
 		t.Errorf("without a slot: %+v", x)
 	}

@@ -161,7 +161,7 @@ func TestAsOf(t *testing.T) {
 		}
 		end := compile(t, l.history)
 		catalog := NewCatalog(pepper).With(end)
-		if end.AsOf(day(1).Add(-1), nil) != nil {
+		if l.asOf(end, day(1).Add(-1), nil) != nil {
 			t.Fatal("there was an experiment before it was created")
 		}
 		for i, m := range moments {
@@ -170,7 +170,7 @@ func TestAsOf(t *testing.T) {
 				last = moments[i+1].now.Add(-time.Nanosecond)
 			}
 			for _, at := range []time.Time{m.now, last} {
-				then := end.AsOf(at, m.Overrides)
+				then := l.asOf(end, at, m.Overrides)
 				var got []keyed
 				for i := range 20 {
 					got = append(got, keyedOf(catalog.Subject("user", fmt.Sprint("u-", i), m.attributes, day(3)).Explain(then).Decision))
@@ -206,38 +206,15 @@ func TestAtRevision(t *testing.T) {
 		attributes := randomAttributes(r)
 		for _, revision := range l.Revisions {
 			as := l.history
-			as.Experiment.State, as.Experiment.Current = experiment.StateRunning, revision
+			as.Experiment.State, as.Experiment.Current, as.Revisions = experiment.StateRunning, revision, []experiment.Revision{revision}
 			alone := compile(t, as)
 			for i := range 20 {
 				s := NewCatalog(pepper).Subject("user", fmt.Sprint("u-", i), attributes, day(3))
-				got := keyedOf(s.Explain(e.AtRevision(revision.Number)).Decision)
+				got := keyedOf(s.Explain(l.atRevision(e, revision.Number)).Decision)
 				if diff := cmp.Diff(keyedOf(s.Decide(alone)), got); diff != "" {
 					t.Fatalf("revision %d, u-%d (-running +explained):\n%s", revision.Number, i, diff)
 				}
 			}
 		}
-		if e.AtRevision(l.Experiment.Current.Number+1) != nil {
-			t.Fatal("a revision that does not exist")
-		}
-	}
-}
-
-// TestMomentsOfBroken experiments are explained by the fault, at any moment
-// since their creation.
-func TestMomentsOfBroken(t *testing.T) {
-	h := running("e", 1, 1)
-	h.Experiment.ShippedVariant = "gone"
-	e, err := Compile(h.History)
-	if err == nil {
-		t.Fatal("it compiles")
-	}
-	for _, view := range []*Experiment{e.AsOf(day(1), nil), e.AtRevision(1), e.AtRevision(7)} {
-		x := NewCatalog(pepper).Subject("user", "u", nil, day(3)).Explain(view)
-		if want := `The experiment could not be loaded: the shipped variant "gone" does not exist.`; x.Reason != ReasonNotRunning || x.Gates[0].Detail != want {
-			t.Errorf("explained as %+v", x)
-		}
-	}
-	if e.AsOf(day(1).Add(-1), nil) != nil {
-		t.Error("there was an experiment before it was created")
 	}
 }

@@ -165,6 +165,9 @@ type roster struct {
 	variants []int                      // Of each arm, its index in the definition.
 }
 
+// ErrNoRoster is of an experiment whose roster's subjects were not at hand.
+var ErrNoRoster = errors.New("the roster's subjects are missing")
+
 // compileRoster returns nil if the experiment has no roster, or had none yet in
 // its current revision.
 func compileRoster(e *experiment.Experiment, subjects *experiment.RosterSubjects) (*roster, error) {
@@ -181,7 +184,7 @@ func compileRoster(e *experiment.Experiment, subjects *experiment.RosterSubjects
 		return r, nil
 	}
 	if subjects == nil || len(subjects.IDs) != len(subjects.Arms) {
-		return nil, errors.New("the roster's subjects are missing")
+		return nil, ErrNoRoster
 	}
 	if len(subjects.Arms) > 0 && int(slices.Max(subjects.Arms)) >= len(r.variants) {
 		return nil, errors.New("the roster has a subject in an arm that does not exist")

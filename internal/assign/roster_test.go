@@ -267,7 +267,7 @@ func TestRosterOfThePast(t *testing.T) {
 	for i := range 10 {
 		s := c.Subject("user", fmt.Sprint("u-", i), nil, day(3))
 		now := s.Decide(e)
-		for what, then := range map[string]*Experiment{"day 3": e.AsOf(day(3), nil), "day 6": e.AsOf(day(6), nil), "revision 2": e.AtRevision(2), "revision 3": e.AtRevision(3)} {
+		for what, then := range map[string]*Experiment{"day 3": h.asOf(e, day(3), nil), "day 6": h.asOf(e, day(6), nil), "revision 2": h.atRevision(e, 2), "revision 3": h.atRevision(e, 3)} {
 			if d := s.Explain(then); d.Reason != ReasonRoster || key(d.Decision) != key(now) {
 				t.Errorf("u-%d at %s: %+v, and now %+v", i, what, d, now)
 			}
@@ -275,7 +275,7 @@ func TestRosterOfThePast(t *testing.T) {
 		if _, refused := s.CheckExposure(e, key(now), day(3), 0); refused != nil {
 			t.Errorf("u-%d with another order of the variants: %+v", i, refused)
 		}
-		if d := s.Explain(e.AtRevision(1)); d.Reason != ReasonSplit || key(d.Decision) != "v0" {
+		if d := s.Explain(h.atRevision(e, 1)); d.Reason != ReasonSplit || key(d.Decision) != "v0" {
 			t.Errorf("before the roster: %+v", d)
 		}
 	}
@@ -291,7 +291,7 @@ func TestBrokenRoster(t *testing.T) {
 	} {
 		h := rostered(t, running("e", 1, 1))
 		broken(&h)
-		e, err := Compile(h.History)
+		e, err := Compile(h.stored())
 		if err == nil {
 			t.Errorf("%s: it compiled", what)
 			continue

@@ -97,9 +97,10 @@ func checkStickyGate(t *testing.T, x Explanation, says string) {
 
 // TestStickyView holds that views of the past and of revisions ask, too.
 func TestStickyView(t *testing.T) {
-	catalog := catalogOf(t, running("e", 1, 0).with(sticky).in(experiment.StatePaused, day(5)))
+	h := running("e", 1, 0).with(sticky).in(experiment.StatePaused, day(5))
+	catalog := catalogOf(t, h)
 	subject, e := catalog.Subject("user", "u-1", nil, day(4)), catalog.Experiment("e")
-	for name, view := range map[string]*Experiment{"a revision": e.AtRevision(1), "the past": e.AsOf(day(3), nil)} {
+	for name, view := range map[string]*Experiment{"a revision": h.atRevision(e, 1), "the past": h.asOf(e, day(3), nil)} {
 		if e.Sticky() || !view.Sticky() || !subject.Decide(view).EnrollmentUnknown() {
 			t.Errorf("%s does not ask who is enrolled", name)
 		}

@@ -209,6 +209,9 @@ func (s *Subject) pass(e *Experiment, x *Explanation) (variant int, reason Reaso
 func (s *Subject) stateReason(e *Experiment) Reason {
 	switch {
 	case e.Current.Definition.Unit != s.Unit:
+		if e.unread {
+			return ReasonNotRunning
+		}
 		return ReasonUnitMismatch
 	case e.open:
 		return 0

@@ -15,8 +15,16 @@
 // called. A handler that refreshes after its own change therefore reads its own
 // writes on its server.
 //
+// A load reads what has changed, in pages, and goes on where an earlier one was cut
+// off. Nothing of it is served before it is whole: of two experiments that exclude
+// each other, one as it is now and the other as it was could give a subject to both.
+// An experiment that cannot be read or compiled keeps nobody else from what is new:
+// it is served as not running.
+//
 // Rosters are large and never change. They are loaded by themselves, once, and
-// all versions of an experiment share its roster.
+// all versions of an experiment share its roster. One that cannot be loaded is tried
+// again; until then its experiment has the subjects that it listed before an
+// erasure, if they are known, or else is served as not running.
 //
 // It knows no storage: loading and listening are functions that it is given.
 package catalog
@@ -24,7 +32,6 @@ package catalog
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,9 +40,10 @@ import (
 	"github.com/assayhq/assay/internal/experiment"
 )
 
-// Load returns every experiment whose version differs from the known one, or
-// that is not known.
-type Load func(ctx context.Context, known map[string]int64) ([]experiment.History, error)
+// Load returns a page of the experiments whose version differs from that of the
+// known one, by key, or that are not known, and says whether there are more. A page
+// without more is, with all that is known, the catalog at one moment.
+type Load func(ctx context.Context, known map[string]*experiment.History) (page []experiment.History, more bool, err error)
 
 // LoadRoster returns the subjects of a roster.
 type LoadRoster func(ctx context.Context, r *experiment.Roster) (*experiment.RosterSubjects, error)
@@ -50,9 +58,12 @@ const (
 	// listenPause is how long Run waits before it listens again. A reconnection
 	// need not be faster: polling goes on.
 	listenPause = time.Second
-	// loadTimeout bounds a load, and then that of each roster. Loads follow each
-	// other, so one on a connection that broke in silence would stop them all.
+	// loadTimeout bounds the load of a page, and then that of each roster. Loads follow
+	// each other, so one on a connection that broke in silence would stop them all.
 	loadTimeout = 30 * time.Second
+	// rosterPause is how long a roster that could not be loaded is not tried again, so
+	// that it does not hold up the changes of others each time.
+	rosterPause = time.Minute
 )
 
 // Store holds the current catalog. It is safe for concurrent use.
@@ -68,13 +79,18 @@ type Store struct {
 	current atomic.Pointer[assign.Catalog]
 	changed atomic.Pointer[chan struct{}] // Closed and replaced after each change of current.
 
-	turn    chan struct{}                                // Holds one element while a round loads.
-	rosters map[rosterVersion]*experiment.RosterSubjects // That were loaded; whoever has the turn uses it.
-	loaded  chan struct{}                                // Holds one element when a load has succeeded since Keep looked.
+	turn   chan struct{} // Holds one element while a round loads.
+	loaded chan struct{} // Holds one element when a load has succeeded since Keep looked.
+
+	// Whoever has the turn uses these.
+	ahead   map[string]*experiment.History               // That were read and are not served yet, as others are to come.
+	rosters map[rosterVersion]*experiment.RosterSubjects // That were loaded.
+	lacking map[string]time.Time                         // Experiments without their roster, and when it is tried again.
 
 	mu        sync.Mutex
 	next      *round                         // The round that has not begun; nil if nobody waits for one.
 	histories map[string]*experiment.History // What current was compiled from.
+	faults    map[string]Fault               // Of those that are not served as they are in storage.
 	loadedAt  time.Time
 	edition   int64 // Counts the changes that came from storage; 0 before the first load.
 }
@@ -91,7 +107,8 @@ func New(pepper experiment.Pepper, load Load, roster LoadRoster, listen Listen, 
 	s := &Store{
 		pepper: pepper, load: load, roster: roster, listen: listen, poll: poll, log: log,
 		empty: assign.NewCatalog(pepper), turn: make(chan struct{}, 1), loaded: make(chan struct{}, 1),
-		rosters: map[rosterVersion]*experiment.RosterSubjects{},
+		ahead: map[string]*experiment.History{}, rosters: map[rosterVersion]*experiment.RosterSubjects{}, lacking: map[string]time.Time{},
+		faults: map[string]Fault{},
 	}
 	s.current.Store(s.empty)
 	changed := make(chan struct{})
@@ -168,127 +185,6 @@ func (s *Store) lead(ctx context.Context, r *round) {
 	r.abandoned = true // A panic must not pass for success.
 	r.err = s.loadChanges(ctx)
 	r.abandoned = r.err != nil && ctx.Err() != nil
-}
-
-func (s *Store) loadChanges(ctx context.Context) error {
-	began := time.Now()
-	base := s.base()
-	bounded, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	histories, err := s.load(bounded, base.Versions())
-	if err != nil {
-		return err
-	}
-	if err := s.fillRosters(ctx, histories); err != nil {
-		return err
-	}
-	next := base
-	if len(histories) > 0 {
-		next = base.With(s.compile(ctx, histories)...)
-	}
-	s.publish(next, histories, began)
-	select {
-	case s.loaded <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// rosterVersion names what a roster holds: it changes only when a subject is
-// erased.
-type rosterVersion struct {
-	id     int32
-	erased int64
-}
-
-func versionOf(r *experiment.Roster) rosterVersion { return rosterVersion{r.ID, r.Erased} }
-
-// fillRosters gives the experiments the subjects of their rosters. A roster is
-// loaded once for all versions of its experiment in which it holds the same. Where
-// a later one cannot be loaded, those before it need not be loaded again.
-func (s *Store) fillRosters(ctx context.Context, histories []experiment.History) error {
-	for i := range histories {
-		r := histories[i].Experiment.Roster
-		if !r.HasSubjects() {
-			continue
-		}
-		version := versionOf(r)
-		if s.rosters[version] == nil {
-			bounded, cancel := context.WithTimeout(ctx, loadTimeout)
-			subjects, err := s.roster(bounded, r)
-			cancel()
-			if err != nil {
-				return err
-			}
-			s.rosters[version] = subjects
-		}
-		histories[i].Roster = s.rosters[version]
-	}
-	return nil
-}
-
-// forgetRosters drops the rosters that no experiment has any more.
-func (s *Store) forgetRosters() {
-	used := map[rosterVersion]bool{}
-	for _, h := range s.histories {
-		if h.Experiment.Roster.HasSubjects() {
-			used[versionOf(h.Experiment.Roster)] = true
-		}
-	}
-	maps.DeleteFunc(s.rosters, func(v rosterVersion, _ *experiment.RosterSubjects) bool { return !used[v] })
-}
-
-// base returns the catalog that a load adds to: nothing of one from disk.
-func (s *Store) base() *assign.Catalog {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.edition == 0 {
-		return s.empty
-	}
-	return s.current.Load()
-}
-
-// publish makes next current, which a load that began then has brought from
-// storage by these changes.
-func (s *Store) publish(next *assign.Catalog, changes []experiment.History, began time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.edition == 0 {
-		s.histories = make(map[string]*experiment.History, len(changes))
-	}
-	if s.edition == 0 || len(changes) > 0 {
-		s.edition++
-	}
-	for i := range changes {
-		s.histories[changes[i].Experiment.Key] = &changes[i]
-	}
-	if len(s.rosters) > 0 && len(changes) > 0 {
-		s.forgetRosters()
-	}
-	s.loadedAt = began
-	s.replace(next)
-}
-
-// replace makes the catalog the current one and, if it is another, wakes those
-// who wait for that.
-func (s *Store) replace(next *assign.Catalog) {
-	if s.current.Swap(next) == next {
-		return
-	}
-	changed := make(chan struct{})
-	close(*s.changed.Swap(&changed))
-}
-
-func (s *Store) compile(ctx context.Context, histories []experiment.History) []*assign.Experiment {
-	compiled := make([]*assign.Experiment, len(histories))
-	for i, history := range histories {
-		var err error
-		if compiled[i], err = assign.Compile(history); err != nil {
-			s.log.ErrorContext(ctx, "experiment does not compile; it is served as not running",
-				"experiment", history.Experiment.Key, "error", err)
-		}
-	}
-	return compiled
 }
 
 // Run keeps the catalog current until ctx ends, and then returns nil. Failures

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type storage struct {
 	mu        sync.Mutex
 	histories map[string]experiment.History
 	loadErr   error
+	pageSize  int         // Of experiments; 0: all.
 	began     []time.Time // Of the loads.
 	slowness  time.Duration
 
@@ -57,7 +59,7 @@ func (s *storage) putDefinition(key string, version int64, d experiment.Definiti
 	defer s.mu.Unlock()
 	s.histories[key] = experiment.History{
 		Experiment: experiment.Experiment{Key: key, State: experiment.StateRunning, Version: version, Current: r},
-		Revisions:  []experiment.Revision{r},
+		Revisions:  []experiment.Terms{r.Terms()},
 	}
 }
 
@@ -68,22 +70,26 @@ func (s *storage) fail(err error) {
 }
 
 // load sees what was committed when it began, and takes its time.
-func (s *storage) load(ctx context.Context, known map[string]int64) ([]experiment.History, error) {
+func (s *storage) load(ctx context.Context, known map[string]*experiment.History) ([]experiment.History, bool, error) {
 	s.mu.Lock()
 	s.began = append(s.began, time.Now())
 	var changed []experiment.History
-	for key, history := range s.histories {
-		if version, ok := known[key]; !ok || version != history.Experiment.Version {
+	for _, key := range slices.Sorted(maps.Keys(s.histories)) {
+		history := s.histories[key]
+		if have := known[key]; have == nil || have.Experiment.Version != history.Experiment.Version {
 			changed = append(changed, history)
 		}
 	}
-	err := s.loadErr
+	err, more := s.loadErr, false
+	if s.pageSize > 0 && len(changed) > s.pageSize {
+		changed, more = changed[:s.pageSize], true
+	}
 	s.mu.Unlock()
 	select {
 	case <-time.After(s.slowness):
-		return changed, err
+		return changed, more, err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	}
 }
 
@@ -331,12 +337,12 @@ func TestRefreshAfterPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStorage()
 		s.slowness = time.Second
-		load := func(ctx context.Context, known map[string]int64) ([]experiment.History, error) {
-			histories, err := s.load(ctx, known)
+		load := func(ctx context.Context, known map[string]*experiment.History) ([]experiment.History, bool, error) {
+			histories, more, err := s.load(ctx, known)
 			if s.loads() == 2 {
 				panic("once")
 			}
-			return histories, err
+			return histories, more, err
 		}
 		store := New(nil, load, s.loadRoster, s.listen, poll, slog.New(slog.DiscardHandler))
 		var group sync.WaitGroup

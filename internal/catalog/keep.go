@@ -31,13 +31,15 @@ func (s *Store) Restore(ctx context.Context, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	next := s.empty.With(s.compile(ctx, histories)...)
+	faults := map[string]Fault{}
+	next := s.empty.With(s.compile(ctx, histories, faults)...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.histories = make(map[string]*experiment.History, len(histories))
-	for i := range histories {
-		s.histories[histories[i].Experiment.Key] = &histories[i]
+	for _, h := range histories {
+		s.histories[h.Experiment.Key] = h
 	}
+	s.faults = faults
 	s.loadedAt = current
 	s.replace(next)
 	return nil

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -61,56 +60,101 @@ func reasonOf(store *Store, key string) assign.Reason {
 	return store.Current().Subject("user", "u-1", nil, time.Time{}).Assign(key).Reason
 }
 
-// TestRosterIsLoadedOnce: versions of an experiment share their roster, one that
-// could not be reached fails the load but not those before it, and one that is
-// gone is forgotten.
+// TestRosterIsLoadedOnce: versions of an experiment share their roster, and one that
+// is gone is forgotten.
 func TestRosterIsLoadedOnce(t *testing.T) {
 	s := newStorage()
 	store, _ := open(s)
 	s.putRoster("x", 1, 1, 100)
-	refresh := func(want error) {
+	refresh := func() {
 		t.Helper()
-		if err := store.Refresh(t.Context()); (err == nil) != (want == nil) {
-			t.Fatalf("refreshed with %v", err)
+		if err := store.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	}
-	refresh(nil)
+	refresh()
 	if got := []any{variantOf(store, "x"), reasonOf(store, "x")}; !slices.Equal(got, []any{1, assign.ReasonRoster}) {
 		t.Errorf("got %v", got)
 	}
 	shared := store.rosters[rosterVersion{id: 1}]
 	s.putRoster("x", 2, 1, 100)
-	refresh(nil)
+	refresh()
 	if store.histories["x"].Roster != shared || len(s.rosterLoads) != 1 {
 		t.Errorf("the roster was loaded again: %v", s.rosterLoads)
 	}
-
 	s.putRoster("x", 3, 2, 1) // Another one, without u-1.
-	s.putRoster("y", 1, 3, 100)
-	lost := s.rosters[3]
-	delete(s.rosters, 3)
-	refresh(errors.New("3 is out of reach"))
-	if reasonOf(store, "x") != assign.ReasonRoster {
-		t.Error("the last good catalog is gone")
+	refresh()
+	if reasonOf(store, "x") != assign.ReasonNotInRoster || store.rosters[rosterVersion{id: 1}] != nil || len(store.rosters) != 1 {
+		t.Errorf("%v, and held are %d rosters", reasonOf(store, "x"), len(store.rosters))
 	}
-	s.rosters[3] = lost
-	refresh(nil)
-	if got := []any{reasonOf(store, "x"), reasonOf(store, "y")}; !slices.Equal(got, []any{assign.ReasonNotInRoster, assign.ReasonRoster}) {
-		t.Errorf("got %v", got)
+	s.dropRoster("x", 4)
+	refresh()
+	if reasonOf(store, "x") != assign.ReasonNotInRoster || len(store.rosters) != 0 {
+		t.Errorf("a roster without subjects: %v, and held are %d rosters", reasonOf(store, "x"), len(store.rosters))
 	}
-	loads := map[int32]int{}
-	for _, id := range s.rosterLoads {
-		loads[id]++
-	}
-	if loads[2] != 1 || store.rosters[rosterVersion{id: 1}] != nil || len(store.rosters) != 2 {
-		t.Errorf("loads %v, and held are %d rosters", loads, len(store.rosters))
-	}
+}
 
-	s.dropRoster("y", 2)
-	refresh(nil)
-	if reasonOf(store, "y") != assign.ReasonNotInRoster || len(store.rosters) != 1 {
-		t.Errorf("a roster without subjects: %v, and held are %d rosters", reasonOf(store, "y"), len(store.rosters))
-	}
+// eraseFromRoster commits that a subject of a roster was erased, after which it
+// cannot be loaded.
+func (s *storage) eraseFromRoster(key string, version int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.histories[key]
+	roster := *h.Experiment.Roster
+	roster.Erased++
+	h.Experiment.Roster, h.Experiment.Version = &roster, version
+	s.histories[key] = h
+	delete(s.rosters, roster.ID)
+}
+
+// TestRosterCannotBeLoaded: it keeps the changes of no other experiment from taking
+// effect, nor those of its own but for the subjects, it is told, and it is tried
+// again, but not each time.
+func TestRosterCannotBeLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStorage()
+		store, log := open(s)
+		s.putRoster("known", 1, 1, 100)
+		s.put("other", 1, 0)
+		refresh(t, store)
+
+		s.putRoster("new", 1, 2, 100)
+		lost := s.rosters[2]
+		delete(s.rosters, 2)
+		s.eraseFromRoster("known", 2)
+		s.put("other", 2, 1)
+		for range 3 { // The first try and no other.
+			refresh(t, store)
+		}
+		got := []any{variantOf(store, "other"), reasonOf(store, "known"), reasonOf(store, "new"), store.Faulty(FaultRoster), store.Faulty(FaultDefinition), len(s.rosterLoads), log.count("could not be loaded")}
+		if diff := cmp.Diff([]any{1, assign.ReasonRoster, assign.ReasonNotRunning, 2, 0, 3, 2}, got); diff != "" {
+			t.Errorf("-want +got:\n%s\n%v", diff, log.lines)
+		}
+		// A pause of the experiment itself takes effect, too.
+		s.mu.Lock()
+		h := s.histories["known"]
+		h.Experiment.State, h.Experiment.Version = experiment.StatePaused, 3
+		s.histories["known"] = h
+		s.mu.Unlock()
+		refresh(t, store)
+		if got := reasonOf(store, "known"); got != assign.ReasonNotRunning || store.histories["known"].Roster == nil {
+			t.Errorf("paused: reason %v", got)
+		}
+
+		s.rosters[2] = lost
+		time.Sleep(rosterPause)
+		refresh(t, store)
+		got = []any{reasonOf(store, "new"), store.Faulty(FaultRoster), log.count("could not be loaded")}
+		if diff := cmp.Diff([]any{assign.ReasonRoster, 1, 2}, got); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+		s.rosters[1] = lost
+		time.Sleep(rosterPause)
+		refresh(t, store)
+		if store.Faulty(FaultRoster) != 0 || len(store.rosters) != 2 || len(store.lacking) != 0 {
+			t.Errorf("%d faults, %d rosters, lacking %v", store.Faulty(FaultRoster), len(store.rosters), store.lacking)
+		}
+	})
 }
 
 // TestRosterIsKept: a server that starts from disk serves the roster, until it

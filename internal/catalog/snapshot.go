@@ -30,7 +30,7 @@ const formatName = "assay catalog"
 
 // formatVersion is to be raised when the JSON form of what is stored changes
 // so that an older file would be understood wrongly.
-const formatVersion = 1
+const formatVersion = 2
 
 type header struct {
 	Format      string `json:"format"`
@@ -42,8 +42,9 @@ type header struct {
 // stored is the form of an experiment.History.
 type stored struct {
 	Experiment  experiment.Experiment   `json:"experiment"`
-	Revisions   []experiment.Revision   `json:"revisions"`
+	Revisions   []experiment.Terms      `json:"revisions"` // Without rules: with those of the revision before.
 	Transitions []experiment.Transition `json:"transitions"`
+	Fault       string                  `json:"fault,omitempty"`
 	Overrides   map[string]string       `json:"overrides,omitempty"` // Subject id in hexadecimal → variant.
 	Slots       []experiment.SlotPeriod `json:"slots,omitempty"`
 	Coverages   []experiment.Coverage   `json:"coverages,omitempty"`
@@ -93,7 +94,12 @@ func decodeRoster(in *json.Decoder, n int) (*experiment.RosterSubjects, error) {
 }
 
 func toStored(h *experiment.History) stored {
-	s := stored{Experiment: h.Experiment, Revisions: h.Revisions, Transitions: h.Transitions, Slots: h.Slots, Coverages: h.Coverages}
+	s := stored{Experiment: h.Experiment, Revisions: slices.Clone(h.Revisions), Transitions: h.Transitions, Slots: h.Slots, Coverages: h.Coverages, Fault: h.Fault}
+	for i := range h.Revisions {
+		if i > 0 && h.Revisions[i].Rules == h.Revisions[i-1].Rules {
+			s.Revisions[i].Rules = nil
+		}
+	}
 	if h.Roster != nil {
 		n := len(h.Roster.IDs)
 		s.Roster = &n
@@ -108,7 +114,16 @@ func toStored(h *experiment.History) stored {
 }
 
 func (s *stored) history() (experiment.History, error) {
-	h := experiment.History{Experiment: s.Experiment, Revisions: s.Revisions, Transitions: s.Transitions, Slots: s.Slots, Coverages: s.Coverages}
+	h := experiment.History{Experiment: s.Experiment, Revisions: s.Revisions, Transitions: s.Transitions, Slots: s.Slots, Coverages: s.Coverages, Fault: s.Fault}
+	for i := range h.Revisions {
+		r := &h.Revisions[i]
+		if r.Rules == nil && i > 0 {
+			r.Rules = h.Revisions[i-1].Rules
+		}
+		if r.Rules == nil {
+			return experiment.History{}, fmt.Errorf("revision %d has no rules", r.Number)
+		}
+	}
 	if len(s.Overrides) > 0 {
 		h.Overrides = make(map[experiment.SubjectID]string, len(s.Overrides))
 	}
@@ -147,7 +162,7 @@ func encode(to io.Writer, pepper experiment.Pepper, histories []*experiment.Hist
 }
 
 // decode reads what encode has written under the same pepper, to the end.
-func decode(from io.Reader, pepper experiment.Pepper) ([]experiment.History, error) {
+func decode(from io.Reader, pepper experiment.Pepper) ([]*experiment.History, error) {
 	zip, err := gzip.NewReader(from)
 	if err != nil {
 		return nil, fmt.Errorf("damaged: %w", err)
@@ -164,7 +179,7 @@ func decode(from io.Reader, pepper experiment.Pepper) ([]experiment.History, err
 		return nil, fmt.Errorf("it was written with the pepper %s; this server has %s", head.PepperKeyID, pepper.KeyID())
 	}
 	in.DisallowUnknownFields()
-	var histories []experiment.History
+	var histories []*experiment.History
 	for {
 		var s stored
 		if err := in.Decode(&s); errors.Is(err, io.EOF) {
@@ -181,7 +196,7 @@ func decode(from io.Reader, pepper experiment.Pepper) ([]experiment.History, err
 				return nil, fmt.Errorf("damaged: the roster of %s: %w", s.Experiment.Key, err)
 			}
 		}
-		histories = append(histories, h)
+		histories = append(histories, &h)
 	}
 	if len(histories) != head.Experiments {
 		return nil, fmt.Errorf("damaged: it holds %d experiments of %d", len(histories), head.Experiments)
@@ -191,7 +206,7 @@ func decode(from io.Reader, pepper experiment.Pepper) ([]experiment.History, err
 
 // readFile returns what the file holds and when that was last known to be
 // current.
-func readFile(f *os.File, pepper experiment.Pepper) ([]experiment.History, time.Time, error) {
+func readFile(f *os.File, pepper experiment.Pepper) ([]*experiment.History, time.Time, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, time.Time{}, err

@@ -37,7 +37,7 @@ func fill(v reflect.Value, n int) {
 		v.SetString(fmt.Sprint("text-", n))
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int32, reflect.Int64:
+	case reflect.Int, reflect.Int32, reflect.Int64:
 		v.SetInt(int64(n + 1))
 	case reflect.Uint8:
 		v.SetUint(uint64(n + 1))
@@ -73,11 +73,12 @@ func fill(v reflect.Value, n int) {
 func filled(n int) *experiment.History {
 	var h experiment.History
 	fill(reflect.ValueOf(&h).Elem(), n)
+	h.Pinned = "" // Is not kept: it is of the storage.
 	return &h
 }
 
 // readPath opens the file that readFile reads.
-func readPath(path string, pepper experiment.Pepper) ([]experiment.History, time.Time, error) {
+func readPath(path string, pepper experiment.Pepper) ([]*experiment.History, time.Time, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, time.Time{}, err
@@ -105,24 +106,24 @@ func TestSnapshotRoundTrip(t *testing.T) {
 			t.Fatalf("%d experiments, want %d", len(got), len(want))
 		}
 		for i := range want {
-			if diff := cmp.Diff(*want[i], got[i]); diff != "" {
+			if diff := cmp.Diff(want[i], got[i]); diff != "" {
 				t.Errorf("-written +read:\n%s", diff)
 			}
 		}
 	}
 }
 
-// TestSnapshotOfFirstVersion reads a file that an earlier build wrote. Where it
+// TestSnapshotOfThisVersion reads a file that an earlier build wrote. Where it
 // no longer can, formatVersion must be raised and the file made anew.
-func TestSnapshotOfFirstVersion(t *testing.T) {
-	histories, _, err := readPath("testdata/version-1.json.gz", pepper)
+func TestSnapshotOfThisVersion(t *testing.T) {
+	histories, _, err := readPath("testdata/version-2.json.gz", pepper)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &histories[0]
+	h := histories[0]
 	def := h.Experiment.Current.Definition
 	got := []any{len(histories), h.Experiment.Key, h.Experiment.State, h.Experiment.Version, def.Unit, def.Eligibility,
-		def.Salt, def.Traffic, string(def.Variants[1].Payload), h.Revisions[0].Allocation, h.Transitions[0].State, h.Overrides}
+		def.Salt, def.Traffic, string(def.Variants[1].Payload), h.Revisions[1].Rules.Allocation, h.Transitions[0].State, h.Overrides}
 	want := []any{1, "checkout-copy", experiment.StateRunning, int64(2), "user", "attributes.age >= 18",
 		"checkout-copy", 0.5, `{"title":"Pay now"}`, []experiment.Range{{From: 0, To: 500_000, Variant: "control"}, {From: 500_000, To: 1_000_000, Variant: "short"}},
 		experiment.StateRunning, map[experiment.SubjectID]string{pepper.SubjectID(experiment.Subject{Unit: "user", Key: "u-1"}): "short"}}
@@ -162,7 +163,7 @@ func TestSnapshotDamaged(t *testing.T) {
 		if i >= head {
 			taken++
 		}
-		if diff := cmp.Diff(*want, h[0]); diff != "" {
+		if diff := cmp.Diff(want, h[0]); diff != "" {
 			t.Fatalf("byte %d: -written +read:\n%s", i, diff)
 		}
 	}
@@ -183,8 +184,10 @@ func TestSnapshotRefused(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"nothing", "", "damaged"},
 		{"another format", head("other", formatVersion, id, 0), `its format is "other"`},
-		{"a later version", head(formatName, formatVersion+1, id, 0), "version 2; this release reads"},
+		{"a later version", head(formatName, formatVersion+1, id, 0), "version 3; this release reads"},
 		{"another pepper", head(formatName, formatVersion, "ffff", 0), "written with the pepper ffff"},
+		{"an earlier version", head(formatName, formatVersion-1, id, 0), "version 1; this release reads"},
+		{"a revision without rules", head(formatName, formatVersion, id, 1) + `{"experiment":{"Key":"x"},"revisions":[{"Number":4}]}`, "experiment x: revision 4 has no rules"},
 		{"too few experiments", head(formatName, formatVersion, id, 1), "0 experiments of 1"},
 		{"too many experiments", head(formatName, formatVersion, id, 0) + `{}`, "1 experiments of 0"},
 		{"an unknown field", head(formatName, formatVersion, id, 1) + `{"experiment":{"Quota":1}}`, `unknown field "Quota"`},
@@ -221,7 +224,7 @@ func TestSnapshotFile(t *testing.T) {
 		if err != nil || !at.Equal(current) {
 			t.Fatalf("%v, of %v", err, at)
 		}
-		if diff := cmp.Diff([]experiment.History{*filled(i)}, histories); diff != "" {
+		if diff := cmp.Diff([]*experiment.History{filled(i)}, histories); diff != "" {
 			t.Errorf("-written +read:\n%s", diff)
 		}
 	}
@@ -237,7 +240,7 @@ func TestSnapshotFile(t *testing.T) {
 // FuzzSnapshot: whatever is in the file, reading it ends in an error or in
 // experiments.
 func FuzzSnapshot(f *testing.F) {
-	f.Add([]byte(`{"format":"assay catalog","version":1,"pepper_key_id":"`+pepper.KeyID()+`","experiments":1}{"experiment":{"Key":"x"},"overrides":{"00":"a"}}`), true)
+	f.Add([]byte(`{"format":"assay catalog","version":2,"pepper_key_id":"`+pepper.KeyID()+`","experiments":1}{"experiment":{"Key":"x"},"overrides":{"00":"a"}}`), true)
 	f.Add([]byte("\x1f\x8b"), false)
 	f.Fuzz(func(t *testing.T, content []byte, compress bool) {
 		var b bytes.Buffer

@@ -92,12 +92,20 @@ type Transition struct {
 // History is all that assignment needs of an experiment.
 type History struct {
 	Experiment  Experiment
-	Revisions   []Revision           // By number.
+	Revisions   []Terms              // By number: the current one, and those before it with which it has run.
 	Transitions []Transition         // By time.
 	Overrides   map[SubjectID]string // In force: subject → variant.
+	Pinned      string               // Names what Overrides holds, as storage does; empty for nothing.
 	Slots       []SlotPeriod         // In its layer, by time.
 	Coverages   []Coverage           // By holdouts, in the order of their keys.
 	Roster      *RosterSubjects      // Of Experiment.Roster; nil if that has none.
+	Fault       string               // Why it could not be read, if it could not: the rest is then not whole.
+}
+
+// IsPastOf says whether h holds an earlier state of the experiment as it is now in
+// the same storage, so that what it holds of the past still holds.
+func (h *History) IsPastOf(now *Experiment) bool {
+	return h != nil && h.Fault == "" && h.Experiment.ID == now.ID && h.Experiment.CreateTime.Equal(now.CreateTime) && h.Experiment.Version <= now.Version
 }
 
 // SharesOf returns the share of the subjects that each current variant is due

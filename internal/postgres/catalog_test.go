@@ -11,73 +11,13 @@ import (
 	"github.com/assayhq/assay/internal/postgres"
 )
 
-func histories(t *testing.T, db *postgres.DB, known map[string]int64) []experiment.History {
-	t.Helper()
-	list, err := db.Histories(t.Context(), known)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list
-}
-
-func TestHistories(t *testing.T) {
-	d := newDatabase(t)
-	ctx := t.Context()
-	if got := histories(t, d.DB, nil); len(got) != 0 {
-		t.Errorf("of nothing: %v", got)
-	}
-	createMetrics(t, d.DB, "m")
-	first := createExperiment(t, d.DB, "e", definition("m"))
-	plain := createExperiment(t, d.DB, "a", definition())
-	updated, err := d.UpdateExperiment(ctx, "e", 0, described("two"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	started := transition(t, d.DB, "e", start)
-	setOverrides(t, d.DB, pin("short", 1, 2, 3)...)
-	setOverrides(t, d.DB, append(pin("control", 2), pin("", 3)...)...)
-	now, err := d.Experiment(ctx, "e")
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	ofE := experiment.History{
-		Experiment: *now,
-		Revisions:  []experiment.Revision{first.Current, updated.Current},
-		Transitions: []experiment.Transition{
-			{State: experiment.StateDraft, Time: first.CreateTime}, {State: experiment.StateRunning, Time: started.StartTime},
-		},
-		Overrides: map[experiment.SubjectID]string{subjectID(1): "short", subjectID(2): "control"},
-	}
-	ofA := experiment.History{
-		Experiment:  *plain,
-		Revisions:   []experiment.Revision{plain.Current},
-		Transitions: []experiment.Transition{{State: experiment.StateDraft, Time: plain.CreateTime}},
-	}
-	for _, c := range []struct {
-		name  string
-		known map[string]int64
-		want  []experiment.History
-	}{
-		{"nothing known", nil, []experiment.History{ofE, ofA}},
-		{"all known", map[string]int64{"e": now.Version, "a": plain.Version}, []experiment.History{}},
-		{"one changed", map[string]int64{"e": started.Version, "a": plain.Version}, []experiment.History{ofE}},
-		{"one new", map[string]int64{"e": now.Version}, []experiment.History{ofA}},
-		{"one that is gone", map[string]int64{"e": now.Version, "a": plain.Version, "x": 1}, []experiment.History{}},
-	} {
-		if diff := cmp.Diff(c.want, histories(t, d.other, c.known)); diff != "" {
-			t.Errorf("%s: %s", c.name, diff)
-		}
-	}
-}
-
 // listen runs ListenCatalog, and sends what each notice finds in the catalog.
 func listen(ctx context.Context, db *postgres.DB) (found chan map[string]int64, ended chan error) {
 	found, ended = make(chan map[string]int64, 100), make(chan error, 1)
 	go func() {
 		ended <- db.ListenCatalog(ctx, func() {
 			versions := map[string]int64{}
-			list, err := db.Histories(ctx, nil)
+			list, _, err := db.Histories(ctx, nil)
 			if err != nil {
 				versions[err.Error()] = -1
 			}

@@ -210,7 +210,7 @@ func TestUnreachableDatabase(t *testing.T) {
 			_, _, err := db.Subjects(t.Context(), 7, forever, studyOf(t, nil, nil, nil), nil)
 			return err
 		},
-		"histories":  func() error { return second(db.Histories(t.Context(), nil)) },
+		"histories":  func() error { return second(allHistories(t.Context(), db)) },
 		"listening":  func() error { return db.ListenCatalog(t.Context(), func() {}) },
 		"an archive": func() error { return second(db.ArchiveMetric(t.Context(), "m", "", 0)) },
 	} {

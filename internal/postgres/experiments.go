@@ -26,6 +26,8 @@ const experimentColumns = `e.id, e.key, e.state, e.version, e.pins, e.plan_hash,
 		WHERE c.experiment_id = e.id AND (h.end_time IS NULL OR h.end_time > statement_timestamp())),
 	(SELECT ` + rosterObject + ` FROM rosters ro WHERE ro.experiment_id = e.id)`
 
+// scanExperiment returns an undecodableError, with what has been decoded, for an
+// experiment whose JSON is not as this release knows it.
 func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	var e experiment.Experiment
 	var pins, conclusion, definition, allocation, slot, roster []byte
@@ -42,24 +44,16 @@ func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 	if conclude != nil {
 		e.ConcludeTime = *conclude
 	}
-	if pins != nil {
-		if err := json.Unmarshal(pins, &e.Pins); err != nil {
-			return nil, fmt.Errorf("experiment %s: pins: %w", e.Key, err)
+	for _, part := range []struct {
+		name string
+		text []byte
+		to   any
+	}{{"pins", pins, &e.Pins}, {"conclusion", conclusion, &e.Conclusion}, {"slot", slot, &e.Slot}, {"roster", roster, &e.Roster}} {
+		if part.text == nil {
+			continue
 		}
-	}
-	if conclusion != nil {
-		if err := json.Unmarshal(conclusion, &e.Conclusion); err != nil {
-			return nil, fmt.Errorf("experiment %s: conclusion: %w", e.Key, err)
-		}
-	}
-	if slot != nil {
-		if err := json.Unmarshal(slot, &e.Slot); err != nil {
-			return nil, fmt.Errorf("experiment %s: slot: %w", e.Key, err)
-		}
-	}
-	if roster != nil {
-		if err := json.Unmarshal(roster, &e.Roster); err != nil {
-			return nil, fmt.Errorf("experiment %s: roster: %w", e.Key, err)
+		if err := json.Unmarshal(part.text, part.to); err != nil {
+			return &e, &undecodableError{fmt.Errorf("experiment %s: %s: %w", e.Key, part.name, err)}
 		}
 	}
 	return &e, decodeRevision(r, definition, allocation)
@@ -67,13 +61,18 @@ func scanExperiment(row pgx.CollectableRow) (*experiment.Experiment, error) {
 
 func decodeRevision(r *experiment.Revision, definition, allocation []byte) error {
 	if err := json.Unmarshal(definition, &r.Definition); err != nil {
-		return fmt.Errorf("revision %d: definition: %w", r.Number, err)
+		return &undecodableError{fmt.Errorf("revision %d: definition: %w", r.Number, err)}
 	}
 	if err := json.Unmarshal(allocation, &r.Allocation); err != nil {
-		return fmt.Errorf("revision %d: allocation: %w", r.Number, err)
+		return &undecodableError{fmt.Errorf("revision %d: allocation: %w", r.Number, err)}
 	}
 	return nil
 }
+
+// undecodableError is of stored JSON that this release does not understand.
+type undecodableError struct{ error }
+
+func (e *undecodableError) Unwrap() error { return e.error }
 
 // querier is what a pool and a transaction have in common.
 type querier interface {
@@ -302,8 +301,12 @@ func insertRevision(ctx context.Context, tx pgx.Tx, id int32, r *experiment.Revi
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation, create_time, author)
-		SELECT id, $2, $3, $4, $5, update_time, $6 FROM experiments WHERE id = $1`, id, r.Number, r.Phase, string(definition), string(allocation), r.Author)
+	terms, err := encodeTerms(r)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation, create_time, author, terms)
+		SELECT id, $2, $3, $4, $5, update_time, $6, $7 FROM experiments WHERE id = $1`, id, r.Number, r.Phase, string(definition), string(allocation), r.Author, terms)
 	return err
 }
 
@@ -319,50 +322,4 @@ func touch(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
 func announce(ctx context.Context, tx pgx.Tx, key string) error {
 	_, err := tx.Exec(ctx, `SELECT pg_notify($1, $2)`, catalogChannel, key)
 	return err
-}
-
-// ExperimentRevisions lists an experiment's revisions numbered below `before`,
-// newest first.
-func (db *DB) ExperimentRevisions(ctx context.Context, id int32, before int32, limit int) ([]experiment.Revision, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT revision, phase, definition, allocation, create_time, author FROM experiment_revisions
-		WHERE experiment_id = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3`, id, before, limit)
-	if err != nil {
-		return nil, interpret(err)
-	}
-	list, err := pgx.CollectRows(rows, scanRevision)
-	return list, interpret(err)
-}
-
-func scanRevision(row pgx.CollectableRow) (experiment.Revision, error) {
-	var r experiment.Revision
-	var definition, allocation []byte
-	if err := row.Scan(&r.Number, &r.Phase, &definition, &allocation, &r.CreateTime, &r.Author); err != nil {
-		return r, err
-	}
-	return r, decodeRevision(&r, definition, allocation)
-}
-
-// Phases returns the last revision of every phase of an experiment, by phase.
-// The split is the same throughout a phase; the first one's is that with which
-// the plan was sealed.
-func (db *DB) Phases(ctx context.Context, id int32) ([]experiment.Revision, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT DISTINCT ON (phase) revision, phase, definition, allocation, create_time, author
-		FROM experiment_revisions WHERE experiment_id = $1 ORDER BY phase, revision DESC`, id)
-	if err != nil {
-		return nil, interpret(err)
-	}
-	phases, err := pgx.CollectRows(rows, scanRevision)
-	return phases, interpret(err)
-}
-
-// PhaseStarts returns the first revision of every phase of an experiment, by
-// phase.
-func (db *DB) PhaseStarts(ctx context.Context, id int32) ([]experiment.Revision, error) {
-	rows, err := db.definitions.Query(ctx, `SELECT DISTINCT ON (phase) revision, phase, definition, allocation, create_time, author
-		FROM experiment_revisions WHERE experiment_id = $1 ORDER BY phase, revision`, id)
-	if err != nil {
-		return nil, interpret(err)
-	}
-	starts, err := pgx.CollectRows(rows, scanRevision)
-	return starts, interpret(err)
 }

@@ -363,7 +363,7 @@ func TestTransitions(t *testing.T) {
 	}
 	transition(t, d.DB, "e", postgres.StateChange{To: experiment.StateArchived})
 
-	histories, err := d.Histories(ctx, nil)
+	histories, err := allHistories(ctx, d.DB)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -134,7 +134,7 @@ func TestSlotsOfALayer(t *testing.T) {
 	}
 
 	// What assignment reads.
-	histories, err := d.Histories(t.Context(), nil)
+	histories, err := allHistories(t.Context(), d.DB)
 	must(err)
 	got := map[string][]experiment.Range{}
 	for _, h := range histories {

@@ -20,7 +20,7 @@ const keptFrom = "outcomes_kept_from"
 // time: it makes those of this month and the next, so that no event waits for
 // one; it drops those that ended longer than retention ago, if that is not 0;
 // and it gives the closed ones an index by subject. It also repeats erasures of
-// subjects. Many servers may do so at once, and what one of them cannot do now is
+// subjects, and completes revisions that an earlier release made. Many servers may do so at once, and what one of them cannot do now is
 // done the next time.
 func (db *DB) Maintain(ctx context.Context, now time.Time, retention time.Duration) error {
 	this := time.Date(now.UTC().Year(), now.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
@@ -35,7 +35,7 @@ func (db *DB) Maintain(ctx context.Context, now time.Time, retention time.Durati
 			errs = append(errs, db.indexPartition(ctx, month))
 		}
 	}
-	return errors.Join(append(errs, db.sweepErased(ctx))...)
+	return errors.Join(append(errs, db.sweepErased(ctx), db.fillMissingTerms(ctx))...)
 }
 
 func partitionName(month time.Time) string { return month.Format("outcomes_2006_01") }

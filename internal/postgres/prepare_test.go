@@ -20,7 +20,7 @@ func TestUnpreparedDatabase(t *testing.T) {
 	defer db.Close()
 	calls := map[string]func() error{
 		"a ping": func() error { return db.Ping(t.Context()) },
-		"a read": func() error { return second(db.Histories(t.Context(), nil)) },
+		"a read": func() error { return second(allHistories(t.Context(), db)) },
 		"exposures": func() error {
 			return second(db.RecordExposures(t.Context(), []experiment.Exposure{exposure(1, "a", day(5))}))
 		},

@@ -82,7 +82,7 @@ func TestCreateRoster(t *testing.T) {
 	if got := (<-found)["e"]; got != after.Version {
 		t.Errorf("announced was version %d, not %d", got, after.Version)
 	}
-	for _, h := range histories(t, d.DB, map[string]int64{"f": 0}) {
+	for _, h := range histories(t, d.DB, nil) {
 		if h.Experiment.Roster == nil || h.Roster != nil {
 			t.Errorf("history: %+v", h)
 		}

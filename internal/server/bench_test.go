@@ -309,11 +309,11 @@ func newBenchConfig() (server.Config, error) {
 	revision := experiment.Revision{Number: 1, Phase: 1, Definition: def, Allocation: experiment.FirstAllocation(def.Variants)}
 	history := experiment.History{
 		Experiment:  experiment.Experiment{ID: 1, Key: "checkout-copy", State: experiment.StateRunning, Version: 1, Current: revision},
-		Revisions:   []experiment.Revision{revision},
+		Revisions:   []experiment.Terms{revision.Terms()},
 		Transitions: []experiment.Transition{{State: experiment.StateRunning}},
 	}
-	load := func(context.Context, map[string]int64) ([]experiment.History, error) {
-		return []experiment.History{history}, nil
+	load := func(context.Context, map[string]*experiment.History) ([]experiment.History, bool, error) {
+		return []experiment.History{history}, false, nil
 	}
 	log := slog.New(slog.DiscardHandler)
 	store := catalog.New(postgrestest.Pepper, load, nil, nil, time.Hour, log)

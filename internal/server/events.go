@@ -180,6 +180,11 @@ func (s *eventService) checkExposures(ctx context.Context, exposures []*assayv1.
 	b := checkBatch(s.checking, exposures, func(x *assayv1.Exposure) (experiment.Exposure, *assayv1.Rejection) {
 		return s.checkExposure(snapshot, x, now)
 	})
+	for _, r := range b.rejected {
+		if r.Reason == notLoaded { // It may be valid, and cannot be known.
+			return nil, experiment.Errorf(experiment.ErrUnavailable, "ROSTER_NOT_LOADED", "%s: %s", exposures[r.Index].Experiment, r.Message)
+		}
+	}
 	for i := range b.accepted {
 		if b.accepted[i].ExposedTime.Sub(now) > metric.ClockAhead {
 			if b.ahead == nil {
@@ -197,7 +202,11 @@ var rejections = map[assign.RejectionReason]assayv1.RejectionReason{
 	assign.RejectRevisionNotFound: assayv1.RejectionReason_REJECTION_REASON_REVISION_NOT_FOUND,
 	assign.RejectVariantNotFound:  assayv1.RejectionReason_REJECTION_REASON_VARIANT_NOT_FOUND,
 	assign.RejectVariantMismatch:  assayv1.RejectionReason_REJECTION_REASON_VARIANT_MISMATCH,
+	assign.RejectNotLoaded:        notLoaded,
 }
+
+// notLoaded is of an exposure that is not rejected: its call fails.
+const notLoaded = assayv1.RejectionReason_REJECTION_REASON_UNSPECIFIED
 
 func (s *eventService) checkExposure(snapshot *assign.Catalog, from *assayv1.Exposure, now time.Time) (x experiment.Exposure, r *assayv1.Rejection) {
 	if err := checkRules(s.validator, from); err != nil {
@@ -233,7 +242,7 @@ func (s *eventService) checkExposure(snapshot *assign.Catalog, from *assayv1.Exp
 // newExposure returns what is stored of an exposure. An error is about what the
 // experiment keeps of the attributes.
 func newExposure(e *assign.Experiment, subject *assign.Subject, counts assign.Exposed, variant string, exposed time.Time, attributes *structpb.Struct) (experiment.Exposure, error) {
-	kept, err := keptAttributes(&counts.Revision.Definition, attributes)
+	kept, err := keptAttributes(counts.Revision.Rules.Kept, attributes)
 	x := experiment.Exposure{
 		ExperimentID: e.ID,
 		Phase:        counts.Revision.Phase,
@@ -345,9 +354,9 @@ func eventTime(field string, ts *timestamppb.Timestamp, now time.Time) (t time.T
 
 // keptAttributes returns those of the attributes that the definition keeps, as
 // JSON; nil if there are none.
-func keptAttributes(def *experiment.Definition, attributes *structpb.Struct) ([]byte, error) {
+func keptAttributes(names []string, attributes *structpb.Struct) ([]byte, error) {
 	var kept *structpb.Struct
-	for _, name := range def.KeptAttributes() {
+	for _, name := range names {
 		if v, ok := attributes.GetFields()[name]; ok {
 			if kept == nil {
 				kept = &structpb.Struct{Fields: map[string]*structpb.Value{}}

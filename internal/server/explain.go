@@ -82,21 +82,34 @@ func (s *assignmentService) atMoment(ctx context.Context, e *assign.Experiment, 
 	if e == nil {
 		return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there is no experiment %q", req.Experiment)
 	}
+	if e.Broken() {
+		return e, nil // Whatever the moment, its explanation says so.
+	}
 	switch moment := req.Moment.(type) {
 	case *assayv1.ExplainAssignmentRequest_Revision:
-		if e = e.AtRevision(moment.Revision); e == nil {
-			return nil, experiment.Errorf(experiment.ErrNotFound, "REVISION_NOT_FOUND", "the experiment %q has no revision %d", req.Experiment, moment.Revision)
+		r, replaced, err := s.DB.RevisionReplaced(ctx, e.ID, moment.Revision)
+		if err != nil {
+			return nil, err
 		}
+		if r == nil {
+			return nil, noRevision(req.Experiment, moment.Revision)
+		}
+		return e.AtRevision(r, replaced), nil
 	case *assayv1.ExplainAssignmentRequest_Time:
+		r, err := s.DB.RevisionAt(ctx, e.ID, at)
+		if err != nil {
+			return nil, err
+		}
 		overrides, err := s.DB.OverrideAt(ctx, e.ID, subject.ID(), at)
 		if err != nil {
 			return nil, err
 		}
-		created := e.CreateTime
-		if e = e.AsOf(at, overrides); e == nil {
+		then := e.AsOf(at, r, overrides)
+		if then == nil {
 			return nil, experiment.Errorf(experiment.ErrNotFound, "EXPERIMENT_NOT_FOUND", "there was no experiment %q at that time: it was created at %s",
-				req.Experiment, created.UTC().Format(time.RFC3339Nano))
+				req.Experiment, e.CreateTime.UTC().Format(time.RFC3339Nano))
 		}
+		return then, nil
 	}
 	return e, nil
 }

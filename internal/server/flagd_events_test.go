@@ -42,9 +42,9 @@ func play(t *testing.T, test func(t *testing.T, s *stage)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &stage{histories: map[string]experiment.History{}, stop: make(chan struct{}), ended: make(chan error, 1)}
-		s.store = catalog.New(nil, func(context.Context, map[string]int64) ([]experiment.History, error) {
+		s.store = catalog.New(nil, func(context.Context, map[string]*experiment.History) ([]experiment.History, bool, error) {
 			defer clear(s.histories)
-			return slices.Collect(maps.Values(s.histories)), nil
+			return slices.Collect(maps.Values(s.histories)), false, nil
 		}, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
 		s.change(t, "old", 1)
 		s.events = &flagEvents{catalog: s.store, stopping: s.stop}
@@ -79,7 +79,7 @@ func (s *stage) change(t *testing.T, keys string, version int64) {
 		r := experiment.Revision{Number: 1, Definition: experiment.Definition{Unit: "user"}}
 		s.histories[key] = experiment.History{
 			Experiment: experiment.Experiment{Key: key, State: experiment.StateDraft, Version: version, Current: r},
-			Revisions:  []experiment.Revision{r},
+			Revisions:  []experiment.Terms{r.Terms()},
 		}
 	}
 	if err := s.store.Refresh(t.Context()); err != nil {

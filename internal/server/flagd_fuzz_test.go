@@ -26,10 +26,10 @@ func FuzzFlag(f *testing.F) {
 	r := experiment.Revision{Number: 1, Phase: 1, Definition: d, Allocation: []experiment.Range{{From: 0, To: experiment.Buckets, Variant: "b"}}}
 	h := experiment.History{
 		Experiment: experiment.Experiment{Key: "flag", State: experiment.StateRunning, Version: 1, Current: r},
-		Revisions:  []experiment.Revision{r},
+		Revisions:  []experiment.Terms{r.Terms()},
 	}
-	load := func(context.Context, map[string]int64) ([]experiment.History, error) {
-		return []experiment.History{h}, nil
+	load := func(context.Context, map[string]*experiment.History) ([]experiment.History, bool, error) {
+		return []experiment.History{h}, false, nil
 	}
 	store := catalog.New(nil, load, nil, nil, time.Hour, slog.New(slog.DiscardHandler))
 	if err := store.Refresh(f.Context()); err != nil {

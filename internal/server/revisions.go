@@ -88,9 +88,13 @@ func (s *services) revision(ctx context.Context, e *experiment.Experiment, numbe
 		return experiment.Revision{}, err
 	}
 	if len(revisions) == 0 || revisions[0].Number != number {
-		return experiment.Revision{}, experiment.Errorf(experiment.ErrNotFound, "REVISION_NOT_FOUND", "the experiment %q has no revision %d", e.Key, number)
+		return experiment.Revision{}, noRevision(e.Key, number)
 	}
 	return revisions[0], nil
+}
+
+func noRevision(key string, number int32) error {
+	return experiment.Errorf(experiment.ErrNotFound, "REVISION_NOT_FOUND", "the experiment %q has no revision %d", key, number)
 }
 
 func atRevision(e *experiment.Experiment, r experiment.Revision) *assayv1.Experiment {
