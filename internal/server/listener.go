@@ -22,7 +22,7 @@ type ListenerConfig struct {
 }
 
 // NewListener bounds the connections of a listener, and what they have sent of
-// messages that are not complete. A connection that is too much is closed at
+// messages that were not read. A connection that is too much is closed at
 // once, rather than left to wait for a file descriptor that may never come, and
 // no peer takes more than half of what the others leave free.
 func NewListener(l net.Listener, c ListenerConfig) (net.Listener, error) {
@@ -40,7 +40,7 @@ func NewListener(l net.Listener, c ListenerConfig) (net.Listener, error) {
 	}
 	b.uploads = newUploads(c.uploadBytes, c.BehindProxy, b.log, prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "assay_connections_ended_total",
-		Help: "Connections that were closed because they had sent the most of messages that were not complete.",
+		Help: "Connections that were closed because they had sent the most that was not read.",
 	}))
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "assay_connections",

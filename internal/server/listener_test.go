@@ -20,7 +20,8 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// bounded is a server of health behind a bounded listener.
+// bounded is a server of health behind a bounded listener. Other calls do nothing,
+// and end with their clients.
 type bounded struct {
 	*boundedListener
 	address string
@@ -56,7 +57,11 @@ func serveBounded(t *testing.T, c ListenerConfig) *bounded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer(grpc.ConnectionTimeout(time.Minute), grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connectionWindow))
+	wait := func(_ any, stream grpc.ServerStream) error {
+		<-stream.Context().Done()
+		return nil
+	}
+	srv := grpc.NewServer(grpc.UnknownServiceHandler(wait), grpc.ConnectionTimeout(time.Minute), grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connectionWindow))
 	grpc_health_v1.RegisterHealthServer(srv, health.NewServer())
 	go srv.Serve(l)
 	t.Cleanup(srv.Stop)

@@ -18,7 +18,7 @@ import (
 // streamLimits are those of streams and of their connections.
 type streamLimits struct {
 	// recording is how many streams may record at once. Each may hold a window of
-	// what is not read, so that all have 128 MiB of it.
+	// what is not read, and all have room for it: see maxUploadBytes.
 	recording int
 	// standing is how many other streams there may be, which are those that tell
 	// of changes, of health and of the API, and the rosters that come in: one for

@@ -4,25 +4,37 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
-	// maxUploadBytes bounds what all connections have sent of messages that are
-	// not complete: 32 of the largest. gRPC's windows do not bound it: once the
-	// length of a message is known, its stream's window opens for all of it, and
-	// the window of the connection does not wait for what is read. So one
-	// connection of 250 streams could hold 250 times 4 MiB.
+	// maxUploadBytes bounds what all connections have sent that was not read: 32 of
+	// the largest messages, or a window of each stream that records. gRPC's windows
+	// do not bound it: once the length of a message is known, its stream's window
+	// opens for all of it, and the window of the connection does not wait for what
+	// is read. So one connection of 250 streams could hold 250 times 4 MiB.
 	maxUploadBytes = 128 << 20
-	// uploadBytes is counted for a stream of which more may come, beside its
-	// message: about what gRPC keeps for it.
-	uploadBytes = 16 << 10
+	// streamBytes is counted for a stream that is open, beside what it was sent. One
+	// was seen to take 6 KB.
+	streamBytes = 6 << 10
+	// headerFactor is how many times as much as on the wire the headers of a stream
+	// may take: a byte of HPACK may stand for a field, which takes 32 and more.
+	headerFactor = 32
+	// frameBytes is counted for each frame of a message that is not complete: gRPC
+	// keeps them apart until it is.
+	frameBytes = 24
 )
 
 // uploads follows what connections send. When it becomes too much, the one
-// connection is closed that has sent the most of incomplete messages, of the peer
-// that has sent the most: others hardly notice.
+// connection is closed that has sent the most that was not read, of the peer that
+// has sent the most: others hardly notice.
+//
+// A stream counts until it ends, with the bytes of its message that is not complete,
+// or those for which the server has not given back its window, whichever are more.
+// It gives the window back in quarters, so that up to 64 KiB count longer than they
+// are kept.
 //
 // It reads the frames of HTTP/2, of which it knows no more than where messages
 // begin and end (RFC 9113, section 4.1; gRPC over HTTP2, "Length-Prefixed-Message").
@@ -32,14 +44,14 @@ type uploads struct {
 	proxied bool
 	log     *slog.Logger
 	ended   prometheus.Counter
+	taken   atomic.Int64
 
-	mu    sync.Mutex
-	taken int64
-	conns map[*uploadingConn]int64
+	mu    sync.Mutex // To be locked before that of a connection.
+	conns map[*uploadingConn]bool
 }
 
 func newUploads(most int64, proxied bool, log *slog.Logger, ended prometheus.Counter) *uploads {
-	return &uploads{most: most, proxied: proxied, log: log, ended: ended, conns: map[*uploadingConn]int64{}}
+	return &uploads{most: most, proxied: proxied, log: log, ended: ended, conns: map[*uploadingConn]bool{}}
 }
 
 // follow returns a connection that counts what comes in. It calls closed once,
@@ -53,7 +65,7 @@ func (u *uploads) follow(conn net.Conn, peer string, closed func()) net.Conn {
 	})
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.conns[c] = 0
+	u.conns[c] = true
 	return c
 }
 
@@ -63,37 +75,32 @@ func (u *uploads) forget(c *uploadingConn) {
 	u.remove(c)
 }
 
-// remove gives back what is counted of a connection. The caller holds u.mu.
+// remove counts a connection no more. The caller holds u.mu.
 func (u *uploads) remove(c *uploadingConn) {
-	u.taken -= u.conns[c]
-	delete(u.conns, c)
+	if u.conns[c] {
+		delete(u.conns, c)
+		u.taken.Add(-c.leave())
+	}
 }
 
-// add counts what a connection holds more than before, and closes connections
-// while all hold too much.
-func (u *uploads) add(c *uploadingConn, n int64) {
-	if n == 0 {
+// bound closes connections if all hold too much.
+func (u *uploads) bound() {
+	if u.taken.Load() <= u.most {
 		return
 	}
-	for _, greedy := range u.count(c, n) {
+	for _, greedy := range u.tooMuch() {
 		u.ended.Inc()
-		u.log.Warn("a connection was closed that had sent the most of messages that were not complete", "peer", greedy.peer)
+		u.log.Warn("a connection was closed that had sent the most that was not read", "peer", greedy.peer)
 		greedy.close()
 	}
 }
 
-// count counts it, and returns the connections to close. They are no longer
-// counted, so that nobody who comes in between finds too much, and closes another.
-func (u *uploads) count(c *uploadingConn, n int64) (greedy []*uploadingConn) {
+// tooMuch returns the connections to close. They are no longer counted, so that
+// nobody who comes in between finds too much, and closes another.
+func (u *uploads) tooMuch() (greedy []*uploadingConn) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	held, open := u.conns[c]
-	if !open {
-		return nil
-	}
-	u.conns[c] = held + n
-	u.taken += n
-	for u.taken > u.most {
+	for u.taken.Load() > u.most && len(u.conns) > 0 {
 		worst := u.greediest()
 		u.remove(worst)
 		greedy = append(greedy, worst)
@@ -102,22 +109,17 @@ func (u *uploads) count(c *uploadingConn, n int64) (greedy []*uploadingConn) {
 }
 
 // greediest returns the connection to close. The caller holds u.mu.
-func (u *uploads) greediest() *uploadingConn {
-	peers := map[string]int64{}
-	for c, held := range u.conns {
-		peers[c.peer] += held
+func (u *uploads) greediest() (worst *uploadingConn) {
+	peers, most := map[string]int64{}, int64(0)
+	if !u.proxied {
+		for c := range u.conns {
+			peers[c.peer] += c.holds()
+		}
 	}
-	var worst *uploadingConn
-	for c, held := range u.conns {
-		switch {
-		case worst == nil:
-			worst = c
-		case !u.proxied && peers[c.peer] != peers[worst.peer]:
-			if peers[c.peer] > peers[worst.peer] {
-				worst = c
-			}
-		case held > u.conns[worst]:
-			worst = c
+	for c := range u.conns {
+		held := c.holds()
+		if worst == nil || peers[c.peer] > peers[worst.peer] || peers[c.peer] == peers[worst.peer] && held > most {
+			worst, most = c, held
 		}
 	}
 	return worst
@@ -128,9 +130,11 @@ const clientPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // Frames of HTTP/2, and their flags.
 const (
-	frameData    = 0
-	frameHeaders = 1
-	frameReset   = 3
+	frameData         = 0
+	frameHeaders      = 1
+	frameReset        = 3
+	frameWindow       = 8
+	frameContinuation = 9
 
 	flagEndStream = 1
 	flagPadded    = 8
@@ -146,8 +150,11 @@ type uploadingConn struct {
 	mu      sync.Mutex
 	preface int // Bytes of it that are to come.
 	in, out frame
-	streams map[uint32]upload // Those of which more may come.
+	window  uint32 // By how much the frame that goes out opens one.
+	last    uint32 // The latest stream.
+	streams map[uint32]upload
 	held    int64
+	left    bool // It is no longer counted.
 }
 
 // upload is where a stream stands.
@@ -155,30 +162,50 @@ type upload struct {
 	head   [5]byte // Of a message: whether it is compressed, and its length.
 	got    int     // Bytes of head.
 	left   int64   // Bytes of the message that are to come.
-	inside int64   // Bytes of the message that came.
+	inside int64   // Bytes of the message that came, and what its frames take.
+
+	headers int64 // Bytes of headers.
+	unread  int64 // Bytes that came less those that the server has opened the window by: for a long message it does so before they come.
+	counted int64 // Of all that.
 }
 
 func (c *uploadingConn) Close() error { return c.close() }
 
 func (c *uploadingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.mu.Lock()
-	was := c.held
-	c.receive(p[:n])
-	grown := c.held - was
-	c.mu.Unlock()
-	c.uploads.add(c, grown)
+	c.follow(c.receive, p[:n])
 	return n, err
 }
 
 func (c *uploadingConn) Write(p []byte) (int, error) {
+	c.follow(c.send, p)
+	return c.Conn.Write(p)
+}
+
+// follow follows what goes in one direction.
+func (c *uploadingConn) follow(direction func([]byte), p []byte) {
 	c.mu.Lock()
 	was := c.held
-	c.send(p)
-	grown := c.held - was
+	direction(p)
+	if !c.left {
+		c.uploads.taken.Add(c.held - was)
+	}
 	c.mu.Unlock()
-	c.uploads.add(c, grown)
-	return c.Conn.Write(p)
+	c.uploads.bound()
+}
+
+func (c *uploadingConn) holds() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held
+}
+
+// leave returns what is counted of it, and from now on is not.
+func (c *uploadingConn) leave() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = true
+	return c.held
 }
 
 // receive follows what comes in.
@@ -203,53 +230,79 @@ func (c *uploadingConn) receive(p []byte) {
 
 // began sees a frame begin that came in.
 func (c *uploadingConn) began() {
-	id := c.in.stream()
-	switch kind := c.in.kind(); {
-	case kind == frameReset, (kind == frameData || kind == frameHeaders) && c.in.flag(flagEndStream):
-		c.drop(id) // The message is complete, or never will be.
-	case kind == frameHeaders:
-		if _, known := c.streams[id]; !known {
-			c.streams[id] = upload{}
-			c.held += uploadBytes
-		}
+	id, kind := c.in.stream(), c.in.kind()
+	s, known := c.streams[id]
+	switch {
+	case kind == frameReset:
+		c.drop(id)
+		return
+	case kind == frameHeaders && id > c.last: // Others are of streams that have ended.
+		c.last, known = id, true
+		s.headers = int64(c.in.length)
+	case kind == frameHeaders || kind == frameContinuation:
+		s.headers += int64(c.in.length)
+	case kind == frameData:
+		s.unread += int64(c.in.length)
+		s.inside += frameBytes
+	}
+	if known {
+		c.count(id, s)
 	}
 }
 
 // data sees a part of a frame of data.
 func (c *uploadingConn) data(p []byte) {
-	u, known := c.streams[c.in.stream()]
+	id := c.in.stream()
+	s, known := c.streams[id]
 	if !known {
 		return
 	}
 	for p = c.in.unpadded(p); len(p) > 0; {
-		if u.left == 0 {
-			n := copy(u.head[u.got:], p)
-			u.got += n
+		if s.left == 0 {
+			n := copy(s.head[s.got:], p)
+			s.got += n
 			p = p[n:]
-			if u.got == len(u.head) {
-				u.got = 0
-				u.left = int64(u.head[1])<<24 | int64(u.head[2])<<16 | int64(u.head[3])<<8 | int64(u.head[4])
+			if s.got == len(s.head) {
+				s.got = 0
+				s.left = int64(s.head[1])<<24 | int64(s.head[2])<<16 | int64(s.head[3])<<8 | int64(s.head[4])
+				if s.left == 0 {
+					s.inside = 0
+				}
 			}
 			continue
 		}
-		n := min(u.left, int64(len(p)))
-		u.left -= n
-		u.inside += n
-		c.held += n
+		n := min(s.left, int64(len(p)))
+		s.left -= n
+		s.inside += n
 		p = p[n:]
-		if u.left == 0 {
-			c.held -= u.inside
-			u.inside = 0
+		if s.left == 0 {
+			s.inside = 0
 		}
 	}
-	c.streams[c.in.stream()] = u
+	c.count(id, s)
 }
 
-// send follows what goes out: whatever ends a stream.
+// count counts what a stream holds now.
+func (c *uploadingConn) count(id uint32, s upload) {
+	now := streamBytes + min(maxHeaderListBytes, headerFactor*s.headers) + max(s.inside, s.unread)
+	c.held += now - s.counted
+	s.counted = now
+	c.streams[id] = s
+}
+
+func (c *uploadingConn) drop(id uint32) {
+	c.held -= c.streams[id].counted
+	delete(c.streams, id)
+}
+
+// send follows what goes out: whatever ends a stream, or says that it was read.
 func (c *uploadingConn) send(p []byte) {
 	for len(p) > 0 {
 		if c.out.left > 0 {
-			_, p = c.out.take(p)
+			var part []byte
+			if part, p = c.out.take(p); c.out.kind() == frameWindow {
+				c.opened(part)
+			}
 			continue
 		}
 		var begun bool
@@ -262,10 +315,15 @@ func (c *uploadingConn) send(p []byte) {
 	}
 }
 
-func (c *uploadingConn) drop(id uint32) {
-	if u, known := c.streams[id]; known {
-		c.held -= u.inside + uploadBytes
-		delete(c.streams, id)
+// opened sees a part of a frame that opens a window.
+func (c *uploadingConn) opened(part []byte) {
+	for _, b := range part {
+		c.window = c.window<<8 | uint32(b)
+	}
+	id := c.out.stream()
+	if s, known := c.streams[id]; known && c.out.left == 0 {
+		s.unread -= int64(c.window)
+		c.count(id, s)
 	}
 }
 

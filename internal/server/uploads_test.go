@@ -22,10 +22,17 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// stalled begins calls on one connection whose messages it never completes, of
-// which it sends so many bytes each, until the server closes the connection. It
-// returns how many bytes it sent in all.
-func stalled(t *testing.T, address string, calls, size int) (sent int, closed bool) {
+// rawClient speaks HTTP/2 as no library would.
+type rawClient struct {
+	conn   net.Conn
+	mu     sync.Mutex // Of writing.
+	f      *http2.Framer
+	window chan http2.WindowUpdateFrame // Closed when the server closes the connection.
+	left   map[uint32]int               // Of windows; that of the connection under 0.
+	sent   int
+}
+
+func newRawClient(t *testing.T, address string, settings ...http2.Setting) *rawClient {
 	t.Helper()
 	conn, err := dial(t.Context(), "127.0.0.1", address)
 	if err != nil {
@@ -35,67 +42,95 @@ func stalled(t *testing.T, address string, calls, size int) (sent int, closed bo
 	if _, err := io.WriteString(conn, clientPreface); err != nil {
 		t.Fatal(err)
 	}
-	var mu sync.Mutex // Of writing.
-	f := http2.NewFramer(conn, conn)
-	f.WriteSettings()
-	window := make(chan *http2.WindowUpdateFrame, 10_000)
+	r := &rawClient{conn: conn, f: http2.NewFramer(conn, conn), window: make(chan http2.WindowUpdateFrame, 10_000), left: map[uint32]int{0: 65_535}}
+	r.f.WriteSettings(settings...)
 	go func() {
-		defer close(window)
+		defer close(r.window)
 		for {
-			frame, err := f.ReadFrame()
+			frame, err := r.f.ReadFrame()
 			if err != nil {
 				return
 			}
 			switch frame := frame.(type) {
 			case *http2.WindowUpdateFrame:
-				update := *frame
-				window <- &update
+				r.window <- *frame
 			case *http2.SettingsFrame:
 				if !frame.IsAck() {
-					mu.Lock()
-					f.WriteSettingsAck()
-					mu.Unlock()
+					r.mu.Lock()
+					r.f.WriteSettingsAck()
+					r.mu.Unlock()
 				}
 			}
 		}
 	}()
-	part, left := make([]byte, 16<<10), map[uint32]int{0: 65_535}
-	for i := range calls {
-		var head bytes.Buffer
-		h := hpack.NewEncoder(&head)
-		for _, field := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", "/grpc.health.v1.Health/Check"},
-			{":authority", "x"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
-			h.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+	return r
+}
+
+// begin begins the i-th call, of a method of health.
+func (r *rawClient) begin(i int, method string) (id uint32) {
+	var head bytes.Buffer
+	h := hpack.NewEncoder(&head)
+	for _, field := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", "/grpc.health.v1.Health/" + method},
+		{":authority", "x"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+		h.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+	}
+	id = uint32(2*i + 1)
+	r.left[id] = 65_535 // The server's setting of more may still be on its way.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: head.Bytes(), EndHeaders: true})
+	return id
+}
+
+// send sends a part of a message once the windows allow it, and says whether the
+// connection goes on.
+func (r *rawClient) send(id uint32, part []byte, end bool) bool {
+	for r.left[0] < len(part) || r.left[id] < len(part) {
+		more, open := <-r.window
+		if !open {
+			return false
 		}
-		id := uint32(2*i + 1)
-		left[id] = 65_535 // The server's setting of more may still be on its way.
-		mu.Lock()
-		f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: head.Bytes(), EndHeaders: true})
-		err := f.WriteData(id, false, binary.BigEndian.AppendUint32([]byte{0}, 4<<20-100))
-		mu.Unlock()
-		for n := 0; n < size && err == nil; n += len(part) {
-			for left[0] < len(part) || left[id] < len(part) {
-				more, open := <-window
-				if !open {
-					return sent, true
-				}
-				left[more.StreamID] += int(more.Increment)
+		r.left[more.StreamID] += int(more.Increment)
+	}
+	r.left[0] -= len(part)
+	r.left[id] -= len(part)
+	r.sent += len(part)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.f.WriteData(id, end, part) == nil
+}
+
+// ends says whether the server closes the connection.
+func (r *rawClient) ends() bool {
+	for {
+		select {
+		case _, open := <-r.window:
+			if !open {
+				return true
 			}
-			left[0] -= len(part)
-			left[id] -= len(part)
-			mu.Lock()
-			err = f.WriteData(id, false, part)
-			mu.Unlock()
-			sent += len(part)
-		}
-		if err != nil {
-			return sent, true
+		case <-time.After(10 * time.Second):
+			return false
 		}
 	}
-	for range window { // Until the server closes the connection, or the deadline below.
-		conn.SetDeadline(time.Now().Add(time.Second))
+}
+
+// stalled begins calls on one connection whose messages it never completes, of
+// which it sends so many bytes each, until the server closes the connection. It
+// returns how many bytes it sent in all.
+func stalled(t *testing.T, address string, calls, size int) (sent int, closed bool) {
+	t.Helper()
+	r := newRawClient(t, address)
+	for i := range calls {
+		id := r.begin(i, "Check")
+		open := r.send(id, binary.BigEndian.AppendUint32([]byte{0}, 4<<20-100), false)
+		for n := 0; n < size && open; n += 16 << 10 {
+			open = r.send(id, make([]byte, 16<<10), false)
+		}
+		if !open {
+			return r.sent, true
+		}
 	}
-	return sent, false
+	return r.sent, r.ends()
 }
 
 // TestUnfinishedMessages has one connection begin messages and complete none. It
@@ -136,10 +171,44 @@ func TestUnfinishedMessages(t *testing.T) {
 	if n := b.lines.count("a connection was closed"); n != 1 {
 		t.Errorf("%d lines tell of it", n)
 	}
-	b.uploads.mu.Lock()
-	defer b.uploads.mu.Unlock()
-	if b.uploads.taken != 0 {
-		t.Errorf("%d bytes are still counted", b.uploads.taken)
+	if n := b.uploads.taken.Load(); n != 0 {
+		t.Errorf("%d bytes are still counted", n)
+	}
+}
+
+// TestUnreadMessages has one connection send complete messages on streams from which
+// the server does not read. It is closed before it has sent more than all may have.
+func TestUnreadMessages(t *testing.T) {
+	const most = 4 << 20
+	b := serveBounded(t, ListenerConfig{Most: 16, uploadBytes: most})
+	r := newRawClient(t, b.address)
+	open := true
+	for i := 0; i < 200 && open; i++ {
+		id := r.begin(i, "Wait")
+		for n := 0; n < 3 && open; n++ {
+			open = r.send(id, make([]byte, 16<<10), false)
+		}
+	}
+	if open && !r.ends() || r.sent > 2*most {
+		t.Errorf("a connection sent %d bytes of messages that were not read", r.sent)
+	}
+}
+
+// TestStreamsLeftOpen has connections that give their replies no window leave streams open.
+// Some are closed for it, though what they sent was read.
+func TestStreamsLeftOpen(t *testing.T) {
+	b := serveBounded(t, ListenerConfig{Most: 64, BehindProxy: true, uploadBytes: 4 << 20})
+	for range 20 {
+		r := newRawClient(t, b.address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		for i := range 90 {
+			r.send(r.begin(i, "Check"), make([]byte, 5), true)
+		}
+	}
+	for testutil.ToFloat64(b.uploads.ended) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if held := b.uploads.taken.Load(); held > 5<<20 {
+		t.Errorf("the connections that are left hold %d bytes", held)
 	}
 }
 
@@ -152,19 +221,20 @@ func TestUploadsEndOne(t *testing.T) {
 		return u.follow(&playedConn{}, peer, func() { closed = append(closed, peer) }).(*uploadingConn)
 	}
 	greedy, other := follow("greedy"), follow("other")
+	send := func(c *uploadingConn, n int64) { c.follow(func([]byte) { c.held += n }, nil) }
 	ended := 0
 	u.ended = callingCounter{inc: func() {
 		if ended++; ended == 1 {
-			u.add(other, 3)
+			send(other, 3)
 		}
 	}}
-	u.add(other, 5)
-	u.add(greedy, 6)
+	send(other, 5)
+	send(greedy, 6)
 	if ended != 1 || !slices.Equal(closed, []string{"greedy"}) {
 		t.Errorf("%d connections are counted as ended, and closed are those of %q", ended, closed)
 	}
-	if u.taken != 8 {
-		t.Errorf("%d bytes are counted of the connection that goes on", u.taken)
+	if n := u.taken.Load(); n != 8 {
+		t.Errorf("%d bytes are counted of the connection that goes on", n)
 	}
 }
 
@@ -198,7 +268,7 @@ func TestUploadsEnd(t *testing.T) {
 	callers.Wait()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		b.uploads.mu.Lock()
-		taken, conns := b.uploads.taken, len(b.uploads.conns)
+		taken, conns := b.uploads.taken.Load(), len(b.uploads.conns)
 		b.uploads.mu.Unlock()
 		if taken == 0 && conns == 1 {
 			return
@@ -232,44 +302,59 @@ func TestUploadsFollow(t *testing.T) {
 		f, back := http2.NewFramer(in, nil), http2.NewFramer(out, nil)
 		f.AllowIllegalWrites = true
 		streams := map[uint32]*playedStream{}
-		next := uint32(1)
+		next := uint32(0)
 		for range 100 {
-			id := 2*uint32(r.IntN(int(next))) + 1
-			switch r.IntN(8) {
+			id := 2*uint32(r.IntN(int(next)+1)) + 1
+			s := streams[id]
+			switch r.IntN(9) {
 			case 0, 1:
 				id = 2*next + 1
 				next++
-				f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: make([]byte, r.IntN(50)), EndHeaders: true})
-				var text []byte
-				for range r.IntN(4) {
-					n := r.IntN(20_000)
-					text = append(text, 0)
-					text = binary.BigEndian.AppendUint32(text, uint32(n))
-					text = append(text, make([]byte, n)...)
+				s = &playedStream{headers: r.IntN(600)}
+				block := make([]byte, s.headers)
+				first := r.IntN(s.headers + 1)
+				f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:first], EndHeaders: first == len(block)})
+				if first < len(block) {
+					f.WriteContinuation(id, true, block[first:])
 				}
-				streams[id] = &playedStream{text: text}
+				for range r.IntN(4) {
+					n := r.IntN(2) * r.IntN(20_000)
+					s.text = append(s.text, 0)
+					s.text = binary.BigEndian.AppendUint32(s.text, uint32(n))
+					s.text = append(s.text, make([]byte, n)...)
+				}
+				streams[id] = s
 			case 2:
 				f.WriteRSTStream(id, http2.ErrCodeCancel)
 				delete(streams, id)
 			case 3:
 				f.WritePing(false, [8]byte{})
-				f.WriteData(id, true, make([]byte, r.IntN(10)))
-				delete(streams, id)
+				if s == nil && id < 2*next { // It has ended.
+					f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: make([]byte, 7), EndHeaders: true, EndStream: true})
+				}
 			case 4:
+				flush(c, in, r)
 				back.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: make([]byte, 10), EndHeaders: true, EndStream: r.IntN(2) == 0})
 				if out.Bytes()[4]&flagEndStream != 0 {
-					flush(c, in, r)
 					delete(streams, id)
 				}
+			case 5:
+				back.WriteWindowUpdate(0, 1+r.Uint32N(1<<20))
+				n := 1 + r.Uint32N(30_000)
+				back.WriteWindowUpdate(id, n)
+				if s != nil {
+					s.opened += int(n)
+				}
 			default:
-				s := streams[id]
 				if s == nil { // It has ended, or never was.
 					f.WriteData(id, false, make([]byte, r.IntN(100)))
 					break
 				}
 				n := r.IntN(len(s.text) - s.sent + 1)
-				f.WriteDataPadded(id, false, s.text[s.sent:s.sent+n], make([]byte, r.IntN(2)*r.IntN(200)))
-				s.sent += n
+				before := in.Len()
+				f.WriteDataPadded(id, r.IntN(9) == 0, s.text[s.sent:s.sent+n], make([]byte, r.IntN(2)*r.IntN(200)))
+				s.came += in.Len() - before - 9
+				s.send(n)
 			}
 			flush(c, in, r)
 			for out.Len() > 0 {
@@ -277,36 +362,53 @@ func TestUploadsFollow(t *testing.T) {
 			}
 			want := int64(0)
 			for _, s := range streams {
-				want += uploadBytes + s.incomplete()
+				want += int64(streamBytes + min(16<<10, 32*s.headers) + max(s.incomplete()+frameBytes*s.frames, s.came-s.opened))
 			}
-			if c.held != want || u.taken != want {
-				t.Fatalf("%d bytes are counted, and in all %d; %d were sent", c.held, u.taken, want)
+			if c.held != want || u.taken.Load() != want {
+				t.Fatalf("%d bytes are counted, and in all %d; %d were sent", c.held, u.taken.Load(), want)
 			}
 		}
 		c.Close()
-		if u.taken != 0 {
+		if u.taken.Load() != 0 {
 			t.Fatal("something is counted of a connection that is closed")
 		}
 	}
 }
 
-// playedStream is a stream's messages, and how many of their bytes were sent.
+// playedStream is a stream's messages, and what was sent of them.
 type playedStream struct {
-	text []byte
-	sent int
+	text    []byte
+	sent    int // Bytes of it.
+	frames  int // Since a message was complete.
+	headers int
+	came    int // Bytes with their padding.
+	opened  int
+}
+
+// send sends a frame of n bytes of text.
+func (s *playedStream) send(n int) {
+	before := s.complete()
+	s.sent += n
+	s.frames++
+	if s.complete() > before {
+		s.frames = 0
+	}
+}
+
+// complete is how many bytes were sent of messages that are complete.
+func (s *playedStream) complete() (n int) {
+	for n+5 <= s.sent {
+		length := 5 + int(binary.BigEndian.Uint32(s.text[n+1:]))
+		if n+length > s.sent {
+			break
+		}
+		n += length
+	}
+	return n
 }
 
 // incomplete is how many bytes were sent of a message that is not complete.
-func (s *playedStream) incomplete() int64 {
-	for text, sent := s.text, s.sent; sent > 5; {
-		n := 5 + int(binary.BigEndian.Uint32(text[1:]))
-		if sent < n {
-			return int64(sent - 5)
-		}
-		text, sent = text[n:], sent-n
-	}
-	return 0
-}
+func (s *playedStream) incomplete() int { return max(0, s.sent-s.complete()-5) }
 
 // flush has the connection read all that is there.
 func flush(c *uploadingConn, in *bytes.Buffer, r *rand.Rand) {
