@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +21,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/catalog"
@@ -53,8 +56,8 @@ const (
 // and what remains: in the server the stages share the caches and the garbage
 // collector with the transport.
 func BenchmarkAssign(b *testing.B) {
-	call := func(ctx context.Context, c assayv1.AssignmentServiceClient) error {
-		resp, err := c.Assign(ctx, &assayv1.AssignRequest{Subject: benchSubject(), Experiments: []string{"checkout-copy"}})
+	call := func(ctx context.Context, c *grpc.ClientConn) error {
+		resp, err := assayv1.NewAssignmentServiceClient(c).Assign(ctx, &assayv1.AssignRequest{Subject: benchSubject(), Experiments: []string{"checkout-copy"}})
 		if err == nil && resp.Assignments[0].Variant != "short" {
 			err = fmt.Errorf("unexpected answer %v", resp)
 		}
@@ -119,8 +122,8 @@ func BenchmarkBatchAssign(b *testing.B) {
 	for range 100 {
 		req.Subjects = append(req.Subjects, benchSubject())
 	}
-	compareCPU(b, benchCalls/50, func(ctx context.Context, c assayv1.AssignmentServiceClient) error {
-		resp, err := c.BatchAssign(ctx, req)
+	compareCPU(b, benchCalls/50, func(ctx context.Context, c *grpc.ClientConn) error {
+		resp, err := assayv1.NewAssignmentServiceClient(c).BatchAssign(ctx, req)
 		if err == nil && resp.Results[99].Assignments[0].Variant != "short" {
 			err = fmt.Errorf("unexpected answer %v", resp.Results[99])
 		}
@@ -128,24 +131,63 @@ func BenchmarkBatchAssign(b *testing.B) {
 	})
 }
 
-type benchCall func(context.Context, assayv1.AssignmentServiceClient) error
+// BenchmarkRecordOutcomes is BenchmarkAssign with 100 outcomes in each call, which
+// are stored nowhere.
+func BenchmarkRecordOutcomes(b *testing.B) {
+	req := &assayv1.RecordOutcomesRequest{}
+	for i := range 100 {
+		req.Outcomes = append(req.Outcomes, &assayv1.Outcome{
+			EventId: fmt.Sprint("order-", i), Subject: &assayv1.Subject{Key: fmt.Sprint("u-", i)}, Name: "purchase", Value: proto.Float64(49.9),
+			OccurredTime: timestamppb.Now(), Properties: &structpb.Struct{Fields: map[string]*structpb.Value{"sku": structpb.NewStringValue("A1")}},
+		})
+	}
+	compareCPU(b, benchCalls/50, func(ctx context.Context, c *grpc.ClientConn) error {
+		resp, err := assayv1.NewEventServiceClient(c).RecordOutcomes(ctx, req)
+		return recordedAll(resp, err)
+	})
+}
 
-// compareCPU reports the CPU time of a call, in microseconds, of both servers.
+// BenchmarkRecordExposures is BenchmarkRecordOutcomes with exposures.
+func BenchmarkRecordExposures(b *testing.B) {
+	req := &assayv1.RecordExposuresRequest{}
+	for range 100 {
+		req.Exposures = append(req.Exposures, &assayv1.Exposure{Experiment: "checkout-copy", Variant: "short", Subject: benchSubject()})
+	}
+	compareCPU(b, benchCalls/50, func(ctx context.Context, c *grpc.ClientConn) error {
+		resp, err := assayv1.NewEventServiceClient(c).RecordExposures(ctx, req)
+		return recordedAll(resp, err)
+	})
+}
+
+func recordedAll(resp interface{ GetRecorded() int32 }, err error) error {
+	if err == nil && resp.GetRecorded() != 100 {
+		err = fmt.Errorf("unexpected answer %v", resp)
+	}
+	return err
+}
+
+type benchCall func(context.Context, *grpc.ClientConn) error
+
+// compareCPU reports the CPU time of a call, in microseconds, of both servers, and
+// how often a call allocates in ours.
 func compareCPU(b *testing.B, calls int, call benchCall) (assayTime, bareTime float64) {
 	assay, bare := startBenchServer(b, benchAssay), startBenchServer(b, benchBare)
 	for _, s := range []*benchServer{assay, bare} {
 		s.round(b, calls/4, call) // Warm up.
 	}
-	var ratios, ours, theirs []float64
+	var ratios, ours, theirs, allocations []float64
 	for b.Loop() {
-		x, y := s2us(assay.round(b, calls, call), calls), s2us(bare.round(b, calls, call), calls)
+		our, their := assay.round(b, calls, call), bare.round(b, calls, call)
+		x, y := s2us(our.cpu, calls), s2us(their.cpu, calls)
 		ratios, ours, theirs = append(ratios, x/y), append(ours, x), append(theirs, y)
+		allocations = append(allocations, float64(our.allocations)/float64(calls))
 	}
 	b.ReportMetric(0, "ns/op") // A round's wall time says nothing.
 	assayTime, bareTime = median(ours), median(theirs)
 	b.ReportMetric(assayTime, "assay-cpu-µs/call")
 	b.ReportMetric(bareTime, "bare-cpu-µs/call")
 	b.ReportMetric(median(ratios), "ratio")
+	b.ReportMetric(median(allocations), "assay-allocs/call")
 	return assayTime, bareTime
 }
 
@@ -195,30 +237,33 @@ func startBenchServer(b *testing.B, kind string) *benchServer {
 	return s
 }
 
-// cpu returns the CPU time that the server has taken.
-func (s *benchServer) cpu(b *testing.B) time.Duration {
+// usage is what a server has taken.
+type usage struct {
+	cpu         time.Duration
+	allocations int64
+}
+
+func (s *benchServer) usage(b *testing.B) (u usage) {
 	fmt.Fprintln(s.stdin)
-	var nanoseconds int64
 	if !s.stdout.Scan() {
 		b.Fatal("the server ended")
 	}
-	if _, err := fmt.Sscan(s.stdout.Text(), &nanoseconds); err != nil {
+	if _, err := fmt.Sscan(s.stdout.Text(), (*int64)(&u.cpu), &u.allocations); err != nil {
 		b.Fatal(err)
 	}
-	return time.Duration(nanoseconds)
+	return u
 }
 
-// round makes the calls and returns the CPU time that they took the server.
-func (s *benchServer) round(b *testing.B, calls int, call benchCall) time.Duration {
-	client := assayv1.NewAssignmentServiceClient(s.conn)
-	before := s.cpu(b)
+// round makes the calls and returns what they took the server.
+func (s *benchServer) round(b *testing.B, calls int, call benchCall) usage {
+	before := s.usage(b)
 	var left atomic.Int64
 	left.Store(int64(calls))
 	var callers sync.WaitGroup
 	for range benchCallers {
 		callers.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := call(context.Background(), client); err != nil {
+				if err := call(context.Background(), s.conn); err != nil {
 					b.Error(err)
 					return
 				}
@@ -226,11 +271,12 @@ func (s *benchServer) round(b *testing.B, calls int, call benchCall) time.Durati
 		})
 	}
 	callers.Wait()
-	return s.cpu(b) - before
+	after := s.usage(b)
+	return usage{after.cpu - before.cpu, after.allocations - before.allocations}
 }
 
-// runBenchServer is the child: it prints its address, then its CPU time for
-// each line it reads, and ends with its input.
+// runBenchServer is the child: it prints its address, then its CPU time and how
+// often it has allocated for each line it reads, and ends with its input.
 func runBenchServer(kind string) int {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -240,7 +286,8 @@ func runBenchServer(kind string) int {
 	srv := grpc.NewServer()
 	if kind == benchBare {
 		assayv1.RegisterAssignmentServiceServer(srv, newBare())
-	} else if srv, err = newBenchServer(); err != nil {
+		assayv1.RegisterEventServiceServer(srv, bareEvents{})
+	} else if srv, listener, err = newBenchServer(listener); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -252,7 +299,9 @@ func runBenchServer(kind string) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		fmt.Println(used.Nanoseconds())
+		var memory runtime.MemStats
+		runtime.ReadMemStats(&memory)
+		fmt.Println(used.Nanoseconds(), memory.Mallocs)
 	}
 	srv.Stop()
 	return 0
@@ -285,14 +334,45 @@ func (s *bare) BatchAssign(context.Context, *assayv1.BatchAssignRequest) (*assay
 	return s.batch, nil
 }
 
-// newBenchServer is the default server.
-func newBenchServer() (*grpc.Server, error) {
+// bareEvents answers that 100 items were recorded.
+type bareEvents struct {
+	assayv1.UnimplementedEventServiceServer
+}
+
+func (bareEvents) RecordOutcomes(context.Context, *assayv1.RecordOutcomesRequest) (*assayv1.RecordOutcomesResponse, error) {
+	return &assayv1.RecordOutcomesResponse{Recorded: 100}, nil
+}
+
+func (bareEvents) RecordExposures(context.Context, *assayv1.RecordExposuresRequest) (*assayv1.RecordExposuresResponse, error) {
+	return &assayv1.RecordExposuresResponse{Recorded: 100}, nil
+}
+
+// newBenchServer is the default server, and the listener that it has.
+func newBenchServer(l net.Listener) (*grpc.Server, net.Listener, error) {
 	config, err := newBenchConfig()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	srv, _, err := server.New(config)
-	return srv, err
+	if err != nil {
+		return nil, nil, err
+	}
+	bounded, err := server.NewListener(l, server.ListenerConfig{Most: 1000, Metrics: config.Metrics, Log: config.Log})
+	if err != nil {
+		return nil, nil, err
+	}
+	go config.Exposures.Run(context.Background())
+	go config.Outcomes.Run(context.Background())
+	return srv, bounded, nil
+}
+
+// storeNothing stands for the database in recording.
+func storeNothing[T any](_ context.Context, items []T) ([]experiment.Result, error) {
+	results := make([]experiment.Result, len(items))
+	for i := range results {
+		results[i] = experiment.Recorded
+	}
+	return results, nil
 }
 
 // newBenchConfig has a catalog of one experiment. Assignment needs no database,
@@ -321,9 +401,11 @@ func newBenchConfig() (server.Config, error) {
 		return server.Config{}, err
 	}
 	return server.Config{
-		Catalog: store, Pepper: postgrestest.Pepper, Exposures: event.NewWriter[experiment.Exposure](nil, nil),
-		Lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"}),
-		Metrics: prometheus.NewRegistry(), Log: log, Now: time.Now,
+		Catalog: store, Pepper: postgrestest.Pepper, Exposures: event.NewWriter(storeNothing[experiment.Exposure], func(int) {}),
+		Outcomes: event.NewWriter(storeNothing[experiment.Outcome], func(int) {}),
+		Months:   func(context.Context, []experiment.Outcome) error { return nil },
+		Lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"}),
+		Metrics:  prometheus.NewRegistry(), Log: log, Now: time.Now,
 	}, nil
 }
 

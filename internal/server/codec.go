@@ -45,8 +45,8 @@ func decode(data []byte, m pb.Message) error {
 }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if r, ok := v.(encodedReply); ok {
-		return mem.BufferSlice(r), nil
+	if r, ok := v.(*encodedReply); ok {
+		return r.buffer[:], nil
 	}
 	return c.CodecV2.Marshal(v)
 }

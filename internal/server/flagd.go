@@ -156,8 +156,7 @@ func (f *flagSubject) resolve(key string) (resolution, error) {
 		return r, errNoTargetingKey
 	}
 	if d.Variant >= 0 {
-		a := toAssignment(key, d)
-		r.variant, r.payload = a.Variant, a.Payload
+		r.variant, r.payload = e.Current.Definition.Variants[d.Variant].Key, payloadOf(d).message
 	}
 	return r, nil
 }

@@ -110,8 +110,8 @@ func (in *incoming) release() {
 	in.bytes, in.budget = 0, nil
 }
 
-// longKey marks the context of a call whose message is long.
-type longKey struct{}
+// incomingKey is that of its message in the context of a call which may have a long one.
+type incomingKey struct{}
 
 // registrar registers services of which each unary call is admitted.
 type registrar struct {
@@ -137,18 +137,21 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, implementation any) {
 			if recording {
 				in.call, _ = ctx.Value(arrivalKey{}).(*arrival)
 			}
-			return handler(srv, ctx, func(m any) error {
+			if queue != nil {
+				ctx = context.WithValue(ctx, incomingKey{}, in)
+			}
+			resp, err := handler(srv, ctx, func(m any) error {
 				in.message = m.(proto.Message)
-				return decode(in)
-			}, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-				if in.err != nil {
-					return intercept(ctx, nil, info, func(context.Context, any) (any, error) { return nil, in.err })
+				if err := decode(in); err != nil {
+					return err
 				}
-				if in.long {
-					ctx = context.WithValue(ctx, longKey{}, true)
-				}
-				return intercept(ctx, req, info, next)
-			})
+				return in.err
+			}, intercept)
+			if in.err != nil { // The interceptors have not seen the call.
+				info := &grpc.UnaryServerInfo{Server: srv, FullMethod: method}
+				return intercept(ctx, nil, info, func(context.Context, any) (any, error) { return nil, in.err })
+			}
+			return resp, err
 		}
 	}
 	r.Server.RegisterService(&admitted, implementation)

@@ -15,7 +15,9 @@ import (
 )
 
 // encodedReply is what a unary call answers, encoded.
-type encodedReply mem.BufferSlice
+type encodedReply struct{ buffer [1]mem.Buffer }
+
+func newEncodedReply(b mem.Buffer) *encodedReply { return &encodedReply{[1]mem.Buffer{b}} }
 
 // largeReply is the length above which a reply counts for its connection too. A
 // connection has at most maxConcurrentStreams replies, so the smaller ones of one
@@ -103,7 +105,7 @@ func (a *admission) encodeReply(ctx context.Context, req any, _ *grpc.UnaryServe
 	encode := proto.MarshalOptions{UseCachedSize: true} // Which proto.Size has just computed.
 	if mem.IsBelowBufferPoolingThreshold(size) {
 		b, err := encode.Marshal(m)
-		return encodedReply{mem.SliceBuffer(b)}, err
+		return newEncodedReply(mem.SliceBuffer(b)), err
 	}
 	count := &unsentCount{replies: &a.replies, bytes: int64(size)}
 	if p, ok := peer.FromContext(ctx); ok {
@@ -121,5 +123,5 @@ func (a *admission) encodeReply(ctx context.Context, req any, _ *grpc.UnaryServe
 		pool.Put(buffer)
 		return nil, err
 	}
-	return encodedReply{mem.NewBuffer(buffer, pool)}, nil
+	return newEncodedReply(mem.NewBuffer(buffer, pool)), nil
 }

@@ -21,19 +21,19 @@ import (
 func validate(v protovalidate.Validator) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		if m, ok := req.(proto.Message); ok {
-			check := func() error { return checkRequest(v, m) }
-			var err error
-			if ctx.Value(longKey{}) == nil {
-				err = check()
-			} else {
-				err = inTurn(ctx, check)
-			}
-			if err != nil {
+			if err := checkMessage(ctx, v, m); err != nil {
 				return nil, err
 			}
 		}
 		return handler(ctx, req)
 	}
+}
+
+func checkMessage(ctx context.Context, v protovalidate.Validator, m proto.Message) error {
+	if in, ok := ctx.Value(incomingKey{}).(*incoming); ok && in.long {
+		return inTurn(ctx, func() error { return checkRequest(v, m) })
+	}
+	return checkRequest(v, m)
 }
 
 func checkRequest(v protovalidate.Validator, m proto.Message) error {
