@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/catalog"
 	"github.com/assayhq/assay/internal/experiment"
 	"github.com/assayhq/assay/internal/postgres"
 )
@@ -186,6 +187,11 @@ func TestOutage(t *testing.T) {
 	eventually(t, "the exposures are given up and counted", func() bool { return metric(t, metricsA, "assay_exposures_lost_total") > 0 })
 	if n := metric(t, metricsA, "assay_catalog_experiments"); n != 2 {
 		t.Errorf("the catalog has %v experiments", n)
+	}
+	for _, fault := range catalog.Faults {
+		if n := metric(t, metricsA, fmt.Sprintf("assay_catalog_faulty_experiments{fault=%q}", fault)); n != 0 {
+			t.Errorf("%v experiments with a faulty %s", n, fault)
+		}
 	}
 	if n := metric(t, metricsA, "assay_enrollment_queries_total"); n != 0 {
 		t.Errorf("%v queries for sticky experiments, of which there are none", n)

@@ -198,6 +198,9 @@ func (db *DB) UpdateExperiment(ctx context.Context, key string, etag int64, chan
 		if err := checkReferences(ctx, tx, &next.Definition, e.Current.Definition.Metrics); err != nil {
 			return err
 		}
+		if err := checkRevisions(ctx, tx, e); err != nil {
+			return err
+		}
 		if err := lockLayer(ctx, tx, e.Current.Definition.Layer); err != nil {
 			return err
 		}

@@ -496,3 +496,44 @@ func TestPhases(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestManyRevisions: those of a draft do not count, nor do those of others.
+func TestManyRevisions(t *testing.T) {
+	d := newDatabase(t)
+	createExperiment(t, d.DB, "e", definition())
+	more := func(n int) {
+		exec(t, d.raw, `WITH more AS (
+				INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation, create_time, terms)
+				SELECT experiment_id, revision + n, phase, definition, allocation, now(), terms FROM experiment_revisions, generate_series(1, $1::integer) n
+				WHERE revision = (SELECT revision FROM experiments) RETURNING revision)
+			UPDATE experiments SET revision = (SELECT max(revision) FROM more)`, n)
+	}
+	more(2 * experiment.MaxLiveRevisions)
+	update(t, d.DB, "a draft")
+	transition(t, d.DB, "e", start)
+	more(experiment.MaxLiveRevisions - 2)
+	e := update(t, d.DB, "the last one")
+	_, err := d.UpdateExperiment(t.Context(), "e", 0, described("more"))
+	wantKind(t, err, experiment.ErrPrecondition, "TOO_MANY_REVISIONS")
+	wantKind(t, d.CheckRevisions(t.Context(), e), experiment.ErrPrecondition, "TOO_MANY_REVISIONS")
+	list := histories(t, d.DB, nil)
+	if n := len(list[0].Revisions); n != experiment.MaxLiveRevisions {
+		t.Errorf("a server holds %d revisions", n)
+	}
+}
+
+// TestManyTransitions: who pauses time and again can pause, but not resume for ever.
+func TestManyTransitions(t *testing.T) {
+	d := newDatabase(t)
+	createExperiment(t, d.DB, "e", definition())
+	transition(t, d.DB, "e", start)
+	exec(t, d.raw, `INSERT INTO experiment_transitions (experiment_id, version, state, time)
+		SELECT id, -n, 'paused', start_time FROM experiments, generate_series(1, $1::integer) n`, experiment.MaxTransitions-4)
+	transition(t, d.DB, "e", postgres.StateChange{To: experiment.StatePaused})
+	resume := postgres.StateChange{From: experiment.StatePaused, To: experiment.StateRunning}
+	transition(t, d.DB, "e", resume)
+	transition(t, d.DB, "e", postgres.StateChange{To: experiment.StatePaused})
+	_, err := d.TransitionExperiment(t.Context(), "e", 0, resume)
+	wantKind(t, err, experiment.ErrPrecondition, "TOO_MANY_TRANSITIONS")
+	transition(t, d.DB, "e", postgres.StateChange{To: experiment.StateConcluded})
+}

@@ -103,6 +103,9 @@ func (db *DB) CreateHoldout(ctx context.Context, requestID, author string, h exp
 			created, err = getHoldout(ctx, tx, h.Key)
 			return err
 		}
+		if err := checkHoldouts(ctx, tx, h.Unit); err != nil {
+			return err
+		}
 		begun := h
 		now, err := statementTime(ctx, tx)
 		if err != nil {
@@ -127,6 +130,19 @@ func (db *DB) CreateHoldout(ctx context.Context, requestID, author string, h exp
 		return err
 	})
 	return created, err
+}
+
+// checkHoldouts refuses another holdout of a unit that has as many as it may have.
+func checkHoldouts(ctx context.Context, tx pgx.Tx, unit string) error {
+	var n int
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM holdouts WHERE unit = $1 AND (end_time IS NULL OR end_time > statement_timestamp())`, unit).Scan(&n); err != nil {
+		return err
+	}
+	if n >= experiment.MaxHoldouts {
+		return experiment.Errorf(experiment.ErrPrecondition, "TOO_MANY_HOLDOUTS",
+			"there are %d holdouts of the unit %q that have not ended, and may be %d, as every exposure can count in each: end some", n, unit, experiment.MaxHoldouts)
+	}
+	return nil
 }
 
 // madeHoldout says whether an earlier request with the same id made the holdout
@@ -219,6 +235,9 @@ func coverInNewPhase(ctx context.Context, tx pgx.Tx, author string, h *experimen
 	}
 	if e.State == experiment.StateConcluded || e.State == experiment.StateArchived || !h.Covers(&e.Current.Definition) {
 		return nil
+	}
+	if err := checkRevisions(ctx, tx, e); err != nil {
+		return err
 	}
 	next := e.Current
 	next.Number, next.Phase, next.Author = next.Number+1, next.Phase+1, author

@@ -339,3 +339,25 @@ func TestRecordSides(t *testing.T) {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
 }
+
+// TestManyHoldouts: those that have ended and those of other units do not count.
+func TestManyHoldouts(t *testing.T) {
+	d := newDatabase(t)
+	holdout := func(key, unit string) error {
+		_, err := d.CreateHoldout(t.Context(), "", "", experiment.Holdout{Key: key, Unit: unit, Share: 0.1, Salt: key, Kind: experiment.HoldoutStatusQuo}, experiment.RunningRefuse)
+		return err
+	}
+	if err := holdout("first", "user"); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, d.raw, `INSERT INTO holdouts (id, key, unit, description, share, salt, labels, kind, start_time)
+		SELECT 1000 + n, 'h' || n, unit, '', share, salt, labels, kind, start_time FROM holdouts, generate_series(2, $1::integer) n`, experiment.MaxHoldouts)
+	wantKind(t, holdout("more", "user"), experiment.ErrPrecondition, "TOO_MANY_HOLDOUTS")
+	if err := holdout("elsewhere", "account"); err != nil {
+		t.Error(err)
+	}
+	exec(t, d.raw, `UPDATE holdouts SET end_time = now() WHERE key = 'h2'`)
+	if err := holdout("more", "user"); err != nil {
+		t.Error(err)
+	}
+}

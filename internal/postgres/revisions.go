@@ -92,6 +92,27 @@ func (db *DB) RevisionReplaced(ctx context.Context, id, number int32) (r *experi
 	return &found, replaced, interpret(err)
 }
 
+// CheckRevisions refuses another revision of an experiment that has as many as it
+// may have since its start.
+func (db *DB) CheckRevisions(ctx context.Context, e *experiment.Experiment) error {
+	return interpret(checkRevisions(ctx, db.definitions, e))
+}
+
+func checkRevisions(ctx context.Context, q querier, e *experiment.Experiment) error {
+	if e.StartTime.IsZero() || e.Current.Number < experiment.MaxLiveRevisions {
+		return nil
+	}
+	rows, err := q.Query(ctx, `SELECT e.revision - `+firstLive+` + 1 FROM experiments e WHERE e.id = $1`, e.ID)
+	if err != nil {
+		return err
+	}
+	live, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
+	if err != nil {
+		return err
+	}
+	return experiment.CheckRevisions(e.Key, live)
+}
+
 // storedTerms is the form of a revision's terms, beside their columns.
 type storedTerms struct {
 	Traffic int32             `json:"traffic"`

@@ -43,6 +43,11 @@ func (db *DB) TransitionExperiment(ctx context.Context, key string, etag int64, 
 		if err := e.State.CheckTransition(to); err != nil {
 			return err
 		}
+		if e.State == experiment.StatePaused && to == experiment.StateRunning {
+			if err := checkTransitions(ctx, tx, e); err != nil {
+				return err
+			}
+		}
 		if err := lockLayer(ctx, tx, e.Current.Definition.Layer); err != nil {
 			return err
 		}
@@ -145,6 +150,16 @@ func (db *DB) Transitions(ctx context.Context, id int32) ([]experiment.Transitio
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[experiment.Transition])
 	return list, interpret(err)
+}
+
+// checkTransitions refuses to resume an experiment that has changed its state too
+// often. To pause, conclude and archive it is always possible.
+func checkTransitions(ctx context.Context, tx pgx.Tx, e *experiment.Experiment) error {
+	var n int
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM experiment_transitions WHERE experiment_id = $1`, e.ID).Scan(&n); err != nil {
+		return err
+	}
+	return experiment.CheckTransitions(e.Key, n)
 }
 
 func insertTransition(ctx context.Context, tx pgx.Tx, id int32, state experiment.State) error {

@@ -19,6 +19,10 @@ func (s *experimentService) CreateExperiment(ctx context.Context, req *assayv1.C
 	if err != nil {
 		return nil, inField("experiment", err)
 	}
+	first := experiment.Revision{Definition: *def, Allocation: experiment.FirstAllocation(def.Variants)}
+	if err := first.CheckSize(nil); err != nil {
+		return nil, err
+	}
 	e, err := s.DB.CreateExperiment(ctx, req.Experiment.Key, req.RequestId, authorOf(ctx), *def)
 	if err != nil {
 		return nil, inField("experiment", err)

@@ -21,6 +21,9 @@ func (s *metricService) CreateMetric(ctx context.Context, req *assayv1.CreateMet
 	if err != nil {
 		return nil, inField("metric", err)
 	}
+	if err := experiment.CheckStored("the metric", []any{def}, nil); err != nil {
+		return nil, err
+	}
 	m, err := s.DB.CreateMetric(ctx, req.Metric.Key, req.RequestId, authorOf(ctx), *def)
 	if err != nil {
 		return nil, err
@@ -72,7 +75,7 @@ func (s *metricService) UpdateMetric(ctx context.Context, req *assayv1.UpdateMet
 		if err != nil {
 			return metric.Definition{}, err
 		}
-		return *def, nil
+		return *def, experiment.CheckStored("the metric", []any{def}, []any{&now.Definition})
 	})
 	if err != nil {
 		return nil, inField("metric", err)

@@ -90,7 +90,7 @@ func (s *experimentService) nextRevision(now *experiment.Experiment, u *update) 
 	if next.Definition.Equal(&current.Definition) {
 		next = *current
 	}
-	return next, movement, nil
+	return next, movement, next.CheckSize(current)
 }
 
 func (s *experimentService) PreviewUpdate(ctx context.Context, req *assayv1.PreviewUpdateRequest) (*assayv1.PreviewUpdateResponse, error) {
@@ -108,6 +108,11 @@ func (s *experimentService) PreviewUpdate(ctx context.Context, req *assayv1.Prev
 	next, movement, err := s.nextRevision(e, u)
 	if err != nil {
 		return nil, inField("experiment", err)
+	}
+	if next.Number != e.Current.Number {
+		if err := s.DB.CheckRevisions(ctx, e); err != nil {
+			return nil, err
+		}
 	}
 	resp := &assayv1.PreviewUpdateResponse{
 		NewPhase:         next.Phase != e.Current.Phase,

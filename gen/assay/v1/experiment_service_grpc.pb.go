@@ -48,6 +48,12 @@ const (
 // A call can name its author in the metadata `assay-author`: at most 256 bytes
 // of printable text; anything else is ignored. It is kept with the revision
 // that the call makes.
+//
+// An experiment takes at most 256 KiB as it is stored, with its allocation, and
+// its payloads hold at most 10,000 values in all. Beyond that it is refused by
+// CreateExperiment, UpdateExperiment and PreviewUpdate, RESOURCE_EXHAUSTED with
+// the reason DEFINITION_TOO_LARGE; one that was made before this limit may stay
+// as large as it is.
 type ExperimentServiceClient interface {
 	// CreateExperiment adds an experiment as a draft. ALREADY_EXISTS if the key
 	// is taken.
@@ -76,6 +82,10 @@ type ExperimentServiceClient interface {
 	// fall, with the reason STICKY_IN_LAYER: those who are enrolled would share
 	// their buckets with whatever takes the room.
 	// Concluded and archived experiments do not change.
+	//
+	// From its start on an experiment has at most 1,000 revisions, as servers hold
+	// what each gave to whom for exposures that come late: FAILED_PRECONDITION with
+	// the reason TOO_MANY_REVISIONS.
 	UpdateExperiment(ctx context.Context, in *UpdateExperimentRequest, opts ...grpc.CallOption) (*UpdateExperimentResponse, error)
 	// PreviewUpdate says whom an update would move, and changes nothing. It
 	// refuses what UpdateExperiment refuses, except for a want of
@@ -92,7 +102,8 @@ type ExperimentServiceClient interface {
 	// while it is paused still counts, and dilutes an effect, unless an analysis sets
 	// `exclude_pauses`.
 	PauseExperiment(ctx context.Context, in *PauseExperimentRequest, opts ...grpc.CallOption) (*PauseExperimentResponse, error)
-	// ResumeExperiment makes a paused experiment run again.
+	// ResumeExperiment makes a paused experiment run again. FAILED_PRECONDITION with
+	// the reason TOO_MANY_TRANSITIONS after 1,000 changes of state.
 	ResumeExperiment(ctx context.Context, in *ResumeExperimentRequest, opts ...grpc.CallOption) (*ResumeExperimentResponse, error)
 	// ConcludeExperiment ends a running or paused experiment, with a variant to
 	// ship or with none. `conclusion` says what speaks against that by the analysis
@@ -270,6 +281,12 @@ func (c *experimentServiceClient) ListOverrides(ctx context.Context, in *ListOve
 // A call can name its author in the metadata `assay-author`: at most 256 bytes
 // of printable text; anything else is ignored. It is kept with the revision
 // that the call makes.
+//
+// An experiment takes at most 256 KiB as it is stored, with its allocation, and
+// its payloads hold at most 10,000 values in all. Beyond that it is refused by
+// CreateExperiment, UpdateExperiment and PreviewUpdate, RESOURCE_EXHAUSTED with
+// the reason DEFINITION_TOO_LARGE; one that was made before this limit may stay
+// as large as it is.
 type ExperimentServiceServer interface {
 	// CreateExperiment adds an experiment as a draft. ALREADY_EXISTS if the key
 	// is taken.
@@ -298,6 +315,10 @@ type ExperimentServiceServer interface {
 	// fall, with the reason STICKY_IN_LAYER: those who are enrolled would share
 	// their buckets with whatever takes the room.
 	// Concluded and archived experiments do not change.
+	//
+	// From its start on an experiment has at most 1,000 revisions, as servers hold
+	// what each gave to whom for exposures that come late: FAILED_PRECONDITION with
+	// the reason TOO_MANY_REVISIONS.
 	UpdateExperiment(context.Context, *UpdateExperimentRequest) (*UpdateExperimentResponse, error)
 	// PreviewUpdate says whom an update would move, and changes nothing. It
 	// refuses what UpdateExperiment refuses, except for a want of
@@ -314,7 +335,8 @@ type ExperimentServiceServer interface {
 	// while it is paused still counts, and dilutes an effect, unless an analysis sets
 	// `exclude_pauses`.
 	PauseExperiment(context.Context, *PauseExperimentRequest) (*PauseExperimentResponse, error)
-	// ResumeExperiment makes a paused experiment run again.
+	// ResumeExperiment makes a paused experiment run again. FAILED_PRECONDITION with
+	// the reason TOO_MANY_TRANSITIONS after 1,000 changes of state.
 	ResumeExperiment(context.Context, *ResumeExperimentRequest) (*ResumeExperimentResponse, error)
 	// ConcludeExperiment ends a running or paused experiment, with a variant to
 	// ship or with none. `conclusion` says what speaks against that by the analysis

@@ -40,7 +40,9 @@ type HoldoutServiceClient interface {
 	// ALREADY_EXISTS if the key is taken, INVALID_ARGUMENT with every field at
 	// fault. FAILED_PRECONDITION with the reason HOLDOUT_COVERS_RUNNING if it
 	// would cover experiments that are running or paused, unless
-	// `running_experiments` says what becomes of them.
+	// `running_experiments` says what becomes of them; with the reason
+	// TOO_MANY_HOLDOUTS if there are 100 of the unit that have not ended, since an
+	// exposure may count in each.
 	CreateHoldout(ctx context.Context, in *CreateHoldoutRequest, opts ...grpc.CallOption) (*CreateHoldoutResponse, error)
 	// GetHoldout returns a holdout with the experiments that it covers. NOT_FOUND
 	// if there is none.
@@ -118,7 +120,9 @@ type HoldoutServiceServer interface {
 	// ALREADY_EXISTS if the key is taken, INVALID_ARGUMENT with every field at
 	// fault. FAILED_PRECONDITION with the reason HOLDOUT_COVERS_RUNNING if it
 	// would cover experiments that are running or paused, unless
-	// `running_experiments` says what becomes of them.
+	// `running_experiments` says what becomes of them; with the reason
+	// TOO_MANY_HOLDOUTS if there are 100 of the unit that have not ended, since an
+	// exposure may count in each.
 	CreateHoldout(context.Context, *CreateHoldoutRequest) (*CreateHoldoutResponse, error)
 	// GetHoldout returns a holdout with the experiments that it covers. NOT_FOUND
 	// if there is none.

@@ -31,6 +31,9 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // MetricService keeps the metrics that experiments measure.
+//
+// A metric takes at most 256 KiB as it is stored. Beyond that it is refused,
+// RESOURCE_EXHAUSTED with the reason DEFINITION_TOO_LARGE.
 type MetricServiceClient interface {
 	// CreateMetric adds a metric.
 	//
@@ -114,6 +117,9 @@ func (c *metricServiceClient) ArchiveMetric(ctx context.Context, in *ArchiveMetr
 // for forward compatibility.
 //
 // MetricService keeps the metrics that experiments measure.
+//
+// A metric takes at most 256 KiB as it is stored. Beyond that it is refused,
+// RESOURCE_EXHAUSTED with the reason DEFINITION_TOO_LARGE.
 type MetricServiceServer interface {
 	// CreateMetric adds a metric.
 	//
