@@ -25,8 +25,9 @@ const (
 	// smallMessage is how long a message may be that is not weighed: a longer one
 	// takes tens of times longer to decode than to weigh.
 	smallMessage = 512
-	// smallFactor is how many times as much as its encoding any message may take.
-	smallFactor = 64
+	// smallFactor is how many times as much as its encoding any message may take,
+	// beside its own few hundred bytes.
+	smallFactor = 96
 )
 
 // admission keeps what is received and what is answered within its memory. Each

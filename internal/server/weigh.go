@@ -29,7 +29,8 @@ type layout struct {
 // it stands in the encoding, beside those of its text or its message.
 type fieldLayout struct {
 	name    string
-	plain   bool // Neither a message nor counted: there are but the bytes.
+	kind    protowire.Type // In the encoding; packed lists are bytes as well.
+	plain   bool           // Neither a message nor counted: there are but the bytes.
 	bytes   int64
 	first   int64   // And for the first time.
 	packed  int64   // Bytes of a number in a packed list; 0 if it cannot be one.
@@ -99,7 +100,7 @@ func makeLayout(md protoreflect.MessageDescriptor) *layout {
 }
 
 func makeField(fd protoreflect.FieldDescriptor) *fieldLayout {
-	f := &fieldLayout{name: string(fd.Name()), bytes: contentBytes(fd)}
+	f := &fieldLayout{name: string(fd.Name()), kind: wireType(fd), bytes: contentBytes(fd)}
 	rules, _ := proto.GetExtension(fd.Options(), schema.E_Field).(*schema.FieldRules)
 	switch {
 	case fd.IsMap():
@@ -159,12 +160,29 @@ func packedBytes(fd protoreflect.FieldDescriptor) (bytes int64, fixed int) {
 	switch fd.Kind() {
 	case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.MessageKind, protoreflect.GroupKind:
 		return 0, 0
-	case protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind, protoreflect.DoubleKind:
+	}
+	switch wireType(fd) {
+	case protowire.Fixed64Type:
 		fixed = 8
-	case protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind, protoreflect.FloatKind:
+	case protowire.Fixed32Type:
 		fixed = 4
 	}
 	return 8 * growthQuarters / 4, fixed
+}
+
+// wireType is how a field that is not a packed list is encoded.
+func wireType(fd protoreflect.FieldDescriptor) protowire.Type {
+	switch fd.Kind() {
+	case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.MessageKind:
+		return protowire.BytesType
+	case protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind, protoreflect.DoubleKind:
+		return protowire.Fixed64Type
+	case protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind, protoreflect.FloatKind:
+		return protowire.Fixed32Type
+	case protoreflect.GroupKind:
+		return protowire.StartGroupType
+	}
+	return protowire.VarintType
 }
 
 // weighing goes through an encoded message, without decoding it, and adds up
@@ -181,8 +199,9 @@ type weighing struct {
 // of something than the schema admits, and then what it has taken to see that.
 // What is not well-formed counts as far as it is: its decoder gets no further.
 func weigh(data []byte, m proto.Message, most int64) (int64, error) {
-	w := weighing{bytes: 2 * int64(len(data)), most: most}
-	if w.message(data, layoutOf(m.ProtoReflect().Descriptor()), maxNesting) {
+	n := int64(len(data))
+	w := weighing{bytes: 2*n + n/6, most: most} // A sixth of a text may be lost to the sizes that are allocated.
+	if w.message(data, layoutOf(m.ProtoReflect().Descriptor()), maxNesting) && w.add(0) {
 		return w.bytes, nil
 	}
 	return int64(len(data)), experiment.Invalid(w.path, "%s", w.fault)
@@ -235,11 +254,16 @@ func (w *weighing) message(data []byte, l *layout, depth int) bool {
 		if end > len(data) {
 			return true
 		}
-		if int(number) >= len(l.fields) || l.fields[number] == nil {
+		var f *fieldLayout
+		if int(number) < len(l.fields) {
+			f = l.fields[number]
+		}
+		switch {
+		case f == nil, kind != f.kind && (kind != protowire.BytesType || f.packed == 0):
 			w.bytes += blockBytes + int64(end-i)*growthQuarters/4 // What is unknown is kept as it is.
-		} else if f := l.fields[number]; f.plain {
+		case f.plain:
 			w.bytes += f.bytes
-		} else if !w.field(data[i:end], kind, f, &counts, depth) {
+		case !w.field(data[i:end], kind, f, &counts, depth):
 			return false
 		}
 		i = end
