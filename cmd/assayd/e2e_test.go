@@ -344,6 +344,8 @@ func TestServeSettings(t *testing.T) {
 		{[]string{"serve", "--database-url", "postgres:///x", "--pepper-file", "/nonexistent"}, "the pepper: open /nonexistent"},
 		{[]string{"serve", "--catalog-poll", "0s"}, "--catalog-poll must be greater than 0"},
 		{[]string{"serve", "--analysis-retention", "-1s"}, "--analysis-retention must not be negative"},
+		{[]string{"serve", "--outcome-names", "0"}, "--outcome-names must be from 1 to 100000"},
+		{[]string{"serve", "--outcome-names", "100001"}, "--outcome-names must be from 1 to 100000"},
 		{[]string{"serve", "--retention", "-1h"}, "--retention must not be negative"},
 		{[]string{"serve", "extra"}, `unexpected argument "extra"`},
 	} {

@@ -69,6 +69,7 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 		return err
 	}
 	defer db.Close()
+	db.LimitNames(s.outcomeNames)
 	enrollments := enrollment.New(db.Enrollments, maxEnrollments, time.Now)
 	db.OnErasure(enrollments.Forget)
 	store := catalog.New(database.pepper, db.Histories, db.RosterSubjects, db.ListenCatalog, s.catalogPoll, s.log)
@@ -88,9 +89,10 @@ func serve(ctx context.Context, s settings, ready func(addr string)) (err error)
 	exposures := event.NewWriter(flushOf(db.RecordExposures, s.log), func(n int) { lost.Add(float64(n)) })
 	outcomes := event.NewWriter(flushOf(db.RecordOutcomes, s.log), func(int) {})
 	registerEnrollments(registry, enrollments)
+	registry.MustRegister(nameRoom{db})
 	stopping := make(chan struct{})
 	srv, state, err := server.New(server.Config{
-		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Months: db.PrepareMonths, Pepper: database.pepper,
+		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Names: db.AdmitNames, Months: db.PrepareMonths, Pepper: database.pepper,
 		Lost: lost, Metrics: registry, Log: s.log, Now: time.Now, Retention: s.retention, BehindProxy: s.behindProxy, Stopping: stopping,
 	})
 	if err != nil {
@@ -186,12 +188,13 @@ func runAll(ctx context.Context, s *settings, p parts, ready func(addr string)) 
 // maintenancePause is the time between two rounds of maintenance.
 const maintenancePause = time.Hour
 
-// maintain keeps the partitions and the analyses of the database in order until ctx ends. What
+// maintain keeps the partitions, the outcome names and the analyses of the database in order until ctx ends. What
 // fails is tried again with the next round, but soon while the database is away.
 func maintain(ctx context.Context, db *postgres.DB, s *settings) error {
 	for {
 		pause := maintenancePause
-		err := db.Maintain(ctx, time.Now(), s.retention)
+		err := db.FreeNames(ctx, time.Now()) // Before what may take long: it also makes this server forget some.
+		err = errors.Join(err, db.Maintain(ctx, time.Now(), s.retention))
 		if s.keepAnalyses > 0 {
 			err = errors.Join(err, db.ForgetAnalyses(ctx, time.Now().Add(-s.keepAnalyses)))
 		}

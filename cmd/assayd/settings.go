@@ -7,7 +7,12 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/assayhq/assay/internal/postgres"
 )
+
+// maxOutcomeNames is the most that can be set: some 20 MB of memory.
+const maxOutcomeNames = 100_000
 
 // settings are those of the server. Each has a flag, an environment variable
 // and a default; the flag wins.
@@ -20,6 +25,7 @@ type settings struct {
 	catalogPoll   time.Duration
 	retention     time.Duration
 	keepAnalyses  time.Duration
+	outcomeNames  int
 	behindProxy   bool
 	logLevel      slog.Level
 
@@ -46,6 +52,8 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 		"how long events are kept, such as 9600h; by whole months, and 0 keeps them for ever ("+variable("retention")+")")
 	flags.DurationVar(&s.keepAnalyses, "analysis-retention", 0,
 		"how long stored analyses are kept, but for those that decisions rest on and the newest; 0 keeps them for ever ("+variable("analysis-retention")+")")
+	flags.IntVar(&s.outcomeNames, "outcome-names", postgres.DefaultOutcomeNames,
+		"how many outcome names there may be, of which a hundredth may be new in one call and a tenth in one hour ("+variable("outcome-names")+")")
 	flags.BoolVar(&s.behindProxy, "behind-proxy", false,
 		"clients come through a proxy and share its address, so that no address is held to its share of connections ("+variable("behind-proxy")+")")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error ("+variable("log-level")+")")
@@ -71,6 +79,9 @@ func parseSettings(command string, args []string, e env) (settings, error) {
 	}
 	if s.keepAnalyses < 0 {
 		return s, errors.New("--analysis-retention must not be negative")
+	}
+	if s.outcomeNames < 1 || s.outcomeNames > maxOutcomeNames {
+		return s, fmt.Errorf("--outcome-names must be from 1 to %d, as every server has them in memory", maxOutcomeNames)
 	}
 	if s.catalogPoll <= 0 {
 		return s, errors.New("--catalog-poll must be greater than 0")

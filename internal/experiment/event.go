@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Exposure is a subject that met a variant, checked and ready to be stored.
@@ -50,6 +52,31 @@ type Outcome struct {
 	// Of a correction:
 	Corrects     RowID     // The corrected outcome; zero if it is no correction.
 	AdjustedTime time.Time // When it was corrected; OccurredTime is that of the corrected one.
+}
+
+// IsOutcomeName says whether outcomes may have the name: 1 to 128 bytes of UTF-8
+// without control characters.
+func IsOutcomeName(name string) bool {
+	return name != "" && len(name) <= 128 && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}
+
+// NameLimit is a limit of new outcome names.
+type NameLimit uint8
+
+// The limits.
+const (
+	NamesPerCall NameLimit = iota + 1
+	NamesPerHour           // Of all servers together.
+	NamesInAll
+)
+
+// NameRefusal is of outcome names that are not admitted.
+type NameRefusal struct {
+	Limit NameLimit
+	Most  int           // What it allows.
+	Retry time.Duration // After so long names are admitted again; of NamesPerHour.
+	Names map[string]bool
 }
 
 // IsCorrection says whether the outcome adjusts the value of another one.

@@ -53,11 +53,11 @@ type DB struct {
 	assignment  *pgxpool.Pool
 
 	mu         sync.Mutex
-	names      map[string]int32   // Outcome names known to exist.
-	namesFull  bool               // Whether those are all that ever will.
 	partitions map[time.Time]bool // Months of outcomes known to have a partition.
 
 	making chan struct{} // Holds one element while a partition is made.
+
+	names knownNames
 
 	repeated atomic.Bool // The last batch of outcomes held known ones.
 
@@ -92,8 +92,9 @@ const connectTimeout = 5 * time.Second
 
 // New returns the database at url without connecting to it.
 func New(url string, pepper experiment.Pepper) (*DB, error) {
-	db := &DB{url: url, pepper: pepper, names: map[string]int32{}, partitions: map[time.Time]bool{},
-		making: make(chan struct{}, 1), removing: make(chan struct{}, 1), tombstones: tombstones{ids: map[experiment.SubjectID]bool{}}}
+	db := &DB{url: url, pepper: pepper, partitions: map[time.Time]bool{},
+		making: make(chan struct{}, 1), removing: make(chan struct{}, 1),
+		names: knownNames{most: DefaultOutcomeNames, ids: map[string]int32{}, turn: make(chan struct{}, 1)}, tombstones: tombstones{ids: map[experiment.SubjectID]bool{}}}
 	var err error
 	if db.definitions, err = db.newPool("assay", statementTimeout, nil); err != nil {
 		return nil, err

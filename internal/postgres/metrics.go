@@ -173,7 +173,9 @@ func insertMetricRevision(ctx context.Context, tx pgx.Tx, key string, revision i
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO metric_revisions (metric_id, revision, definition) SELECT id, $2, $3 FROM metrics WHERE key = $1`,
-		key, revision, string(definition))
-	return err
+	if _, err = tx.Exec(ctx, `INSERT INTO metric_revisions (metric_id, revision, definition) SELECT id, $2, $3 FROM metrics WHERE key = $1`,
+		key, revision, string(definition)); err != nil {
+		return err
+	}
+	return nameOutcomes(ctx, tx, countedNames(def.Components, nil))
 }

@@ -18,7 +18,8 @@ import (
 // RecordOutcomes commits the outcomes that are new. An outcome whose identity
 // (subject, row id) is known is a duplicate if its name, value and properties
 // are those recorded, else a conflict; neither writes anything. One whose name
-// would be a name too many is limited, and one whose subject was erased is erased.
+// is not admitted is limited (see [DB.AdmitNames], after which none is), and one whose
+// subject was erased is erased.
 // The results are in the order of the items.
 //
 // The new ones are copied, which costs half of an INSERT … ON CONFLICT. A COPY

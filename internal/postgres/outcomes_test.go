@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -228,134 +226,6 @@ func TestRowIDIsOrderedByTime(t *testing.T) {
 			t.Fatalf("%x at %v does not follow %x", id, at, last)
 		}
 		last = id
-	}
-}
-
-func TestOutcomeNamesHaveALimit(t *testing.T) {
-	d := newDatabase(t)
-	recordOutcomes(t, d.DB, outcome("e", 1, day(5), 1.0, ""))
-	exec(t, d.raw, `INSERT INTO outcome_names (name) SELECT 'filler ' || i FROM generate_series(1, $1) i`, postgres.MaxOutcomeNames-3)
-	results := recordOutcomes(t, d.other,
-		named(outcome("f", 1, day(5), 1.0, ""), "d"),
-		named(outcome("g", 1, day(5), 1.0, ""), "b"),
-		outcome("h", 1, day(5), 1.0, ""),
-		named(outcome("i", 1, day(5), 1.0, ""), "c"),
-		named(outcome("i", 1, day(5), 1.0, ""), "d"), // Its identity comes second; a refused name decides first.
-		named(outcome("j", 1, day(5), 1.0, ""), "filler 17"),
-		named(outcome("k", 1, day(5), 1.0, ""), "b"),
-	)
-	want := []experiment.Result{limited, recorded, recorded, recorded, limited, recorded, recorded}
-	if diff := cmp.Diff(want, results); diff != "" {
-		t.Error(diff)
-	}
-	if n := scalar[int](t, d.raw, `SELECT count(*) FROM outcome_names`); n != postgres.MaxOutcomeNames {
-		t.Errorf("%d names", n)
-	}
-	if got := recordOutcomes(t, d.DB, named(outcome("l", 1, day(5), 1.0, ""), "d"), named(outcome("m", 1, day(5), 1.0, ""), "c")); got[0] != limited || got[1] != recorded {
-		t.Errorf("at the limit: results %v", got)
-	}
-}
-
-// TestNamesTooManyCostNoQuery fills the names while another server is adding
-// one. Once refused, names cost nothing: the table is locked, and nobody waits.
-func TestNamesTooManyCostNoQuery(t *testing.T) {
-	d := newDatabase(t)
-	exec(t, d.raw, `INSERT INTO outcome_names (name) SELECT 'filler ' || i FROM generate_series(1, $1) i`, postgres.MaxOutcomeNames)
-	exec(t, d.raw, `BEGIN`)
-	exec(t, d.raw, `INSERT INTO outcome_names (name) VALUES ('late')`)
-	refused := make(chan []experiment.Result, 1)
-	go func() {
-		results, err := d.RecordOutcomes(t.Context(), []experiment.Outcome{named(outcome("e", 1, day(5), 1.0, ""), "one too many")})
-		if err != nil {
-			t.Error(err)
-		}
-		refused <- results
-	}()
-	watcher := connect(t, d.url, "test")
-	for scalar[int](t, watcher, `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'outcome_names'::regclass`) == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	exec(t, d.raw, `COMMIT`)
-	if diff := cmp.Diff([]experiment.Result{limited}, <-refused); diff != "" {
-		t.Error(diff)
-	}
-	exec(t, d.raw, `BEGIN`)
-	exec(t, d.raw, `LOCK TABLE outcome_names`)
-	items := []experiment.Outcome{named(outcome("f", 1, day(5), 1.0, ""), "late"), named(outcome("g", 1, day(5), 1.0, ""), "filler 17")}
-	want := []experiment.Result{recorded, recorded}
-	for i := range 9_998 {
-		items = append(items, named(outcome(fmt.Sprint(i), 2, day(5), 1.0, ""), fmt.Sprint("flood ", i)))
-		want = append(want, limited)
-	}
-	if diff := cmp.Diff(want, recordOutcomes(t, d.DB, items...)); diff != "" {
-		t.Error(diff)
-	}
-}
-
-// TestFloodOfOutcomeNames sends two million names. As many as may be are
-// recorded, and nothing stays in memory of the others.
-func TestFloodOfOutcomeNames(t *testing.T) {
-	const (
-		names  = 2_000_000
-		batch  = 100_000
-		growth = 16 << 20 // Bytes. The names would take many times as much.
-	)
-	d := newDatabase(t)
-	items := make([]experiment.Outcome, batch)
-	for i := range items {
-		items[i] = outcome(fmt.Sprint(i), 1, day(5), 1.0, "")
-	}
-	var before uint64
-	accepted := 0
-	for from := 0; from < names; from += batch {
-		for i := range items {
-			items[i].Name = "flood " + strconv.Itoa(from+i)
-		}
-		for i, result := range recordOutcomes(t, d.DB, items...) {
-			switch result {
-			case recorded:
-				accepted++
-			case limited:
-			default:
-				t.Fatalf("name %d: result %v", from+i, result)
-			}
-		}
-		if from == 0 {
-			before = heap()
-		}
-	}
-	if n := scalar[int](t, d.raw, `SELECT count(*) FROM outcome_names`); n != postgres.MaxOutcomeNames || accepted != n {
-		t.Errorf("%d names are recorded, and %d outcomes", n, accepted)
-	}
-	if after := heap(); after > before+growth {
-		t.Errorf("%d bytes of heap after %d names, and %d after all %d", before, batch, after, names)
-	}
-}
-
-// heap is how many of its bytes are in use.
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC() // What pools keep survives the first.
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-func TestOutcomeNamesFromTwoServers(t *testing.T) {
-	d := newDatabase(t)
-	var items []experiment.Outcome
-	for i := range 60 {
-		items = append(items, named(outcome(fmt.Sprint(i), 1, day(5), 1.0, ""), fmt.Sprint("name ", i)))
-	}
-	fromWriters(t, d, seeded(1), items, (*postgres.DB).RecordOutcomes, func(experiment.Outcome, experiment.Result) bool { return true })
-	if n := scalar[int](t, d.raw, `SELECT count(*) FROM outcome_names`); n != len(items) {
-		t.Errorf("%d names, want %d", n, len(items))
-	}
-	stored := list[string](t, d.raw, `SELECT n.name FROM outcomes o JOIN outcome_names n ON n.id = o.name_id WHERE o.row_id = ANY($1) ORDER BY o.row_id`,
-		[][16]byte{items[3].RowID, items[40].RowID})
-	slices.Sort(stored)
-	if diff := cmp.Diff([]string{"name 3", "name 40"}, stored); diff != "" {
-		t.Error(diff)
 	}
 }
 

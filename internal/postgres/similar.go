@@ -28,7 +28,7 @@ const (
 // Of others nobody need know, and counting takes as long as the account of the name
 // itself.
 func (a *accounting) similar(ctx context.Context, tx pgx.Tx, amiss []string, foreign map[string]bool, from time.Time) (map[string][]metric.SimilarOutcomes, error) {
-	all, err := readNames(ctx, tx, `SELECT name, id FROM outcome_names`)
+	all, err := readNames(ctx, tx, `SELECT name, id FROM outcome_names WHERE NOT freed`)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
-	"github.com/assayhq/assay/internal/postgres"
 )
 
 // newText returns properties of about n bytes.
@@ -110,30 +109,4 @@ func TestNamesAreBytes(t *testing.T) {
 	if got := call[*assayv1.GetMetricResponse](t, a, "MetricService/GetMetric", `{"key":"m"}`).Metric.GetProportion().Outcome; got != "cafe\u0301" {
 		t.Errorf("a metric of %q is of %q", "cafe\u0301", got)
 	}
-}
-
-// TestFloodOfNames sends twenty times as many names as are recorded, where
-// the table is full, beside one that is known.
-func TestFloodOfNames(t *testing.T) {
-	h := newHeld(t)
-	h.release(t)
-	h.execute(t, fmt.Sprintf(`INSERT INTO outcome_names (name) SELECT 'name ' || i FROM generate_series(2, %d) i`, postgres.MaxOutcomeNames))
-	const batch = 10_000
-	for from := 0; from < 200_000; from += batch {
-		req := &assayv1.RecordOutcomesRequest{Outcomes: make([]*assayv1.Outcome, batch)}
-		for i := range batch {
-			req.Outcomes[i] = &assayv1.Outcome{EventId: fmt.Sprint(from), Subject: &assayv1.Subject{Key: "u"}, Name: fmt.Sprint("flood ", from+i), OccurredTime: timestamppb.New(exposedAt)}
-		}
-		req.Outcomes[5].Name = "name 17"
-		got, err := h.events.RecordOutcomes(t.Context(), req)
-		if err != nil || got.Recorded != 1 || len(got.Rejected) != batch-1 {
-			t.Fatalf("from %d: recorded %d, rejected %d: %v", from, got.GetRecorded(), len(got.GetRejected()), err)
-		}
-		checkRejected(t, got.Rejected[:1], []*assayv1.Rejection{{Reason: limited, Field: "name"}})
-		if from == 0 {
-			// From now on the server asks no more: it would wait.
-			h.execute(t, `BEGIN; LOCK TABLE outcome_names`)
-		}
-	}
-	h.release(t)
 }

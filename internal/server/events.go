@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"time"
@@ -25,6 +26,7 @@ type eventService struct {
 	open      *openStreams
 	checking  chan struct{} // Holds a token for each large batch that is being checked.
 	ahead     *prometheus.CounterVec
+	newNames  *prometheus.CounterVec // Those that were refused.
 }
 
 func newEventService(s *services, a *admission, open *openStreams) (*eventService, error) {
@@ -32,7 +34,12 @@ func newEventService(s *services, a *admission, open *openStreams) (*eventServic
 		Name: "assay_exposures_ahead_total",
 		Help: "Exposures of a time that is seconds ahead of the server's clock, by experiment: until then the subject's outcomes do not count.",
 	}, []string{"experiment"})
-	return &eventService{services: s, admission: a, open: open, checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ahead: ahead}, s.Metrics.Register(ahead)
+	newNames := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "assay_outcome_names_refused_total",
+		Help: "Outcomes that were rejected because their name is new and met a limit, by reason.",
+	}, []string{"reason"})
+	return &eventService{services: s, admission: a, open: open, checking: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ahead: ahead, newNames: newNames},
+		errors.Join(s.Metrics.Register(ahead), s.Metrics.Register(newNames))
 }
 
 // smallBatch is how many items are checked without waiting. The check of a
@@ -96,6 +103,13 @@ func (s *eventService) recordExposures(ctx context.Context, exposures []*assayv1
 func (s *eventService) recordOutcomes(ctx context.Context, outcomes []*assayv1.Outcome) (*batch[experiment.Outcome], error) {
 	now := s.Now()
 	b := checkBatch(s.checking, outcomes, func(o *assayv1.Outcome) (experiment.Outcome, *assayv1.Rejection) { return s.checkOutcome(o, now) })
+	refusal, err := s.Names(ctx, b.accepted)
+	if err != nil {
+		return nil, err
+	}
+	if refusal != nil {
+		b = s.withoutNames(b, refusal)
+	}
 	if err := s.Months(ctx, b.accepted); err != nil {
 		return nil, err
 	}
@@ -160,7 +174,7 @@ var refusals = map[experiment.Result]struct {
 	field, message string
 }{
 	experiment.Conflict:   {assayv1.RejectionReason_REJECTION_REASON_CONFLICT, "event_id", "an outcome of this identity is recorded with another name, value or properties"},
-	experiment.Limited:    {assayv1.RejectionReason_REJECTION_REASON_LIMIT, "name", "the number of distinct outcome names has reached its limit"},
+	experiment.Limited:    {assayv1.RejectionReason_REJECTION_REASON_LIMIT, "name", "there are as many outcome names as there may be"},
 	experiment.Refused:    {assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, "", "the database refused this item's data"},
 	experiment.Recorrects: {assayv1.RejectionReason_REJECTION_REASON_INVALID_FIELD, "corrects_event_id", "names a correction, which cannot be corrected: correct the original again"},
 	experiment.Kept:       {assayv1.RejectionReason_REJECTION_REASON_VARIANT_MISMATCH, "variant", "the experiment is sticky, and the subject keeps another variant: that of its first recorded exposure"},

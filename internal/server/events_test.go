@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
-	"github.com/assayhq/assay/internal/postgres"
 	"github.com/assayhq/assay/internal/postgres/postgrestest"
 )
 
@@ -214,33 +213,6 @@ func TestBatchSizes(t *testing.T) {
 			t.Errorf("%d of 10,000 empty items rejected: %v", len(rejected), err)
 		}
 	}
-}
-
-// TestOutcomeNameLimit uses up the distinct names.
-func TestOutcomeNameLimit(t *testing.T) {
-	a := newAPI(t)
-	send := func(from, to int) *assayv1.RecordOutcomesResponse {
-		t.Helper()
-		req := &assayv1.RecordOutcomesRequest{}
-		for i := from; i < to; i++ {
-			req.Outcomes = append(req.Outcomes, &assayv1.Outcome{
-				EventId: "e", Subject: &assayv1.Subject{Key: fmt.Sprint(i)}, Name: fmt.Sprintf("name-%05d", i), OccurredTime: timestamppb.New(exposedAt),
-			})
-		}
-		resp, err := a.events.RecordOutcomes(t.Context(), req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp
-	}
-	if got := send(0, postgres.MaxOutcomeNames-1); int(got.Recorded) != postgres.MaxOutcomeNames-1 {
-		t.Fatalf("recorded %d", got.Recorded)
-	}
-	got := send(postgres.MaxOutcomeNames-2, postgres.MaxOutcomeNames+2)
-	if got.Recorded != 1 || got.Duplicates != 1 {
-		t.Errorf("recorded %d, duplicates %d, want 1 and 1", got.Recorded, got.Duplicates)
-	}
-	checkRejected(t, got.Rejected, []*assayv1.Rejection{{Index: 2, Reason: limited, Field: "name"}, {Index: 3, Reason: limited, Field: "name"}})
 }
 
 // exposeRaw sends exposures as JSON.

@@ -114,7 +114,10 @@ func playStream(t *testing.T, test func(t *testing.T, th *theater)) {
 		writing, stopWriting := context.WithCancel(t.Context())
 		go outcomes.Run(writing)
 		s := &eventService{admission: a, open: open, services: &services{validator: validator, Config: Config{
-			Catalog: catalog.New(nil, nil, nil, nil, time.Hour, log), Exposures: exposures, Outcomes: outcomes, Months: func(context.Context, []experiment.Outcome) error { return nil }, Pepper: experiment.Pepper("a pepper for streams"), Now: time.Now, Stopping: th.stop, Log: log,
+			Catalog: catalog.New(nil, nil, nil, nil, time.Hour, log), Exposures: exposures, Outcomes: outcomes,
+			Names:  func(context.Context, []experiment.Outcome) (*experiment.NameRefusal, error) { return nil, nil },
+			Months: func(context.Context, []experiment.Outcome) error { return nil },
+			Pepper: experiment.Pepper("a pepper for streams"), Now: time.Now, Stopping: th.stop, Log: log,
 		}}}
 		th.service = s
 		for i := range int64(20) {

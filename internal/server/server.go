@@ -44,7 +44,9 @@ type Config struct {
 	Enrollments *enrollment.Cache
 	Exposures   *event.Writer[experiment.Exposure]
 	Outcomes    *event.Writer[experiment.Outcome]
-	Months      func(context.Context, []experiment.Outcome) error // Makes room for the outcomes of a call.
+	// Names admits the outcome names of a call, and Months makes room for its outcomes.
+	Names       func(context.Context, []experiment.Outcome) (*experiment.NameRefusal, error)
+	Months      func(context.Context, []experiment.Outcome) error
 	Pepper      experiment.Pepper
 	Lost        prometheus.Counter // Exposures of assignments that were not recorded.
 	Metrics     prometheus.Registerer

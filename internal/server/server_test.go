@@ -98,7 +98,7 @@ func serve(tb testing.TB, db *postgres.DB, attentive bool) *api {
 	}, 10_000, time.Now)
 	db.OnErasure(enrollments.Forget)
 	srv, _, err := server.New(server.Config{
-		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Months: db.PrepareMonths, Pepper: postgrestest.Pepper,
+		DB: db, Catalog: store, Enrollments: enrollments, Exposures: exposures, Outcomes: outcomes, Names: db.AdmitNames, Months: db.PrepareMonths, Pepper: postgrestest.Pepper,
 		Lost: a.lost, Metrics: a.registry, Log: log, Now: time.Now, Stopping: a.stopping,
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -48,13 +49,20 @@ const (
 	// An outcome of this identity is recorded with another name, value or
 	// properties.
 	RejectionReason_REJECTION_REASON_CONFLICT RejectionReason = 8
-	// A limit of the server is reached, such as the number of distinct outcome
-	// names.
+	// A limit is met which sending the item again soon does not help: there are as
+	// many outcome names as the server's setting allows, and this would be another.
+	// Names that nothing uses are freed after a day or two.
 	RejectionReason_REJECTION_REASON_LIMIT RejectionReason = 9
 	// The event is older than events are kept.
 	RejectionReason_REJECTION_REASON_BEFORE_RETENTION RejectionReason = 10
 	// The subject was erased: nothing of it is recorded any more.
 	RejectionReason_REJECTION_REASON_ERASED RejectionReason = 11
+	// The outcome's name is new, and the call, or the batch of a stream, brought as
+	// many new ones already as one may. Send the outcome again in another.
+	RejectionReason_REJECTION_REASON_NEW_NAMES_PER_CALL RejectionReason = 12
+	// The outcome's name is new, and all servers together have admitted as many new
+	// ones as they may in an hour. Send the outcome again after `retry_delay`.
+	RejectionReason_REJECTION_REASON_NEW_NAMES_PER_HOUR RejectionReason = 13
 )
 
 // Enum value maps for RejectionReason.
@@ -72,6 +80,8 @@ var (
 		9:  "REJECTION_REASON_LIMIT",
 		10: "REJECTION_REASON_BEFORE_RETENTION",
 		11: "REJECTION_REASON_ERASED",
+		12: "REJECTION_REASON_NEW_NAMES_PER_CALL",
+		13: "REJECTION_REASON_NEW_NAMES_PER_HOUR",
 	}
 	RejectionReason_value = map[string]int32{
 		"REJECTION_REASON_UNSPECIFIED":            0,
@@ -86,6 +96,8 @@ var (
 		"REJECTION_REASON_LIMIT":                  9,
 		"REJECTION_REASON_BEFORE_RETENTION":       10,
 		"REJECTION_REASON_ERASED":                 11,
+		"REJECTION_REASON_NEW_NAMES_PER_CALL":     12,
+		"REJECTION_REASON_NEW_NAMES_PER_HOUR":     13,
 	}
 )
 
@@ -333,7 +345,10 @@ type Outcome struct {
 	// The subject. Attributes are not kept.
 	Subject *Subject `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// What happened, such as "purchase": 1 to 128 bytes without control
-	// characters. Names are compared byte by byte.
+	// characters. Names are compared byte by byte. They are kinds of event, not data,
+	// and a server's setting limits how many there are (10,000 by default). Of so many
+	// a hundredth may be new in one call and a tenth in one hour; outcomes of further
+	// ones are rejected. A name that a metric or a covariate counts is always admitted.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// A number that goes with it, such as an amount of money; finite, at most
 	// 1e100 in size.
@@ -720,7 +735,11 @@ type Rejection struct {
 	// The path of the field at fault within the item, if one is.
 	Field string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
 	// What is wrong, in a sentence.
-	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// Set if the same item may be recorded when it is sent again, in another call and
+	// after so long: of NEW_NAMES_PER_CALL, where it is zero, and of
+	// NEW_NAMES_PER_HOUR.
+	RetryDelay    *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -783,11 +802,18 @@ func (x *Rejection) GetMessage() string {
 	return ""
 }
 
+func (x *Rejection) GetRetryDelay() *durationpb.Duration {
+	if x != nil {
+		return x.RetryDelay
+	}
+	return nil
+}
+
 var File_assay_v1_event_service_proto protoreflect.FileDescriptor
 
 const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cassay/v1/event_service.proto\x12\bassay.v1\x1a\x16assay/v1/subject.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n" +
+	"\x1cassay/v1/event_service.proto\x12\bassay.v1\x1a\x16assay/v1/subject.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n" +
 	"\bExposure\x12>\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\n" +
@@ -840,12 +866,14 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"duplicates\x18\x03 \x01(\x05R\n" +
 	"duplicates\x12B\n" +
 	"\x12rejected_exposures\x18\x04 \x03(\v2\x13.assay.v1.RejectionR\x11rejectedExposures\x12@\n" +
-	"\x11rejected_outcomes\x18\x05 \x03(\v2\x13.assay.v1.RejectionR\x10rejectedOutcomes\"\x84\x01\n" +
+	"\x11rejected_outcomes\x18\x05 \x03(\v2\x13.assay.v1.RejectionR\x10rejectedOutcomes\"\xc0\x01\n" +
 	"\tRejection\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x121\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x19.assay.v1.RejectionReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage*\xca\x03\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12:\n" +
+	"\vretry_delay\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryDelay*\x9c\x04\n" +
 	"\x0fRejectionReason\x12 \n" +
 	"\x1cREJECTION_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eREJECTION_REASON_INVALID_FIELD\x10\x01\x12)\n" +
@@ -859,7 +887,9 @@ const file_assay_v1_event_service_proto_rawDesc = "" +
 	"\x16REJECTION_REASON_LIMIT\x10\t\x12%\n" +
 	"!REJECTION_REASON_BEFORE_RETENTION\x10\n" +
 	"\x12\x1b\n" +
-	"\x17REJECTION_REASON_ERASED\x10\v2\x9d\x02\n" +
+	"\x17REJECTION_REASON_ERASED\x10\v\x12'\n" +
+	"#REJECTION_REASON_NEW_NAMES_PER_CALL\x10\f\x12'\n" +
+	"#REJECTION_REASON_NEW_NAMES_PER_HOUR\x10\r2\x9d\x02\n" +
 	"\fEventService\x12[\n" +
 	"\x0fRecordExposures\x12 .assay.v1.RecordExposuresRequest\x1a!.assay.v1.RecordExposuresResponse\"\x03\x90\x02\x02\x12X\n" +
 	"\x0eRecordOutcomes\x12\x1f.assay.v1.RecordOutcomesRequest\x1a .assay.v1.RecordOutcomesResponse\"\x03\x90\x02\x02\x12V\n" +
@@ -893,6 +923,7 @@ var file_assay_v1_event_service_proto_goTypes = []any{
 	(*Subject)(nil),                 // 10: assay.v1.Subject
 	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
 	(*structpb.Struct)(nil),         // 12: google.protobuf.Struct
+	(*durationpb.Duration)(nil),     // 13: google.protobuf.Duration
 }
 var file_assay_v1_event_service_proto_depIdxs = []int32{
 	10, // 0: assay.v1.Exposure.subject:type_name -> assay.v1.Subject
@@ -910,17 +941,18 @@ var file_assay_v1_event_service_proto_depIdxs = []int32{
 	9,  // 12: assay.v1.StreamEventsResponse.rejected_exposures:type_name -> assay.v1.Rejection
 	9,  // 13: assay.v1.StreamEventsResponse.rejected_outcomes:type_name -> assay.v1.Rejection
 	0,  // 14: assay.v1.Rejection.reason:type_name -> assay.v1.RejectionReason
-	2,  // 15: assay.v1.EventService.RecordExposures:input_type -> assay.v1.RecordExposuresRequest
-	5,  // 16: assay.v1.EventService.RecordOutcomes:input_type -> assay.v1.RecordOutcomesRequest
-	7,  // 17: assay.v1.EventService.StreamEvents:input_type -> assay.v1.StreamEventsRequest
-	3,  // 18: assay.v1.EventService.RecordExposures:output_type -> assay.v1.RecordExposuresResponse
-	6,  // 19: assay.v1.EventService.RecordOutcomes:output_type -> assay.v1.RecordOutcomesResponse
-	8,  // 20: assay.v1.EventService.StreamEvents:output_type -> assay.v1.StreamEventsResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	13, // 15: assay.v1.Rejection.retry_delay:type_name -> google.protobuf.Duration
+	2,  // 16: assay.v1.EventService.RecordExposures:input_type -> assay.v1.RecordExposuresRequest
+	5,  // 17: assay.v1.EventService.RecordOutcomes:input_type -> assay.v1.RecordOutcomesRequest
+	7,  // 18: assay.v1.EventService.StreamEvents:input_type -> assay.v1.StreamEventsRequest
+	3,  // 19: assay.v1.EventService.RecordExposures:output_type -> assay.v1.RecordExposuresResponse
+	6,  // 20: assay.v1.EventService.RecordOutcomes:output_type -> assay.v1.RecordOutcomesResponse
+	8,  // 21: assay.v1.EventService.StreamEvents:output_type -> assay.v1.StreamEventsResponse
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_assay_v1_event_service_proto_init() }
