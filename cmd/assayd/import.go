@@ -220,14 +220,20 @@ func (t *tally) tooLarge(what string, to *counts, line, size int) {
 	}}})
 }
 
-// answered counts the answer to a batch whose items came from these lines.
-func (t *tally) answered(what string, to *counts, lines []int, a answer) {
+// answered counts the answer to a batch whose items came from these lines. It returns
+// the indices of items that are to be sent again, and does not count them: those of more
+// new names than one call may bring, if it brought some.
+func (t *tally) answered(what string, to *counts, lines []int, a answer) (again []int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	to.recorded += int(a.GetRecorded())
 	to.duplicates += int(a.GetDuplicates())
-	to.rejected += len(a.GetRejected())
 	for _, r := range a.GetRejected() {
+		if r.GetReason() == assayv1.RejectionReason_REJECTION_REASON_NEW_NAMES_PER_CALL && a.GetRecorded() > 0 {
+			again = append(again, int(r.GetIndex()))
+			continue
+		}
+		to.rejected++
 		kind := strings.TrimPrefix(r.GetReason().String(), "REJECTION_REASON_")
 		if t.kinds == nil {
 			t.kinds = map[string]int{}
@@ -239,6 +245,7 @@ func (t *tally) answered(what string, to *counts, lines []int, a answer) {
 		}
 		t.note(fault{line, what, kind + ": " + field(r) + r.GetMessage()})
 	}
+	return again
 }
 
 func field(r *assayv1.Rejection) string {

@@ -105,15 +105,26 @@ func (l *lane[T]) flush(ctx context.Context, s *sender) {
 		return
 	}
 	s.group.Go(func() error {
-		a, err := persist(ctx, s.notice, func(ctx context.Context) (answer, error) {
-			return l.record(ctx, items)
-		})
-		if err != nil {
-			return err
+		for len(items) > 0 {
+			a, err := persist(ctx, s.notice, func(ctx context.Context) (answer, error) {
+				return l.record(ctx, items)
+			})
+			if err != nil {
+				return err
+			}
+			again := s.tally.answered(l.what, l.counts, lines, a)
+			items, lines = at(items, again), at(lines, again)
 		}
-		s.tally.answered(l.what, l.counts, lines, a)
 		return nil
 	})
+}
+
+func at[T any](items []T, indices []int) []T {
+	chosen := make([]T, len(indices))
+	for i, index := range indices {
+		chosen[i] = items[index]
+	}
+	return chosen
 }
 
 // notice tells once that the server does not take the batches.
