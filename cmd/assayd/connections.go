@@ -36,16 +36,7 @@ func listen(s *settings, registry *prometheus.Registry) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", s.listen)
-	if err != nil {
-		return nil, err
-	}
-	bounded, err := server.NewListener(listener, server.ListenerConfig{Most: most, BehindProxy: s.behindProxy, Metrics: registry, Log: s.log})
-	if err != nil {
-		listener.Close()
-		return nil, err
-	}
-	return bounded, nil
+	return server.Listen(s.listen, server.ListenerConfig{Most: most, BehindProxy: s.behindProxy, Metrics: registry, Log: s.log})
 }
 
 // connectionLimit returns how many connections fit below a limit of open files.

@@ -278,16 +278,12 @@ func (s *benchServer) round(b *testing.B, calls int, call benchCall) usage {
 // runBenchServer is the child: it prints its address, then its CPU time and how
 // often it has allocated for each line it reads, and ends with its input.
 func runBenchServer(kind string) int {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	srv := grpc.NewServer()
+	serve := newBenchServer
 	if kind == benchBare {
-		assayv1.RegisterAssignmentServiceServer(srv, newBare())
-		assayv1.RegisterEventServiceServer(srv, bareEvents{})
-	} else if srv, listener, err = newBenchServer(listener); err != nil {
+		serve = newBareServer
+	}
+	srv, listener, err := serve()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -347,8 +343,16 @@ func (bareEvents) RecordExposures(context.Context, *assayv1.RecordExposuresReque
 	return &assayv1.RecordExposuresResponse{Recorded: 100}, nil
 }
 
+func newBareServer() (*grpc.Server, net.Listener, error) {
+	srv := grpc.NewServer()
+	assayv1.RegisterAssignmentServiceServer(srv, newBare())
+	assayv1.RegisterEventServiceServer(srv, bareEvents{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return srv, l, err
+}
+
 // newBenchServer is the default server, and the listener that it has.
-func newBenchServer(l net.Listener) (*grpc.Server, net.Listener, error) {
+func newBenchServer() (*grpc.Server, net.Listener, error) {
 	config, err := newBenchConfig()
 	if err != nil {
 		return nil, nil, err
@@ -357,7 +361,7 @@ func newBenchServer(l net.Listener) (*grpc.Server, net.Listener, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	bounded, err := server.NewListener(l, server.ListenerConfig{Most: 1000, Metrics: config.Metrics, Log: config.Log})
+	bounded, err := server.Listen("127.0.0.1:0", server.ListenerConfig{Most: 1000, Metrics: config.Metrics, Log: config.Log})
 	if err != nil {
 		return nil, nil, err
 	}

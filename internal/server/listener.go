@@ -1,14 +1,18 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
 // ListenerConfig is how many connections a listener takes.
@@ -18,16 +22,24 @@ type ListenerConfig struct {
 	Metrics     prometheus.Registerer
 	Log         *slog.Logger
 
-	uploadBytes int64 // For tests; 0 is maxUploadBytes.
+	uploadBytes int64         // For tests; 0 is maxUploadBytes.
+	unanswered  time.Duration // For tests; 0 is unansweredTime.
 }
 
-// NewListener bounds the connections of a listener, and what they have sent of
-// messages that were not read. A connection that is too much is closed at
+// Listen listens at an address of TCP, and bounds the connections that there are and
+// what they have sent that was not read. A connection that is too much is closed at
 // once, rather than left to wait for a file descriptor that may never come, and
 // no peer takes more than half of what the others leave free.
-func NewListener(l net.Listener, c ListenerConfig) (net.Listener, error) {
+func Listen(address string, c ListenerConfig) (net.Listener, error) {
 	if c.uploadBytes == 0 {
 		c.uploadBytes = int64(maxUploadBytes * budgetScale(debug.SetMemoryLimit(-1)))
+	}
+	if c.unanswered == 0 {
+		c.unanswered = unansweredTime
+	}
+	l, err := listenPatiently(address, c.unanswered)
+	if err != nil {
+		return nil, err
 	}
 	b := &boundedListener{
 		Listener: l,
@@ -50,7 +62,28 @@ func NewListener(l net.Listener, c ListenerConfig) (net.Listener, error) {
 		Name: "assay_connections_limit",
 		Help: "Connections that may be open.",
 	}, func() float64 { return float64(c.Most) })
-	return b, errors.Join(c.Metrics.Register(b.refused), c.Metrics.Register(b.uploads.ended), c.Metrics.Register(open), c.Metrics.Register(most))
+	if err := errors.Join(c.Metrics.Register(b.refused), c.Metrics.Register(b.uploads.ended), c.Metrics.Register(open), c.Metrics.Register(most)); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// listenPatiently listens at an address of TCP, whose connections the kernel ends if
+// they leave what is sent to them unread, or do not acknowledge it, for so long.
+// Otherwise a client that reads nothing and goes on to send is alive for ever. gRPC
+// does so too, but only for connections that nobody has wrapped. Multipath TCP, which
+// Go offers by default, has no such limit.
+func listenPatiently(address string, patience time.Duration) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var set error // Connections have what their listener has (tcp(7), TCP_USER_TIMEOUT).
+		err := raw.Control(func(fd uintptr) {
+			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(patience.Milliseconds()))
+		})
+		return errors.Join(err, set)
+	}}
+	config.SetMultipathTCP(false)
+	return config.Listen(context.Background(), "tcp", address)
 }
 
 type boundedListener struct {

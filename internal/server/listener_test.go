@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -49,11 +50,7 @@ func serveBounded(t *testing.T, c ListenerConfig) *bounded {
 	t.Helper()
 	lines := &logLines{}
 	c.Metrics, c.Log = prometheus.NewRegistry(), slog.New(slog.NewTextHandler(lines, nil))
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := NewListener(inner, c)
+	l, err := Listen("127.0.0.1:0", c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +62,7 @@ func serveBounded(t *testing.T, c ListenerConfig) *bounded {
 	grpc_health_v1.RegisterHealthServer(srv, health.NewServer())
 	go srv.Serve(l)
 	t.Cleanup(srv.Stop)
-	return &bounded{l.(*boundedListener), inner.Addr().String(), lines}
+	return &bounded{l.(*boundedListener), l.Addr().String(), lines}
 }
 
 // dial connects from an address of this host.
@@ -157,6 +154,29 @@ func TestBehindProxy(t *testing.T) {
 	}
 	if refused := testutil.ToFloat64(b.refused.WithLabelValues("TOTAL")); refused != 24 {
 		t.Errorf("%v connections are counted as refused", refused)
+	}
+}
+
+// TestDeafConnection has a client ask and not read, while it goes on to send. Its
+// connection ends, though gRPC sees it alive.
+func TestDeafConnection(t *testing.T) {
+	b := serveBounded(t, ListenerConfig{Most: 16, unanswered: 500 * time.Millisecond})
+	conn, err := dial(t.Context(), "127.0.0.1", b.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.(*net.TCPConn).SetReadBuffer(4096)
+	var settings bytes.Buffer // Each is answered, until there is no room for answers.
+	f := http2.NewFramer(&settings, nil)
+	for range 1000 {
+		f.WriteSettings()
+	}
+	for _, err = io.WriteString(conn, clientPreface); err == nil; {
+		_, err = conn.Write(settings.Bytes())
+	}
+	for b.shares.count() > 0 {
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -50,7 +50,7 @@ var defaultStreamLimits = streamLimits{
 	standing:         4096,
 	acknowledgements: acknowledgementBytes,
 	waiting:          recordingBytes,
-	sending:          20 * time.Second,
+	sending:          unansweredTime,
 	rosterPause:      10 * time.Second,
 	idle:             10 * time.Minute,
 }

@@ -64,6 +64,9 @@ const (
 	maxConcurrentStreams = 250
 	maxHeaderListBytes   = 16 << 10
 	maxMessageBytes      = 4 << 20
+	// unansweredTime is how long a client may leave a ping, or what else is sent to
+	// it, unanswered.
+	unansweredTime = 20 * time.Second
 	// The windows stay as they are, or gRPC lets both grow to 16 MiB: a stream
 	// that is not read holds one window. A message that is longer has a window of
 	// its length as soon as it is read. See maxUploadBytes for those.
@@ -106,7 +109,7 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 		grpc.InitialConnWindowSize(connectionWindow),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: limits.idle, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: unansweredTime, MaxConnectionIdle: limits.idle, MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
 		grpc.InTapHandle(admission.arrive),
 		grpc.ChainUnaryInterceptor(calls.UnaryServerInterceptor(), mapErrors(c.Log), recovery.UnaryServerInterceptor(recoverer), work.admit, validate(validator), admission.encodeReply),
 		grpc.ChainStreamInterceptor(calls.StreamServerInterceptor(), mapStreamErrors(c.Log), recovery.StreamServerInterceptor(recoverer), open.boundStreams(newShares(limits.standing, c.BehindProxy)), admission.admitStream),
