@@ -382,6 +382,7 @@ type survey struct {
 	names    []string // Of the attributes that it reads by name, sorted.
 	loops    bool
 	builds   bool              // As in prices.
+	joins    int               // How often it joins texts or lists by +.
 	hidden   bool              // As in prices.
 	messages bool              // It makes messages of protocol buffers.
 	patterns map[string]uint64 // As in prices.
@@ -429,6 +430,7 @@ func (s *survey) call(e ast.Expr, native *ast.AST, collected map[int64]bool) {
 			collected[args[1].ID()] = true
 		} else if !isScalarType(native.GetType(e.ID())) {
 			s.builds = true
+			s.joins++
 		}
 	case matches:
 		pattern, ok := constantText(args[len(args)-1])

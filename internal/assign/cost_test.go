@@ -165,6 +165,21 @@ func TestPredicateCost(t *testing.T) {
 	}
 }
 
+// TestJoinedLists refuses lists that are joined so often that to find an element takes
+// long, though each join is cheap and so is each step of the loop.
+func TestJoinedLists(t *testing.T) {
+	joined := func(maps, joins int) string {
+		return "[attributes.l]" + strings.Repeat(".map(x, x"+strings.Repeat("+[1.0]", joins)+")", maps) + ".exists(x, [1,2,3].exists(i, x.exists(y, y == 7.0)))"
+	}
+	if err := CheckEligibility(joined(1, maxJoins-14)); err != nil {
+		t.Error(err)
+	}
+	err := CheckEligibility(joined(8, 50))
+	if err == nil || !strings.Contains(err.Error(), "it joins texts or lists by + 400 times, where 64 are allowed") {
+		t.Errorf("lists that are joined 400 times: %v", err)
+	}
+}
+
 // TestPredicateMemory bounds what an evaluation allocates by what it may cost:
 // a unit makes ten bytes of text, or touches a value.
 func TestPredicateMemory(t *testing.T) {

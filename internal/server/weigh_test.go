@@ -361,7 +361,7 @@ func TestWeighRefusesAtTheEnd(t *testing.T) {
 		m    proto.Message
 		data []byte
 	}{
-		{&assayv1.RecordOutcomesRequest{}, bytes.Repeat([]byte{0x78, 1}, 1<<16)},    // Unknown fields.
+		{&assayv1.RecordOutcomesRequest{}, bytes.Repeat([]byte{0x78, 1}, 1<<16)}, // Unknown fields.
 	} {
 		_, err := weigh(tt.data, tt.m, 1<<20)
 		var invalid *experiment.InvalidError
