@@ -96,7 +96,7 @@ func TestComparisonsPause(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := s.Compare(); err != nil || pauses < len(s.Arms) {
+	if _, err := s.Compare(); err != nil || pauses < 2*len(s.Arms) { // Where each is read, and compared.
 		t.Fatalf("%d pauses, %v", pauses, err)
 	}
 	all := pauses
@@ -111,5 +111,51 @@ func TestComparisonsPause(t *testing.T) {
 	cappedRows(f, 100)
 	if _, err := study.Pausing(func() error { return enough }).Analyze(f.Tally(), map[int32][]float64{1: {0.5, 0.5}}); !errors.Is(err, enough) {
 		t.Errorf("an analysis that was told to end: %v", err)
+	}
+}
+
+// TestPlansPause is the same of plans whose power takes long to compute: of rates with
+// few events, by every method and whatever is asked.
+func TestPlansPause(t *testing.T) {
+	enough := errors.New("enough")
+	for _, method := range []experiment.Method{experiment.MethodFixedHorizon, experiment.MethodAlwaysValid, experiment.MethodGroupSequential, experiment.MethodBayesian} {
+		for _, asked := range []string{"subjects", "minimum_effect", "power"} {
+			p := planned(RateBaseline(0.01), experiment.ObjectiveDifference)
+			p.Plan.Method, p.Subjects, p.Effect = method, 4000, &experiment.Magnitude{Value: 0.01}
+			if method == experiment.MethodGroupSequential {
+				p.Plan.Spending = experiment.SpendingOBrienFleming
+			}
+			if method == experiment.MethodBayesian {
+				p.Plan.Prior = &experiment.Prior{Alpha: 1, Beta: 1}
+			}
+			switch asked {
+			case "subjects":
+				p.Subjects = 0
+			case "power":
+				p.Power = nil
+			default:
+				p.Effect = nil
+			}
+			pauses, most := 0, 0
+			p.Pause = func() error {
+				if pauses++; most > 0 && pauses >= most {
+					return enough
+				}
+				return nil
+			}
+			if _, err := p.Solve(); err != nil || pauses == 0 {
+				t.Fatalf("%s, %s: %d pauses, %v", method, asked, pauses, err)
+			}
+			if method == experiment.MethodFixedHorizon && pauses < 50 {
+				t.Errorf("%s, %s: %d pauses", method, asked, pauses)
+			}
+			all := pauses
+			for most = 1; most <= all; most += 1 + all/10 {
+				pauses = 0
+				if _, err := p.Solve(); !errors.Is(err, enough) || pauses > most+100 {
+					t.Errorf("%s, %s: told to end at pause %d of %d, it paused %d times: %v", method, asked, most, all, pauses, err)
+				}
+			}
+		}
 	}
 }

@@ -23,6 +23,9 @@ type Planned struct {
 	Effect    *experiment.Magnitude
 	Power     *float64
 	Looks     int // Of a group-sequential plan, equally spaced; 0: DefaultLooks.
+	// Pause is called between the steps of solving; an error of it ends that, and is
+	// returned. May be nil.
+	Pause func() error
 }
 
 // DefaultLooks is how many looks a group-sequential plan is planned with.
@@ -60,6 +63,14 @@ func (p *Planned) Solve() (*Sizing, error) {
 	if err != nil {
 		return nil, err
 	}
+	answer, err := p.solve(design)
+	if stopped := design.Err(); stopped != nil { // What was answered then is none.
+		return nil, stopped
+	}
+	return answer, err
+}
+
+func (p *Planned) solve(design *stats.Design) (*Sizing, error) {
 	answer := &Sizing{Subjects: p.Subjects, Deviation: design.Deviation}
 	if p.Effect != nil {
 		answer.Effect = absolute(p.Effect, p.Baseline.Value)
@@ -197,7 +208,7 @@ func (p *Planned) direction() Direction {
 func (p *Planned) design() (*stats.Design, error) {
 	d := &stats.Design{
 		Control: p.Baseline.Value, Deviation: p.deviation(), Proportion: p.Baseline.Proportion, Shares: p.shares(),
-		Adjusted: p.Baseline.Removed != 0,
+		Adjusted: p.Baseline.Removed != 0, Pause: p.Pause,
 	}
 	asked := compiled{Use: Use{
 		Metric: Metric{Definition: Definition{Direction: p.direction()}}, Objective: p.Objective, Margin: p.Margin,

@@ -62,7 +62,9 @@ func (s *Summaries) Compare() (*SummaryResult, error) {
 	var bad experiment.InvalidError
 	c := contest{control: -1, margin: s.Margin, proportion: s.ofRate(), pause: s.Pause}
 	s.readFormula(&c, &bad)
-	s.readArms(&c, &bad)
+	if err := s.readArms(&c, &bad); err != nil {
+		return nil, err
+	}
 	s.readTest(&c, &bad)
 	s.checkProportion(c.expression, &bad)
 	if err := bad.Err(); err != nil {
@@ -266,10 +268,15 @@ func (s *Summaries) checkProportion(expression *Expression, bad *experiment.Inva
 }
 
 // readArms turns the aggregates into moments, the strata of every arm in the
-// order of the first arm's.
-func (s *Summaries) readArms(c *contest, bad *experiment.InvalidError) {
+// order of the first arm's. Its error is that of the pause.
+func (s *Summaries) readArms(c *contest, bad *experiment.InvalidError) error {
 	controls, weighted, weights := 0, 0, 0.0
 	for i := range s.Arms {
+		if s.Pause != nil {
+			if err := s.Pause(); err != nil {
+				return err
+			}
+		}
 		arm := &s.Arms[i]
 		if arm.Weight != nil {
 			weighted++
@@ -294,6 +301,7 @@ func (s *Summaries) readArms(c *contest, bad *experiment.InvalidError) {
 	if len(s.Arms) < 2 {
 		bad.Add("arms", "a comparison needs at least two arms")
 	}
+	return nil
 }
 
 func (s *Summaries) readStrata(i int, bad *experiment.InvalidError) []stats.Moments {

@@ -23,6 +23,7 @@ func (s *analysisService) PlanExperiment(ctx context.Context, req *assayv1.PlanE
 		Effect:    fromMagnitude(req.MinimumEffect),
 		Power:     req.Power,
 		Looks:     int(req.Looks),
+		Pause:     pause(ctx),
 	}
 	var asOf *timestamppb.Timestamp
 	switch b := req.Baseline.(type) {

@@ -52,14 +52,36 @@ type Design struct {
 	// treatment is tested at its part of the error rate, as by Bonferroni's
 	// correction, and the one with the fewest subjects is planned for.
 	Shares []float64
+	// Pause is called between the steps of long computations. Once it returns an error
+	// they end soon, with figures that mean nothing; [Design.Err] returns it. May be nil.
+	Pause func() error
 
-	course *course // Once it was needed.
+	course  *course // Once it was needed.
+	stopped error
+}
+
+// Err is the error of the pause, if there was one. Where it is, no other answer is one.
+func (d *Design) Err() error {
+	d.isStopped()
+	return d.stopped
+}
+
+// isStopped pauses, and says whether the computation is to end.
+func (d *Design) isStopped() bool {
+	if d.stopped == nil && d.Pause != nil {
+		d.stopped = d.Pause()
+	}
+	return d.stopped != nil
 }
 
 // Power is the probability of finding a signed effect on the scale of the
 // difference. Every arm needs two subjects or more. It is 0 where an always-valid
-// test does not judge yet, as the arms are too uneven for so few subjects.
+// test does not judge yet, as the arms are too uneven for so few subjects, and NaN once
+// the pause has returned an error, which ends every search.
 func (d *Design) Power(effect float64, subjects int64) float64 {
+	if d.isStopped() {
+		return math.NaN()
+	}
 	if d.TooUneven(subjects) {
 		return 0
 	}

@@ -27,8 +27,9 @@ type ratePlan struct {
 	row     int // The arm whose events are gone through; the other's are searched.
 	// speaks says that no number of events is so small that the guard does not let the
 	// judge speak. Then places are near those of the row before, by side.
-	speaks bool
-	near   [2]int
+	speaks    bool
+	near      [2]int
+	isStopped func() bool // As of the design.
 }
 
 // fewExpected is below how many events, or others if those are rarer, an arm is planned
@@ -82,7 +83,8 @@ func (d *Design) ratePlan(effect float64, subjects int64) *ratePlan {
 		return nil
 	}
 	p := &ratePlan{
-		request: Request{Proportion: true, Margin: d.Margin, Test: d.Test}, alpha: d.rate(),
+		isStopped: d.isStopped,
+		request:   Request{Proportion: true, Margin: d.Margin, Test: d.Test}, alpha: d.rate(),
 		guarded: d.Adjusted || d.Test.Method != FixedHorizon,
 	}
 	if d.Test.Method == Bayesian { // As keepsWithin, whose bound is then this test's.
@@ -111,6 +113,9 @@ func (d *Design) pairSubjects(subjects int64) (control, treatment float64) {
 func (p *ratePlan) power() (power float64) {
 	row := &p.events[p.row]
 	for i := range row.upTo {
+		if p.isStopped() {
+			return math.NaN()
+		}
 		power += row.between(i, i+1) * p.along(row.from+float64(i))
 	}
 	return math.Min(1, power)

@@ -62,7 +62,7 @@ func (d *Design) firstWith(effect, power float64, low, high int64) int64 {
 // some thousandths at most before it rises again.
 func (d *Design) lasting(effect, power float64, first int64) (int64, bool) {
 	less := int64(0) // The last number that has less.
-	for n := first; less > 0 || n <= first+first/2; n += 1 | n/512 {
+	for n := first; (less > 0 || n <= first+first/2) && !d.isStopped(); n += 1 | n/512 {
 		if few := d.ratePlan(effect, n); less == 0 && (few == nil || few.guarded) {
 			break // It rises from here on.
 		}
