@@ -131,7 +131,7 @@ func (db *DB) admitNames(ctx context.Context, missing []string) (*experiment.Nam
 // addNames returns the ids of names, in order, adding them as far as the limits
 // allow, and which of those kept some out.
 func (db *DB) addNames(ctx context.Context, names []string) (ids map[string]int32, met limitMet, err error) {
-	err = inTx(ctx, db.recording, func(tx pgx.Tx) error {
+	err = inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		if ids, err = namesInUse(ctx, tx, names); err != nil || len(ids) == len(names) {
 			return err
 		}
@@ -249,7 +249,7 @@ func nameOutcomes(ctx context.Context, tx pgx.Tx, names []string) error {
 // allNames returns the ids of all names in use. The lock waits for those that are
 // being added.
 func (db *DB) allNames(ctx context.Context) (ids map[string]int32, err error) {
-	err = inTx(ctx, db.recording, func(tx pgx.Tx) error {
+	err = inTx(ctx, db.definitions, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `LOCK TABLE outcome_names IN SHARE MODE`); err != nil {
 			return err
 		}
