@@ -150,7 +150,7 @@ func (s *services) countFailed(ctx context.Context, failed ...assign.Decision) e
 		return ctx.Err()
 	}
 	for _, d := range failed {
-		s.failures.WithLabelValues(d.Experiment.Key).Inc()
+		s.failures.of(d.Experiment.Key).Inc()
 	}
 	return nil
 }

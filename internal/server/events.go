@@ -25,15 +25,13 @@ type eventService struct {
 	admission *admission
 	open      *openStreams
 	checking  chan struct{} // Holds a token for each large batch that is being checked.
-	ahead     *prometheus.CounterVec
+	ahead     *byExperiment
 	newNames  *prometheus.CounterVec // Those that were refused.
 }
 
 func newEventService(s *services, a *admission, open *openStreams) (*eventService, error) {
-	ahead := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "assay_exposures_ahead_total",
-		Help: "Exposures of a time that is seconds ahead of the server's clock, by experiment: until then the subject's outcomes do not count.",
-	}, []string{"experiment"})
+	ahead := newByExperiment("assay_exposures_ahead_total",
+		"Exposures of a time that is seconds ahead of the server's clock, by experiment: until then the subject's outcomes do not count.")
 	newNames := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "assay_outcome_names_refused_total",
 		Help: "Outcomes that were rejected because their name is new and met a limit, by reason.",
@@ -94,7 +92,7 @@ func (s *eventService) recordExposures(ctx context.Context, exposures []*assayv1
 		}
 	}
 	for key, n := range b.ahead {
-		s.ahead.WithLabelValues(key).Add(n)
+		s.ahead.of(key).Add(n)
 	}
 	return b, b.store(ctx, s.Exposures)
 }

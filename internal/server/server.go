@@ -148,16 +148,13 @@ func New(c Config) (*grpc.Server, *health.Server, error) {
 type services struct {
 	Config
 	validator protovalidate.Validator
-	failures  *prometheus.CounterVec // Of predicates, by the experiment's key.
+	failures  *byExperiment // Of predicates, by the experiment's key.
 }
 
-// newFailures makes the counter of predicates that failed to evaluate. It has a
-// series for each experiment that has such a predicate.
-func newFailures() *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "assay_eligibility_failures_total",
-		Help: "Decisions for which an experiment's predicate failed to evaluate, so that the subject did not take part.",
-	}, []string{"experiment"})
+// newFailures makes the counter of predicates that failed to evaluate.
+func newFailures() *byExperiment {
+	return newByExperiment("assay_eligibility_failures_total",
+		"Decisions for which an experiment's predicate failed to evaluate, so that the subject did not take part.")
 }
 
 // refreshed makes the server that made a change see it at once. The change is
