@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"runtime/debug"
 	"sync"
 
@@ -47,7 +46,7 @@ type admission struct {
 	overloaded error                  // The status of a refusal to record.
 
 	small, large budget // Of requests that do not record.
-	replies      replies
+	replies      *replies
 
 	streams   *semaphore.Weighted // Bytes of the messages of streams that record.
 	waiting   *semaphore.Weighted // Bytes, once they are decoded, of those that wait for it.
@@ -83,7 +82,7 @@ func newAdmission(metrics prometheus.Registerer, log *slog.Logger) (*admission, 
 		overloaded: toStatus(context.Background(), errOverloaded(), "", log),
 		small:      budget{most: of(smallBytes)},
 		large:      budget{most: of(requestBytes)},
-		replies:    replies{most: of(replyBytes), held: map[net.Addr]int64{}},
+		replies:    newReplies(of(replyBytes), defaultStreamLimits.sending),
 		waiting:    semaphore.NewWeighted(of(defaultStreamLimits.waiting)),
 		recording:  of(recordingBytes),
 	}

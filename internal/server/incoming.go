@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/experiment"
 )
 
@@ -159,8 +160,8 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, implementation any) {
 
 // admitStream admits the messages of streams. A message counts until the next one
 // or the end of the stream.
-func (a *admission) admitStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	s := &admittedStream{ServerStream: stream, admission: a}
+func (a *admission) admitStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	s := &admittedStream{ServerStream: stream, admission: a, acknowledges: info.FullMethod == assayv1.EventService_StreamEvents_FullMethodName}
 	defer s.hold(nil, true)
 	return handler(srv, s)
 }
@@ -169,7 +170,8 @@ func (a *admission) admitStream(srv any, stream grpc.ServerStream, _ *grpc.Strea
 // receives.
 type admittedStream struct {
 	grpc.ServerStream
-	admission *admission
+	admission    *admission
+	acknowledges bool // What it sends is counted by openStreams.
 
 	mu    sync.Mutex
 	held  *incoming // The message that counts, if there is one.
@@ -188,6 +190,17 @@ func (s *admittedStream) hold(next *incoming, end bool) {
 	if s.ended && s.held != nil {
 		s.held.release()
 	}
+}
+
+func (s *admittedStream) SendMsg(m any) error {
+	if s.acknowledges {
+		return s.ServerStream.SendMsg(m)
+	}
+	encoded, err := s.admission.encode(s.Context(), m.(proto.Message))
+	if err != nil {
+		return err
+	}
+	return s.ServerStream.SendMsg(encoded)
 }
 
 func (s *admittedStream) RecvMsg(m any) error {

@@ -50,10 +50,12 @@ func Listen(address string, c ListenerConfig) (net.Listener, error) {
 			Help: "Connections that were closed at once, by reason: TOTAL if there were too many, PEER if their address had too many.",
 		}, []string{"reason"}),
 	}
-	b.uploads = newUploads(c.uploadBytes, c.BehindProxy, b.log, prometheus.NewCounter(prometheus.CounterOpts{
+	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "assay_connections_ended_total",
-		Help: "Connections that were closed because they had sent the most that was not read.",
-	}))
+		Help: "Connections that were closed for the memory that they held, by reason: SENT if they had sent the most that was not read, REPLIES if they did not read a reply.",
+	}, []string{"reason"})
+	b.uploads = newUploads(c.uploadBytes, c.BehindProxy, b.log, ended.WithLabelValues("SENT"))
+	b.uploads.unread = ended.WithLabelValues("REPLIES")
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "assay_connections",
 		Help: "Connections that are open.",
@@ -62,7 +64,7 @@ func Listen(address string, c ListenerConfig) (net.Listener, error) {
 		Name: "assay_connections_limit",
 		Help: "Connections that may be open.",
 	}, func() float64 { return float64(c.Most) })
-	if err := errors.Join(c.Metrics.Register(b.refused), c.Metrics.Register(b.uploads.ended), c.Metrics.Register(open), c.Metrics.Register(most)); err != nil {
+	if err := errors.Join(c.Metrics.Register(b.refused), c.Metrics.Register(ended), c.Metrics.Register(open), c.Metrics.Register(most)); err != nil {
 		l.Close()
 		return nil, err
 	}
@@ -118,6 +120,9 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 // peerOf names whose an address is: a host's, whatever its port. In IPv6 a host
 // is commonly given a network of 64 bits.
 func peerOf(addr net.Addr) string {
+	if a, ok := addr.(*followedAddr); ok {
+		return a.conn.peer
+	}
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
 		return addr.String()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
@@ -19,51 +20,96 @@ type encodedReply struct{ buffer [1]mem.Buffer }
 
 func newEncodedReply(b mem.Buffer) *encodedReply { return &encodedReply{[1]mem.Buffer{b}} }
 
-// largeReply is the length above which a reply counts for its connection too. A
-// connection has at most maxConcurrentStreams replies, so the smaller ones of one
-// that reads nothing take a quarter of the budget and no more.
-const largeReply = 64 << 10
-
-// replies counts the bytes of the replies that are encoded and not sent: of a
-// client that does not read they outlive their calls. No connection has more than
-// half of what the others leave free.
+// replies counts the bytes of what is encoded and not sent, that streams send too: of
+// a client that does not read it outlives its call. No peer has more than half of what
+// the others leave free. If there is no room, the connection is closed that has left a
+// reply unread for the longest, and too long: to read its socket, or to ping, is no
+// sign that a client reads its replies.
 //
 // Below a kilobyte, where gRPC does not use its buffers twice, a reply is not
 // counted: it is little beside the call that it belongs to.
 type replies struct {
-	most int64
+	most  int64
+	pause time.Duration // How long a reply may be unread while there is no room for others.
 
-	mu    sync.Mutex
-	taken int64
-	held  map[net.Addr]int64 // By the large ones of a connection.
+	mu             sync.Mutex
+	taken          int64
+	held           map[string]int64 // By peer; behind a proxy, by connection.
+	oldest, latest *unsentCount
 }
 
-// take counts n bytes, if there is room for them.
-func (r *replies) take(conn net.Addr, n int64) bool {
+func newReplies(most int64, pause time.Duration) *replies {
+	return &replies{most: most, pause: pause, held: map[string]int64{}}
+}
+
+// take counts a reply, if there is room for it.
+func (r *replies) take(c *unsentCount) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.taken+n > r.most {
-		return false
-	}
-	if n > largeReply {
-		held := r.held[conn]
-		if held+n > (r.most-r.taken+held)/2 {
+	for !r.fits(c) {
+		slow := r.oldest
+		if slow == nil || c.since.Sub(slow.since) < r.pause {
 			return false
 		}
-		r.held[conn] = held + n
+		addr, followed := slow.conn.(*followedAddr)
+		if !followed {
+			return false
+		}
+		addr.conn.endForReplies()
+		r.forget(addr)
 	}
-	r.taken += n
+	c.counted, c.before = true, r.latest
+	if r.latest == nil {
+		r.oldest = c
+	} else {
+		r.latest.after = c
+	}
+	r.latest = c
+	r.taken += c.bytes
+	r.held[c.peer] += c.bytes
 	return true
 }
 
-func (r *replies) release(conn net.Addr, n int64) {
+// fits says whether there is room. The caller holds r.mu.
+func (r *replies) fits(c *unsentCount) bool {
+	held := r.held[c.peer]
+	return r.taken+c.bytes <= r.most && held+c.bytes <= (r.most-r.taken+held)/2
+}
+
+// forget counts the replies of a connection that was closed no more: gRPC does not
+// give them back. The caller holds r.mu.
+func (r *replies) forget(conn net.Addr) {
+	for c := r.oldest; c != nil; c = c.after {
+		if c.conn == conn {
+			r.remove(c)
+		}
+	}
+}
+
+func (r *replies) release(c *unsentCount) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.taken -= n
-	if n > largeReply {
-		if r.held[conn] -= n; r.held[conn] <= 0 {
-			delete(r.held, conn)
-		}
+	if c.counted {
+		r.remove(c)
+	}
+}
+
+// remove counts a reply no more. The caller holds r.mu.
+func (r *replies) remove(c *unsentCount) {
+	c.counted = false
+	r.taken -= c.bytes
+	if r.held[c.peer] -= c.bytes; r.held[c.peer] == 0 {
+		delete(r.held, c.peer)
+	}
+	if c.before == nil {
+		r.oldest = c.after
+	} else {
+		c.before.after = c.after
+	}
+	if c.after == nil {
+		r.latest = c.before
+	} else {
+		c.after.before = c.before
 	}
 }
 
@@ -78,13 +124,15 @@ type unsent struct {
 type unsentCount struct {
 	replies *replies
 	conn    net.Addr
+	peer    string
 	bytes   int64
-	once    sync.Once
+	since   time.Time
+
+	counted       bool
+	before, after *unsentCount // In the order of time.
 }
 
-func (c *unsentCount) release() {
-	c.once.Do(func() { c.replies.release(c.conn, c.bytes) })
-}
+func (c *unsentCount) release() { c.replies.release(c) }
 
 func (u *unsent) Get(length int) *[]byte { return mem.DefaultBufferPool().Get(length) }
 
@@ -100,18 +148,22 @@ func (a *admission) encodeReply(ctx context.Context, req any, _ *grpc.UnaryServe
 	if err != nil {
 		return nil, err
 	}
-	m := resp.(proto.Message)
+	return a.encode(ctx, resp.(proto.Message))
+}
+
+// encode encodes a message that is to be sent, if there is room for it.
+func (a *admission) encode(ctx context.Context, m proto.Message) (any, error) {
 	size := proto.Size(m)
 	encode := proto.MarshalOptions{UseCachedSize: true} // Which proto.Size has just computed.
 	if mem.IsBelowBufferPoolingThreshold(size) {
 		b, err := encode.Marshal(m)
 		return newEncodedReply(mem.SliceBuffer(b)), err
 	}
-	count := &unsentCount{replies: &a.replies, bytes: int64(size)}
+	count := &unsentCount{replies: a.replies, bytes: int64(size), since: time.Now()}
 	if p, ok := peer.FromContext(ctx); ok {
-		count.conn = p.Addr
+		count.conn, count.peer = p.Addr, shareOf(p.Addr)
 	}
-	if !a.replies.take(count.conn, count.bytes) {
+	if !a.replies.take(count) {
 		a.others.WithLabelValues("REPLIES").Inc()
 		return nil, experiment.Errorf(experiment.ErrExhausted, "TOO_MANY_REPLIES",
 			"the answers that their callers have not read leave no room for one of %d bytes; read them, and ask again later", size)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -10,8 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 )
@@ -112,4 +117,87 @@ func TestRepliesThatNobodyReads(t *testing.T) {
 		runtime.GC()
 		return taken() == 0
 	})
+}
+
+// TestStreamsThatNobodyReads has clients on many addresses open streams and read none
+// of what these send. It counts as replies do, and no address has more than half of
+// what is left; once others need the room, who has left something unread for too long
+// is closed.
+func TestStreamsThatNobodyReads(t *testing.T) {
+	a := newTestAdmission(t)
+	a.replies.most, a.replies.pause = 16<<20, time.Hour
+	reply := &assayv1.AssignResponse{Assignments: []*assayv1.Assignment{{Variant: string(make([]byte, 1<<20))}}}
+	talk := func(_ any, stream grpc.ServerStream) error {
+		if err := stream.SendMsg(reply); err != nil {
+			return err
+		}
+		<-stream.Context().Done()
+		return nil
+	}
+	srv := grpc.NewServer(grpc.ForceServerCodecV2(newCodec()), grpc.UnknownServiceHandler(talk),
+		grpc.ChainUnaryInterceptor(mapErrors(slog.New(slog.DiscardHandler)), a.encodeReply),
+		grpc.ChainStreamInterceptor(mapStreamErrors(slog.New(slog.DiscardHandler)), a.admitStream))
+	assayv1.RegisterAssignmentServiceServer(registrar{srv, a, newTestWork(t)}, talkative{})
+	lines := &logLines{}
+	l, err := Listen("127.0.0.1:0", ListenerConfig{Most: 100, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(lines, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(l)
+	defer srv.Stop()
+	connect := func(from string) *grpc.ClientConn {
+		conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return dial(ctx, from, addr) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	held := func(from string) int64 {
+		a.replies.mu.Lock()
+		defer a.replies.mu.Unlock()
+		return a.replies.held[from]
+	}
+	for i, most := range []int64{7 << 20, 4 << 20, 2 << 20, 1 << 20} {
+		from := fmt.Sprintf("127.0.0.%d", 2+i)
+		for range 2 { // Connections of one address, which have their share together.
+			conn := connect(from)
+			for range 10 {
+				if _, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/x/Y"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for deadline := time.Now().Add(time.Minute); held(from) < most; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s holds %d bytes", from, held(from))
+			}
+		}
+		if n := held(from); n > most+1000 {
+			t.Errorf("%s holds %d bytes", from, n)
+		}
+	}
+	hearing := connect("127.0.0.1")
+	_, err = assayv1.NewAssignmentServiceClient(hearing).Assign(t.Context(), &assayv1.AssignRequest{})
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("while there is no room: %v", err)
+	}
+	a.replies.mu.Lock()
+	for c := a.replies.oldest; c != nil; c = c.after {
+		c.since = c.since.Add(-time.Hour)
+	}
+	a.replies.mu.Unlock()
+	for range 10 {
+		if _, err := assayv1.NewAssignmentServiceClient(hearing).Assign(t.Context(), &assayv1.AssignRequest{}); err != nil {
+			t.Errorf("another client: %v", err)
+		}
+	}
+	u := l.(*boundedListener).uploads
+	if testutil.ToFloat64(u.unread) == 0 {
+		t.Error("no connection is counted as ended")
+	}
+	if lines.count("left a reply unread") != 1 {
+		t.Error("no line, or more than one, tells of it")
+	}
 }

@@ -44,6 +44,7 @@ type uploads struct {
 	proxied bool
 	log     *slog.Logger
 	ended   prometheus.Counter
+	unread  prometheus.Counter // Those that were ended for what they did not read.
 	taken   atomic.Int64
 
 	mu    sync.Mutex // To be locked before that of a connection.
@@ -58,6 +59,10 @@ func newUploads(most int64, proxied bool, log *slog.Logger, ended prometheus.Cou
 // when the connection is closed.
 func (u *uploads) follow(conn net.Conn, peer string, closed func()) net.Conn {
 	c := &uploadingConn{Conn: conn, uploads: u, peer: peer, preface: len(clientPreface), streams: map[uint32]upload{}}
+	c.addr = &followedAddr{conn.RemoteAddr(), c, peer}
+	if u.proxied {
+		c.addr.share = conn.RemoteAddr().String()
+	}
 	c.close = sync.OnceValue(func() error {
 		u.forget(c)
 		closed()
@@ -145,6 +150,7 @@ type uploadingConn struct {
 	net.Conn
 	uploads *uploads
 	peer    string
+	addr    *followedAddr
 	close   func() error
 
 	mu      sync.Mutex
@@ -170,6 +176,39 @@ type upload struct {
 }
 
 func (c *uploadingConn) Close() error { return c.close() }
+
+// followedAddr is where a connection comes from, and leads to it: gRPC tells its
+// handlers no more of it.
+type followedAddr struct {
+	net.Addr
+	conn  *uploadingConn
+	share string // Whose share it has part in: its peer's, or behind a proxy its own.
+}
+
+func (c *uploadingConn) RemoteAddr() net.Addr { return c.addr }
+
+// shareOf names whose share of the server an address has part in.
+func shareOf(addr net.Addr) string {
+	if a, ok := addr.(*followedAddr); ok {
+		return a.share
+	}
+	return addr.String()
+}
+
+// endForReplies closes a connection, unless it is closed, that does not read its
+// replies.
+func (c *uploadingConn) endForReplies() {
+	u := c.uploads
+	u.mu.Lock()
+	open := u.conns[c]
+	u.remove(c)
+	u.mu.Unlock()
+	if open {
+		u.unread.Inc()
+		u.log.Warn("a connection was closed that had left a reply unread for too long, of which others needed the room", "peer", c.peer)
+		c.close()
+	}
+}
 
 func (c *uploadingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)

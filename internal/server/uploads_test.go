@@ -288,6 +288,7 @@ type playedConn struct {
 func (c *playedConn) Read(p []byte) (int, error)  { return c.in.Read(p) }
 func (c *playedConn) Write(p []byte) (int, error) { return len(p), nil }
 func (c *playedConn) Close() error                { return nil }
+func (c *playedConn) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
 
 // TestUploadsFollow cuts frames at random places, pads them, and compares what is
 // counted with what was sent.
