@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -13,7 +14,9 @@ func BenchmarkFollow(b *testing.B) {
 	var in, out bytes.Buffer
 	f, back := http2.NewFramer(&in, nil), http2.NewFramer(&out, nil)
 	f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 60), EndHeaders: true})
-	f.WriteData(1, true, make([]byte, 300))
+	message := make([]byte, 300)
+	binary.BigEndian.PutUint32(message[1:], uint32(len(message)-5))
+	f.WriteData(1, true, message)
 	back.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 30), EndHeaders: true})
 	back.WriteData(1, false, make([]byte, 200))
 	back.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 30), EndHeaders: true, EndStream: true})
@@ -22,9 +25,13 @@ func BenchmarkFollow(b *testing.B) {
 	c := u.follow(&playedConn{in: reader}, "a", func() {}).(*uploadingConn)
 	c.preface = 0
 	buffer := make([]byte, 32<<10)
-	for b.Loop() {
-		reader.Reset(in.Bytes())
+	sent, answered := in.Bytes(), out.Bytes()
+	for id := uint32(1); b.Loop(); id += 2 {
+		for _, head := range [][]byte{sent, sent[9+60:], answered, answered[9+30:], answered[9+30+9+200:]} {
+			binary.BigEndian.PutUint32(head[5:], id)
+		}
+		reader.Reset(sent)
 		c.Read(buffer)
-		c.Write(out.Bytes())
+		c.Write(answered)
 	}
 }
