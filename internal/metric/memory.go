@@ -18,6 +18,10 @@ const (
 	// keptBlock is how many subjects' numbers lie in one slice. A single one would be
 	// copied whenever it is full, and be there twice meanwhile.
 	keptBlock = 4096
+	// comparisonBytes is what a comparison takes with its arm: some 500 bytes as figures,
+	// and as a message once it is made and once more when it is read back, 900 each, and
+	// encoded, 350 where it is stored and in the answer.
+	comparisonBytes = 3 << 10
 )
 
 // SubjectBytes is what a fold keeps of each subject until its end; 0 if it keeps none.
@@ -33,6 +37,27 @@ func (s *Study) SubjectBytes() int64 {
 		}
 	}
 	return int64(bytes)
+}
+
+// ResultBytes is about what an analysis of the tally takes with its messages, or a
+// timeline: nearly all of it are comparisons, of each variant by each metric in each
+// value of a segment, or on each day.
+func (s *Study) ResultBytes(t *Tally) int64 {
+	values, comparisons := 1, 0
+	for i := range t.Segments {
+		values += len(t.Segments[i].Values)
+	}
+	for m := range s.metrics {
+		cells := values
+		if s.daily {
+			cells = max(1, len(t.Metrics[m].Days))
+		}
+		if len(s.metrics[m].covariates) > 0 { // And without them.
+			cells *= 2
+		}
+		comparisons += cells * len(s.definition.Variants)
+	}
+	return int64(comparisons) * comparisonBytes
 }
 
 // Bytes is about what the fold takes in memory.

@@ -159,3 +159,30 @@ func TestPlansPause(t *testing.T) {
 		}
 	}
 }
+
+// TestResultBytes counts what an analysis compares: each variant by each metric in each
+// value of a segment, even where nearly nobody is, and on each day of a timeline.
+func TestResultBytes(t *testing.T) {
+	study := manyCapped(t, 3)
+	f := study.NewFold(moment)
+	r := row("control", make([]float64, len(f.study.Columns()))...)
+	r.FirstExposure = moment.Add(-time.Hour)
+	for i := range 150 {
+		r.Segments = [][]byte{{byte('a' + i%26), byte('a' + i/26)}}
+		f.Add(&r)
+	}
+	if got, want := study.ResultBytes(f.Tally()), int64(3*151*2*comparisonBytes); got != want {
+		t.Errorf("151 cells of 3 metrics and 2 variants take %d bytes, want %d", got, want)
+	}
+	m := use("a", capped(experiment.Cap{}), experiment.RolePrimary)
+	d := definition("control", "short")
+	daily, err := NewTimeline(d, d.Variants, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tally := &Tally{Metrics: make([]MetricTally, len(daily.metrics))}
+	tally.Metrics[0].Days, tally.Metrics[1].Days = make([]Day, 1000), make([]Day, 500)
+	if got, want := daily.ResultBytes(tally), int64((1000+500+len(daily.metrics)-2)*2*comparisonBytes); got != want {
+		t.Errorf("1,500 points of 2 variants take %d bytes, want %d", got, want)
+	}
+}

@@ -66,6 +66,7 @@ type Study struct {
 	conduct    Conduct
 	accounted  int  // Of how many metrics, from the first on, outcomes are accounted for.
 	aliveOnly  bool // It matters only whether names are alive.
+	daily      bool // Each day is told, and no segment.
 	looks      looks
 	pause      func() error // Nil: none.
 }

@@ -53,7 +53,7 @@ func NewTimeline(d *experiment.Definition, sealed []experiment.Variant, use Use)
 	if err := c.add(use, span{end: window}, entry{closes: window, byExposure: true, dated: true}); err != nil {
 		return nil, err
 	}
-	s.accounted, s.aliveOnly = 1, true // The others are of the same outcomes.
+	s.daily, s.accounted, s.aliveOnly = true, 1, true // The others are of the same outcomes.
 	for _, bin := range binsOf(&use.Metric.Definition) {
 		if err := c.add(use, bin, entry{closes: bin.end}); err != nil {
 			return nil, err

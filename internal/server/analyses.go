@@ -247,7 +247,7 @@ func (s *analysisService) runStudy(ctx context.Context, id int32, study *metric.
 	var analysis *metric.Analysis
 	var moments []byte
 	err = inTurn(ctx, func() error {
-		tally, err := told(study, fold, accounted)
+		tally, err := told(ctx, study, fold, accounted)
 		if err != nil {
 			return err
 		}
@@ -287,11 +287,15 @@ func (s *analysisService) folded(ctx context.Context, id int32, study *metric.St
 	return fold, b, err
 }
 
-// told is what a fold of a study tells.
-func told(study *metric.Study, fold *metric.Fold, b beside) (*metric.Tally, error) {
+// told is what a fold of a study tells, unless what is to be made of it would take too
+// much memory.
+func told(ctx context.Context, study *metric.Study, fold *metric.Fold, b beside) (*metric.Tally, error) {
 	tally := fold.Tally()
 	if err := fold.Err(); err != nil {
 		return nil, err
+	}
+	if bytes, budget := fold.Bytes()+study.ResultBytes(tally), budgetOf(ctx); bytes > budget {
+		return nil, errTooLarge(bytes, budget)
 	}
 	tally.Excluded = append(tally.Excluded, b.pinned...)
 	if b.outcomes != nil {

@@ -162,8 +162,8 @@ func (s *analysisService) again(ctx context.Context, p *earlierAndLater) (*metri
 		return nil, err
 	}
 	err = inTurn(ctx, func() (err error) {
-		if again.Known, err = after.analyze(known, &again); err == nil {
-			again.To, err = after.analyze(all, &again)
+		if again.Known, err = after.analyze(ctx, known, &again); err == nil {
+			again.To, err = after.analyze(ctx, all, &again)
 		}
 		return err
 	})
@@ -218,7 +218,7 @@ func (s *analysisService) analyzeAgain(ctx context.Context, r *remade, asOf time
 		return nil, err
 	}
 	err = inTurn(ctx, func() (err error) {
-		analysis, err = r.analyze(fold, again)
+		analysis, err = r.analyze(ctx, fold, again)
 		return err
 	})
 	return analysis, err
@@ -226,8 +226,8 @@ func (s *analysisService) analyzeAgain(ctx context.Context, r *remade, asOf time
 
 // analyze ends a fold of the definition's study, and notes whether some of its
 // outcomes have been dropped.
-func (r *remade) analyze(fold *metric.Fold, again *metric.Again) (*metric.Analysis, error) {
-	tally, err := told(r.study, fold, beside{})
+func (r *remade) analyze(ctx context.Context, fold *metric.Fold, again *metric.Again) (*metric.Analysis, error) {
+	tally, err := told(ctx, r.study, fold, beside{})
 	if err != nil {
 		return nil, err
 	}

@@ -93,11 +93,7 @@ func (p *place) enterLane(ctx context.Context, large bool) error {
 // within returns what a fold and those beside it call from time to time: it ends them if
 // nobody waits for them any more, or if they take too much memory.
 func within(ctx context.Context, folds []*metric.Fold) func() error {
-	budget := int64(math.MaxInt64)
-	if p, _ := ctx.Value(placeKey{}).(*place); p != nil {
-		budget = p.work.reading.budget
-	}
-	step := pause(ctx)
+	budget, step := budgetOf(ctx), pause(ctx)
 	return func() error {
 		var bytes int64
 		for _, f := range folds {
@@ -108,6 +104,14 @@ func within(ctx context.Context, folds []*metric.Fold) func() error {
 		}
 		return step()
 	}
+}
+
+// budgetOf is how many bytes an analysis may hold.
+func budgetOf(ctx context.Context) int64 {
+	if p, _ := ctx.Value(placeKey{}).(*place); p != nil {
+		return p.work.reading.budget
+	}
+	return math.MaxInt64
 }
 
 func errTooLarge(needed, budget int64) error {

@@ -123,7 +123,7 @@ func (s *analysisService) history(ctx context.Context, from *assayv1.MetricBasel
 		return b, nil, err
 	}
 	err = inTurn(ctx, func() error {
-		tally, err := told(alive, fold, accounted)
+		tally, err := told(ctx, alive, fold, accounted)
 		if err == nil {
 			b, err = study.Pausing(pause(ctx)).Baseline(tally)
 		}

@@ -44,7 +44,7 @@ func (s *analysisService) GetTimeline(ctx context.Context, req *assayv1.GetTimel
 	}
 	var timeline *metric.Timeline
 	if err := inTurn(ctx, func() error {
-		tally, err := told(study, fold, accounted)
+		tally, err := told(ctx, study, fold, accounted)
 		if err == nil {
 			timeline, err = study.Pausing(pause(ctx)).Timeline(tally)
 		}

@@ -84,7 +84,8 @@ func TestComputationsQueue(t *testing.T) {
 }
 
 // TestAnalysisTooLarge holds that an analysis which would take more memory than one may
-// is refused before it reads, with what it would have taken.
+// is refused before it reads, with what it would have taken, and so is one of whose few
+// subjects there would be too much to say.
 func TestAnalysisTooLarge(t *testing.T) {
 	server.SetAnalysisBytes(t, 8<<10)
 	a := newAPI(t)
@@ -99,6 +100,9 @@ func TestAnalysisTooLarge(t *testing.T) {
 		t.Error("the refusal is not counted")
 	}
 	a.do(t, "AnalysisService/AnalyzeExperiment", `{"experiment":"plain","metrics":["plain"]}`)
+	a.do(t, "MetricService/CreateMetric", `{"metric":{"key":"more","direction":"DIRECTION_INCREASE","sum":{"outcome":"purchase"}}}`)
+	_, err = a.analysis.AnalyzeExperiment(t.Context(), &assayv1.AnalyzeExperimentRequest{Experiment: "plain", Metrics: []string{"plain", "more"}})
+	checkRefusal(t, err, codes.ResourceExhausted, "ask for fewer metrics or segments", "ANALYSIS_TOO_LARGE")
 }
 
 // TestLockedTable holds that what waits for a lock ends, so that nobody else waits behind
