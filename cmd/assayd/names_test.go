@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // TestOutcomeNames imports a file of more names than one call may bring, and than are
@@ -55,5 +58,18 @@ func TestOutcomeNames(t *testing.T) {
 		}
 		server.cmd.Process.Signal(syscall.SIGTERM)
 		server.waitEnd(t)
+	}
+
+	// Where more than half of the room is taken, maintenance looks for names to free.
+	start(t, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--outcome-names", "50").address(t)
+	conn, err := pgx.Connect(t.Context(), socketURL(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for looked := false; !looked; time.Sleep(10 * time.Millisecond) {
+		if err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM settings WHERE name = 'outcome_names_looked_at')`).Scan(&looked); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
