@@ -18,8 +18,11 @@ const (
 	// maxMetricsConnections is for Prometheus, which has one or two.
 	maxMetricsConnections = 16
 	// reservedFiles is how many file descriptors are kept for the rest. A server
-	// without calls was seen to have 18; with all 16 connections to the database and
-	// 16 for metrics that is 50, and this is twice as many.
+	// without calls was seen to have 18, which are its listeners, its files, the
+	// private Postgres's and some connections to the database. With all 16 of these and
+	// 16 for metrics that is 50. Twice as many leave room for what comes and goes: a
+	// connection that is accepted to be closed, one that cancels a statement, a file
+	// that replaces another.
 	reservedFiles = 100
 	// minConnections is with how many a server is of use.
 	minConnections = 16

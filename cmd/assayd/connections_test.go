@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -81,6 +82,36 @@ func TestFewFiles(t *testing.T) {
 	if strings.Contains(p.output.String(), "too many open files") {
 		t.Error("the server ran out of files")
 	}
+}
+
+// TestSilentMetrics has all connections that the metrics have be taken by clients that
+// say nothing. They are closed, and who asks is answered.
+func TestSilentMetrics(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	address := freeAddress(t)
+	served := make(chan error, 1)
+	go func() { served <- serveMetrics(ctx, address, prometheus.NewRegistry()) }()
+	eventually(t, "the metrics are served", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	for range maxMetricsConnections {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	cancel()
+	<-served
 }
 
 // connectFrom connects from an address of this host.

@@ -49,7 +49,7 @@ type admission struct {
 	replies      *replies
 
 	streams   *semaphore.Weighted // Bytes of the messages of streams that record.
-	waiting   *semaphore.Weighted // Bytes, once they are decoded, of those that wait for it.
+	waiting   *semaphore.Weighted // Bytes, as they are encoded, of those that wait for it.
 	recording int64               // How many these are at most, and how many those of unary calls.
 
 	mu     sync.Mutex
@@ -126,16 +126,16 @@ func records(method string) bool {
 
 // waitInStream admits the n bytes of a stream's message once there is room, for
 // which it waits as long as not too many bytes of others do.
-func (a *admission) waitInStream(ctx context.Context, n int64) error {
+func (a *admission) waitInStream(ctx context.Context, n, encoded int64) error {
 	if a.streams.TryAcquire(n) {
 		return nil
 	}
-	if !a.waiting.TryAcquire(n) {
+	if !a.waiting.TryAcquire(encoded) {
 		a.refused.Inc()
 		return experiment.Errorf(experiment.ErrUnavailable, "OVERLOADED",
 			"more events arrive in streams than can be stored; send on a new stream what was not acknowledged, later")
 	}
-	defer a.waiting.Release(n)
+	defer a.waiting.Release(encoded)
 	return a.streams.Acquire(ctx, n)
 }
 

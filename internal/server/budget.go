@@ -47,6 +47,6 @@ const budgetShare = 3. / 8
 // budgetScale returns what the budgets are to be multiplied with to keep to their
 // share of a memory limit.
 func budgetScale(limit int64) float64 {
-	const sum = 2*recordingBytes + requestBytes + smallBytes + replyBytes + maxUploadBytes + acknowledgementBytes
+	const sum = 2*recordingBytes + requestBytes + smallBytes + replyBytes + maxUploadBytes + acknowledgementBytes + waitingBytes
 	return min(1, budgetShare*float64(limit)/sum)
 }

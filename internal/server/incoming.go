@@ -20,10 +20,10 @@ type incoming struct {
 	ctx       context.Context
 	admission *admission
 	message   proto.Message
-	call      *arrival                // Of a unary call that records.
-	wait      func(bytes int64) error // Of a stream that records: it waits for room.
-	bytes     int64                   // Admitted.
-	budget    *budget                 // From which.
+	call      *arrival                         // Of a unary call that records.
+	wait      func(bytes, encoded int64) error // Of a stream that records: it waits for room.
+	bytes     int64                            // Admitted.
+	budget    *budget                          // From which.
 	work      *work
 	queue     *queue // Of the call's class; nil for none.
 	long      bool   // So that it takes turns to be decoded and checked.
@@ -50,7 +50,7 @@ func (in *incoming) admit(data []byte) bool {
 		a.others.WithLabelValues("MESSAGE").Inc()
 		in.err = err
 	case in.wait != nil:
-		if in.err = in.wait(bytes); in.err == nil {
+		if in.err = in.wait(bytes, n); in.err == nil {
 			in.bytes += bytes
 		}
 	case in.call != nil:

@@ -28,9 +28,9 @@ type streamLimits struct {
 	// clients before the one that has not read for the longest is ended. Most are
 	// of a few bytes, and that of the largest batch, all rejected, of 2 MB.
 	acknowledgements int64
-	// waiting is how many bytes of messages may wait in streams for their
-	// admission, as many as are admitted. They are those of decoded messages, and
-	// what waits is not decoded, and takes a ninth.
+	// waiting is how many bytes of messages, not decoded, may wait in streams for
+	// their admission. Decoded, most take nine times as much, and so twice as much
+	// may wait as is admitted; those of long properties take little more.
 	waiting int64
 	// sending is how long a client may leave its acknowledgements unread while
 	// more wait: as long as a connection may leave a ping unanswered.
@@ -43,13 +43,16 @@ type streamLimits struct {
 	idle time.Duration
 }
 
-const acknowledgementBytes = 32 << 20
+const (
+	acknowledgementBytes = 32 << 20
+	waitingBytes         = 16 << 20
+)
 
 var defaultStreamLimits = streamLimits{
 	recording:        512,
 	standing:         4096,
 	acknowledgements: acknowledgementBytes,
-	waiting:          recordingBytes,
+	waiting:          waitingBytes,
 	sending:          unansweredTime,
 	rosterPause:      10 * time.Second,
 	idle:             10 * time.Minute,

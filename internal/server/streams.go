@@ -134,7 +134,7 @@ func (e *eventStream) receive(ctx context.Context, last int64) (in received) {
 		}
 	}()
 	in.req = new(assayv1.StreamEventsRequest)
-	m := &incoming{admission: e.admission, message: in.req, wait: func(n int64) error { return e.wait(ctx, n) }}
+	m := &incoming{admission: e.admission, message: in.req, wait: func(n, encoded int64) error { return e.wait(ctx, n, encoded) }}
 	if in.err = e.stream.RecvMsg(m); in.err == nil {
 		in.err = m.err
 	}
@@ -151,9 +151,9 @@ func (e *eventStream) receive(ctx context.Context, last int64) (in received) {
 
 // wait waits for the admission of a message of n bytes. From then on, until it is
 // acknowledged, the stream is not idle.
-func (e *eventStream) wait(ctx context.Context, n int64) error {
+func (e *eventStream) wait(ctx context.Context, n, encoded int64) error {
 	e.open.work(e.place)
-	return e.admission.waitInStream(ctx, n)
+	return e.admission.waitInStream(ctx, n, encoded)
 }
 
 // check is about the rules of a batch. Those of its items are checked with each.
