@@ -42,8 +42,8 @@ const (
 	// maxJoins is how many times + may join texts or lists. CEL copies no list: each +
 	// lies over the two that it joins, and an element is looked for through all of them.
 	// With 400 a step through a list takes 8 µs instead of 0.2.
-	maxJoins = 64
-	interruptEvery    = 100  // Passes of loops, of microseconds each, until the call's end is noticed.
+	maxJoins       = 64
+	interruptEvery = 100 // Passes of loops, of microseconds each, until the call's end is noticed.
 )
 
 // eligibility is a compiled predicate, safe for concurrent use.

@@ -62,19 +62,25 @@ func acceptsNUL(m proto.Message) bool {
 }
 
 // checkRules returns an InvalidError that names every field of m that breaks a
-// rule of the schema.
+// rule of the schema. Of a long message it names the first one: a fault takes a
+// kilobyte, and each number in such a message may be one.
 func checkRules(v protovalidate.Validator, m proto.Message) error {
 	if accepts(m) {
 		return nil
 	}
-	err := v.Validate(m)
+	var options []protovalidate.ValidationOption
+	long := ""
+	if proto.Size(m) > longMessage {
+		options, long = append(options, protovalidate.WithFailFast()), "; in so long a message nothing else is looked for"
+	}
+	err := v.Validate(m, options...)
 	var broken *protovalidate.ValidationError
 	if !errors.As(err, &broken) {
 		return err
 	}
 	var bad experiment.InvalidError
 	for _, violation := range broken.Violations {
-		bad.Add(protovalidate.FieldPathString(violation.Proto.GetField()), "%s", violation.Proto.GetMessage())
+		bad.Add(protovalidate.FieldPathString(violation.Proto.GetField()), "%s%s", violation.Proto.GetMessage(), long)
 	}
 	return bad.Err()
 }
