@@ -107,6 +107,23 @@ func createMany(b *testing.B, db *postgres.DB) {
 // memoryOf returns the bytes that the catalog holds for each experiment.
 func memoryOf(b *testing.B, db *postgres.DB) float64 {
 	b.Helper()
+	held, _ := heldBy(b, func() *catalog.Store { return loadCatalog(b, db) })
+	return float64(held) / scaleExperiments
+}
+
+// loadCatalog loads a catalog as a server does when it starts.
+func loadCatalog(tb testing.TB, db *postgres.DB) *catalog.Store {
+	tb.Helper()
+	store := catalog.New(experiment.Pepper(testPepper), db.Histories, db.RosterSubjects, nil, time.Hour, slog.New(slog.NewTextHandler(tb.Output(), nil)))
+	if err := store.Refresh(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return store
+}
+
+// heldBy returns the bytes that stay in use by what is made.
+func heldBy[T any](tb testing.TB, make func() T) (int64, T) {
+	tb.Helper()
 	heap := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -115,13 +132,10 @@ func memoryOf(b *testing.B, db *postgres.DB) float64 {
 		return int64(m.HeapAlloc)
 	}
 	before := heap()
-	store := catalog.New(experiment.Pepper(testPepper), db.Histories, db.RosterSubjects, nil, time.Hour, slog.New(slog.DiscardHandler))
-	if err := store.Refresh(b.Context()); err != nil {
-		b.Fatal(err)
-	}
+	made := make()
 	held := heap() - before
-	runtime.KeepAlive(store)
-	return float64(held) / scaleExperiments
+	runtime.KeepAlive(made)
+	return held, made
 }
 
 // visible pauses an experiment and returns how long after the commit both

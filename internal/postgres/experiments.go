@@ -309,7 +309,7 @@ func insertRevision(ctx context.Context, tx pgx.Tx, id int32, r *experiment.Revi
 		return err
 	}
 	if _, err = tx.Exec(ctx, `INSERT INTO experiment_revisions (experiment_id, revision, phase, definition, allocation, create_time, author, terms)
-		SELECT id, $2, $3, $4, $5, update_time, $6, $7 FROM experiments WHERE id = $1`, id, r.Number, r.Phase, string(definition), string(allocation), r.Author, terms); err != nil {
+		SELECT id, $2, $3, $4, $5, update_time, $6, $7 FROM experiments WHERE id = $1`, id, r.Number, r.Phase, string(definition), string(allocation), r.Author, string(terms)); err != nil {
 		return err
 	}
 	return nameOutcomes(ctx, tx, countedNames(nil, r.Definition.Covariates))

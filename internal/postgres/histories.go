@@ -21,9 +21,13 @@ var (
 	pageBytes       = 8 << 20 // Of definitions and pins, or of revisions; of one experiment at least.
 )
 
-// termsFetch is how many revisions are asked for at once. One from before terms
-// were stored is read whole, and may take a megabyte and more.
-const termsFetch = 100
+// Revisions are asked for so many at once, according to their size: one from before
+// terms were stored is read whole, and may take a megabyte and more.
+const (
+	firstFetch = 50
+	mostFetch  = 500
+	termsGroup = 20_000 // That one statement sorts.
+)
 
 // Histories returns what assignment needs of experiments whose version differs
 // from that of the known one, by key, as of one moment. It reads what is new of
@@ -115,7 +119,10 @@ type historyPage struct {
 	ctx       context.Context
 	tx        pgx.Tx
 	histories []experiment.History
-	cut       bool // The last one has more revisions.
+	cut       bool // It ended sooner, perhaps before all revisions of the last one.
+
+	decoded   map[string]storedTerms // By how they are stored, of the experiment with the id.
+	decodedOf int32
 }
 
 // newHistoryPage reads the experiments as they are now, beside what is known of
@@ -156,8 +163,11 @@ func (p *historyPage) fill() error {
 			return err
 		}
 	}
-	if last := len(p.histories) - 1; p.cut && p.histories[last].Fault == "" {
-		p.histories[last].Experiment.Version = 0
+	if p.cut {
+		h := &p.histories[len(p.histories)-1]
+		if n := len(h.Revisions); h.Fault == "" && h.Revisions[n-1].Number < h.Experiment.Current.Number {
+			h.Experiment.Version = 0
+		}
 	}
 	return nil
 }
@@ -187,36 +197,62 @@ func (p *historyPage) ids(held func(h *experiment.History) int) (ids, numbers []
 // started those with which it has run, of another the current one. Where they fill
 // the page, it ends with that experiment.
 func (p *historyPage) fillTerms() error {
+	read, group := 0, 0
 	ids, after := p.ids(func(h *experiment.History) int {
 		if n := len(h.Revisions); n > 0 {
 			return int(h.Revisions[n-1].Number)
 		}
 		return 0
 	})
-	// A cursor, as what is not asked for is neither decompressed nor sent.
-	if _, err := p.tx.Exec(p.ctx, `DECLARE terms CURSOR FOR
-		SELECT r.experiment_id, r.revision, r.phase, r.create_time, r.terms,
-			CASE WHEN r.terms IS NULL THEN r.definition END, CASE WHEN r.terms IS NULL THEN r.allocation END
-		FROM unnest($1::integer[], $2::integer[]) AS k (id, after) JOIN experiments e ON e.id = k.id
-		JOIN experiment_revisions r ON r.experiment_id = e.id AND r.revision > CASE WHEN k.after > 0 THEN k.after ELSE `+firstLive+` - 1 END
-		ORDER BY r.experiment_id, r.revision`, ids, after); err != nil {
-		return err
-	}
-	for read := 0; ; {
-		n, bytes, last, err := p.fetchTerms()
+	for from := 0; from < len(ids) && !p.cut; from = group {
+		for rows := int32(0); group < len(ids) && rows < termsGroup; group++ {
+			rows += p.of(ids[group]).Experiment.Current.Number - after[group]
+		}
+		n, err := p.readTerms(ids[from:group], after[from:group], pageBytes-read)
 		if err != nil {
 			return err
 		}
-		if read += bytes; n < termsFetch {
+		if read += n; read > pageBytes && !p.cut {
+			p.endWith(ids[group-1])
+		}
+	}
+	for i := range p.histories {
+		h := &p.histories[i]
+		h.Revisions = append([]experiment.Terms(nil), h.Revisions...) // No larger than need be, as it stays.
+	}
+	return nil
+}
+
+// readTerms reads the terms of the revisions of experiments after some, and returns
+// their bytes. Where these are more than there is room for, it ends the page.
+func (p *historyPage) readTerms(ids, after []int32, room int) (read int, err error) {
+	// A cursor, as what is not asked for is neither decompressed nor sent.
+	if _, err := p.tx.Exec(p.ctx, `DECLARE terms CURSOR FOR
+		WITH held AS MATERIALIZED (
+			SELECT e.id, CASE WHEN k.after > 0 THEN k.after ELSE `+firstLive+` - 1 END AS revision
+			FROM unnest($1::integer[], $2::integer[]) AS k (id, after) JOIN experiments e ON e.id = k.id)
+		SELECT r.experiment_id, r.revision, r.phase, r.create_time, r.terms,
+			CASE WHEN r.terms IS NULL THEN r.definition END, CASE WHEN r.terms IS NULL THEN r.allocation END
+		FROM held JOIN experiment_revisions r ON r.experiment_id = held.id AND r.revision > held.revision
+		ORDER BY r.experiment_id, r.revision`, ids, after); err != nil {
+		return 0, err
+	}
+	for wanted := firstFetch; ; {
+		n, bytes, last, err := p.fetchTerms(wanted)
+		if err != nil {
+			return 0, err
+		}
+		if read += bytes; n < wanted {
 			break
 		}
-		if read > pageBytes {
+		if read > room {
 			p.endWith(last)
 			break
 		}
+		wanted = max(1, min(mostFetch, (room-read)*n/bytes))
 	}
-	_, err := p.tx.Exec(p.ctx, `CLOSE terms`)
-	return err
+	_, err = p.tx.Exec(p.ctx, `CLOSE terms`)
+	return read, err
 }
 
 // firstLive is the number of the first revision that exposures can be to: the one
@@ -225,8 +261,8 @@ const firstLive = `coalesce((SELECT max(f.revision) FROM experiment_revisions f 
 
 // fetchTerms reads the next revisions from the cursor: how many there were, of how
 // many bytes, and the experiment of the last.
-func (p *historyPage) fetchTerms() (n, bytes int, last int32, err error) {
-	rows, err := p.tx.Query(p.ctx, fmt.Sprintf(`FETCH %d FROM terms`, termsFetch))
+func (p *historyPage) fetchTerms(wanted int) (n, bytes int, last int32, err error) {
+	rows, err := p.tx.Query(p.ctx, fmt.Sprintf(`FETCH %d FROM terms`, wanted))
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -234,24 +270,47 @@ func (p *historyPage) fetchTerms() (n, bytes int, last int32, err error) {
 	var created time.Time
 	var terms, definition, allocation []byte
 	_, err = pgx.ForEachRow(rows, []any{&last, &number, &phase, &created, &terms, &definition, &allocation}, func() error {
-		n, bytes = n+1, bytes+len(terms)+len(definition)+len(allocation)
+		n, bytes = n+1, bytes+64+len(terms)+len(definition)+len(allocation)
 		h := p.of(last)
 		if h == nil {
 			return nil
 		}
-		t, err := decodeTerms(number, terms, definition, allocation)
+		t, err := p.terms(last, number, terms, definition, allocation)
 		if err != nil {
 			h.Fault = err.Error()
 			return nil
 		}
-		t.Number, t.Phase, t.CreateTime = number, phase, created
-		h.Revisions = experiment.AppendTerms(h.Revisions, t)
+		h.Revisions = experiment.AppendTerms(h.Revisions, experiment.Terms{Number: number, Phase: phase, CreateTime: created, Traffic: t.Traffic, Rules: t.Rules})
 		return nil
 	})
 	return n, bytes, last, err
 }
 
-// endWith cuts the page off after an experiment, of which there may be more.
+// terms returns what is stored of a revision's terms, or would be by this release.
+// Those of one experiment that are stored alike are decoded once, and shared.
+func (p *historyPage) terms(id, number int32, terms, definition, allocation []byte) (storedTerms, error) {
+	if terms == nil {
+		r := experiment.Revision{Number: number}
+		err := decodeRevision(&r, definition, allocation)
+		if err == nil {
+			terms, err = encodeTerms(&r)
+		}
+		if err != nil {
+			return storedTerms{}, err
+		}
+	}
+	if p.decodedOf != id {
+		p.decoded, p.decodedOf = map[string]storedTerms{}, id
+	}
+	if t, ok := p.decoded[string(terms)]; ok {
+		return t, nil
+	}
+	t, err := decodeTerms(number, terms)
+	p.decoded[string(terms)] = t
+	return t, err
+}
+
+// endWith cuts the page off after an experiment.
 func (p *historyPage) endWith(id int32) {
 	i := slices.IndexFunc(p.histories, func(h experiment.History) bool { return h.Experiment.ID == id })
 	p.histories, p.cut = p.histories[:i+1], true

@@ -119,28 +119,19 @@ type storedTerms struct {
 	Rules   *experiment.Rules `json:"rules"`
 }
 
-func encodeTerms(r *experiment.Revision) (string, error) {
+func encodeTerms(r *experiment.Revision) ([]byte, error) {
 	t := r.Terms()
-	text, err := json.Marshal(storedTerms{t.Traffic, t.Rules})
-	return string(text), err
+	return json.Marshal(storedTerms{t.Traffic, t.Rules})
 }
 
-// decodeTerms reads what encodeTerms has written, or makes it of a revision that
-// was stored without it, by a release from before.
-func decodeTerms(number int32, terms, definition, allocation []byte) (experiment.Terms, error) {
-	if terms == nil {
-		r := experiment.Revision{Number: number}
-		err := decodeRevision(&r, definition, allocation)
-		return r.Terms(), err
-	}
-	var t storedTerms
+func decodeTerms(number int32, terms []byte) (t storedTerms, err error) {
 	if err := json.Unmarshal(terms, &t); err != nil {
-		return experiment.Terms{}, fmt.Errorf("revision %d: terms: %w", number, err)
+		return t, fmt.Errorf("revision %d: terms: %w", number, err)
 	}
 	if t.Rules == nil {
-		return experiment.Terms{}, fmt.Errorf("revision %d: terms: there are no rules", number)
+		return t, fmt.Errorf("revision %d: terms: there are no rules", number)
 	}
-	return experiment.Terms{Traffic: t.Traffic, Rules: t.Rules}, nil
+	return t, nil
 }
 
 // termsPage is how many revisions fillMissingTerms completes at once.
@@ -176,7 +167,7 @@ func (db *DB) fillMissingTerms(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if _, err := db.definitions.Exec(ctx, `UPDATE experiment_revisions SET terms = $3 WHERE experiment_id = $1 AND revision = $2`, last.id, last.number, terms); err != nil {
+			if _, err := db.definitions.Exec(ctx, `UPDATE experiment_revisions SET terms = $3 WHERE experiment_id = $1 AND revision = $2`, last.id, last.number, string(terms)); err != nil {
 				return interpret(err)
 			}
 		}
