@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -71,6 +74,42 @@ func TestRetention(t *testing.T) {
 	}})
 	if err != nil || len(exposures.Rejected) != 1 || exposures.Rejected[0].Reason != beforeRetention {
 		t.Errorf("an exposure from before retention: %v, %v", exposures, err)
+	}
+}
+
+// A server that is told to keeps analyses no longer than that, but for the newest.
+func TestAnalysisRetention(t *testing.T) {
+	dir := dataDir(t)
+	p, addr := serveIn(t, dir, "")
+	conn := connect(t, addr)
+	for _, c := range [][3]string{
+		{"ExperimentService", "CreateExperiment", `{"experiment":{"key":"plain","variants":[{"key":"a","control":true},{"key":"b"}]}}`},
+		{"ExperimentService", "StartExperiment", `{"key":"plain"}`},
+	} {
+		if _, err := call(t.Context(), conn, "assay.v1."+c[0], c[1], c[2]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ids []string
+	for range 2 {
+		a, err := assayv1.NewAnalysisServiceClient(conn).AnalyzeExperiment(t.Context(), &assayv1.AnalyzeExperimentRequest{Experiment: "plain"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, a.AnalysisId)
+	}
+	conn.Close()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.waitEnd(t)
+
+	p = start(t, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--analysis-retention", "1ms")
+	client := assayv1.NewAnalysisServiceClient(connect(t, p.address(t)))
+	eventually(t, "the older analysis has expired", func() bool {
+		_, err := client.GetAnalysis(t.Context(), &assayv1.GetAnalysisRequest{AnalysisId: ids[0]})
+		return status.Code(err) == codes.NotFound && strings.Contains(fmt.Sprint(status.Convert(err).Details()), "ANALYSIS_EXPIRED")
+	})
+	if _, err := client.GetAnalysis(t.Context(), &assayv1.GetAnalysisRequest{AnalysisId: ids[1]}); err != nil {
+		t.Errorf("the newest analysis: %v", err)
 	}
 }
 

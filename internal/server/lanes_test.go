@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	assayv1 "github.com/assayhq/assay/gen/assay/v1"
+	"github.com/assayhq/assay/internal/assign"
 )
 
 // TestEveryMethodHasAClass walks what is served.
@@ -103,6 +107,39 @@ func TestDeadlines(t *testing.T) {
 				t.Errorf("%s, by the server's deadline: %v after %v", class, err, time.Since(began))
 			}
 		})
+	}
+}
+
+// TestBoundsAreSaid holds the operator's page to the bounds there are.
+func TestBoundsAreSaid(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := strings.Join(strings.Fields(string(text)), " ")
+	of := boundsOf()
+	definitions, subjects := of[classDefinitions], of[classSubjects]
+	for _, said := range []string{
+		fmt.Sprintf("definitions %d at once and %.0f seconds, subjects %d and %.0f minutes, analyses %.0f minutes, and computations, which are `CompareSummaries`, a minute",
+			definitions.atOnce, definitions.deadline.Seconds(), subjects.atOnce, subjects.deadline.Minutes(), of[classAnalysis].deadline.Minutes()),
+		fmt.Sprintf("messages of more than %d KiB do, takes turns", longMessage>>10),
+		"Two analyses read events at once, one of them at most of more than 20,000 subjects",
+		fmt.Sprintf("may take an eighth of the memory limit, or %d GiB without one", defaultAnalysisBytes>>30),
+		fmt.Sprintf("Requests to record may take %d MiB of memory", recordingBytes>>20),
+		fmt.Sprintf("other requests than those to record have %d MiB, those below %d bytes %d MiB of their own, and answers that their callers have not read %d MiB", requestBytes>>20, smallMessage, smallBytes>>20, replyBytes>>20),
+		fmt.Sprintf("A message may hold %d MiB and 10,000 items", maxMessageBytes>>20),
+		fmt.Sprintf("lies more than %d levels deep", maxNesting),
+		fmt.Sprintf("A page of a list is at most %d MiB", maxPageBytes>>20),
+		"they share three eighths of the memory limit",
+		fmt.Sprintf("A subject may have 1,000 attributes, 1,024 bytes in a text or a name, 1,024 elements in a list or a map, %d levels, and %d KiB in all, with %d bytes for each value", assign.MaxAttributeDepth, assign.MaxAttributeBytes>>10, assign.AttributeWeight),
+	} {
+		if !strings.Contains(page, said) {
+			t.Errorf("the page does not say: %s", said)
+		}
+	}
+	if of[classComputing].deadline != time.Minute || analysesAtOnce != 2 || largeAtOnce != 1 || smallSubjects != 20_000 || memoryShare != 8 || budgetShare != 3./8 || maxBatchItems != 10_000 ||
+		assign.MaxAttributes != 1000 || assign.MaxAttributeText != 1024 || assign.MaxAttributeItems != 1024 {
+		t.Error("a bound is another than what the page says")
 	}
 }
 
