@@ -161,7 +161,7 @@ func TestUnreadAcknowledgements(t *testing.T) {
 
 // TestUnreadTooLong has clients that send and do not read end after their time.
 func TestUnreadTooLong(t *testing.T) {
-	server.SetStreamLimits(t, func(l *server.StreamLimits) { l.Sending = 50 * time.Millisecond })
+	server.SetStreamLimits(t, func(l *server.StreamLimits) { l.Sending = 2 * time.Second })
 	a := newAPI(t)
 	well := a.from(t, "127.0.0.2").stream(t)
 	silent := a.from(t, "127.0.0.3").silentReaders(t, 2, 500)

@@ -100,12 +100,18 @@ func (e *eventStream) run(ctx context.Context) error {
 				return err
 			}
 		case err := <-e.sentOne:
-			e.acknowledged()
-			if err != nil {
+			if err := e.acknowledged(err); err != nil {
 				return err
 			}
 		case <-late:
-			return e.open.unreadEnd()
+			select {
+			case err := <-e.sentOne: // It was sent meanwhile; the server is slow, not the client.
+				if err := e.acknowledged(err); err != nil {
+					return err
+				}
+			default:
+				return e.open.unreadEnd()
+			}
 		case <-stopping:
 			stopping = nil
 			e.stop(experiment.Errorf(experiment.ErrUnavailable, "STOPPING",
@@ -247,10 +253,11 @@ func (e *eventStream) acknowledge() error {
 	return nil
 }
 
-// acknowledged is about the acknowledgement that was being sent.
-func (e *eventStream) acknowledged() {
+// acknowledged is about the acknowledgement that was being sent, and how that went.
+func (e *eventStream) acknowledged(err error) error {
 	e.open.sent(e.place, e.answered)
 	e.answered = 0
+	return err
 }
 
 // settle waits for the batches that are not acknowledged.
