@@ -219,7 +219,9 @@ func (db *DB) newPool(name string, timeout time.Duration, settings map[string]st
 var migrations embed.FS
 
 // Migrate brings the schema of the database at url up to date, and refuses one
-// that is newer. Servers that start at once wait for each other.
+// that is newer. Servers that start at once wait for each other. Behind a table that
+// another holds, such as a long analysis of another server, it gives up soon: whoever
+// came after it would wait for both.
 func Migrate(ctx context.Context, url string) error {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -228,6 +230,7 @@ func Migrate(ctx context.Context, url string) error {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
 	}
+	config.RuntimeParams["lock_timeout"] = fmt.Sprint(lockTimeout.Milliseconds())
 	sqlDB := stdlib.OpenDB(*config)
 	defer sqlDB.Close()
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // Every second for 5 minutes.

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"net"
 	"testing"
 	"time"
@@ -41,6 +42,30 @@ func TestUnpreparedDatabase(t *testing.T) {
 		if err := call(); err != nil {
 			t.Errorf("%s of a prepared database: %v", name, err)
 		}
+	}
+}
+
+// A migration does not wait for a lock for ever, with all who come after it behind it,
+// and can be tried again.
+func TestLockedMigration(t *testing.T) {
+	d := newDatabase(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	locker, err := connect(t, d.url, "locker").Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := locker.Exec(ctx, `LOCK TABLE goose_db_version`); err != nil {
+		t.Fatal(err)
+	}
+	if wantKind(t, postgres.Migrate(ctx, d.url), experiment.ErrUnavailable, "DATABASE_UNAVAILABLE"); ctx.Err() != nil {
+		t.Fatal("it waits for ever")
+	}
+	if err := locker.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.Migrate(ctx, d.url); err != nil {
+		t.Error(err)
 	}
 }
 
