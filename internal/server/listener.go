@@ -6,13 +6,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 )
 
 // ListenerConfig is how many connections a listener takes.
@@ -71,6 +71,9 @@ func Listen(address string, c ListenerConfig) (net.Listener, error) {
 	return b, nil
 }
 
+// tcpUserTimeout is TCP_USER_TIMEOUT of Linux. Other systems have none.
+const tcpUserTimeout = 18
+
 // listenPatiently listens at an address of TCP, whose connections the kernel ends if
 // they leave what is sent to them unread, or do not acknowledge it, for so long.
 // Otherwise a client that reads nothing and goes on to send is alive for ever. gRPC
@@ -80,7 +83,9 @@ func listenPatiently(address string, patience time.Duration) (net.Listener, erro
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var set error // Connections have what their listener has (tcp(7), TCP_USER_TIMEOUT).
 		err := raw.Control(func(fd uintptr) {
-			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(patience.Milliseconds()))
+			if runtime.GOOS == "linux" {
+				set = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(patience.Milliseconds()))
+			}
 		})
 		return errors.Join(err, set)
 	}}
