@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -64,7 +66,7 @@ func TestWorstMessages(t *testing.T) {
 		}
 	})
 
-	messages := worstOfAll(worstBytes)
+	messages := append(worstOfAll(worstBytes), manyFaults(t))
 	// The largest are not decoded. Smaller ones are, and go as far as they get.
 	all := append(worstOfAll(worstBytes/8), messages...)
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -101,6 +103,19 @@ var worstOfThese = []string{
 	"/assay.v1.EventService/RecordOutcomes.outcomes.properties.fields.value.list_value.values",
 	"/assay.v1.AssignmentService/BatchAssign.subjects",
 	"/assay.v1.AssignmentService/Assign.subject.attributes.fields.value.list_value.values",
+	"/assay.v1.AnalysisService/CompareSummaries of faults",
+}
+
+// manyFaults is a message each number of which breaks a rule.
+func manyFaults(t *testing.T) worstMessage {
+	t.Helper()
+	stratum := &assayv1.SummaryStratum{Means: slices.Repeat([]float64{math.NaN()}, 7)}
+	arm := &assayv1.SummaryArm{Strata: slices.Repeat([]*assayv1.SummaryStratum{stratum}, 1000)}
+	data, err := proto.Marshal(&assayv1.CompareSummariesRequest{Arms: slices.Repeat([]*assayv1.SummaryArm{arm}, 64)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return worstMessage{assayv1.AnalysisService_CompareSummaries_FullMethodName, " of faults", data}
 }
 
 // sendWorst sends messages from many callers, each with a connection of its own, and
