@@ -407,6 +407,7 @@ func newBenchConfig() (server.Config, error) {
 	return server.Config{
 		Catalog: store, Pepper: postgrestest.Pepper, Exposures: event.NewWriter(storeNothing[experiment.Exposure], func(int) {}),
 		Outcomes: event.NewWriter(storeNothing[experiment.Outcome], func(int) {}),
+		Names:    func(context.Context, []experiment.Outcome) (*experiment.NameRefusal, error) { return nil, nil },
 		Months:   func(context.Context, []experiment.Outcome) error { return nil },
 		Lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "lost"}),
 		Metrics:  prometheus.NewRegistry(), Log: log, Now: time.Now,
