@@ -147,6 +147,7 @@ func TestStreamsThatNobodyReads(t *testing.T) {
 	defer srv.Stop()
 	connect := func(from string) *grpc.ClientConn {
 		conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithInitialWindowSize(1<<16), grpc.WithInitialConnWindowSize(1<<16), // Or the client lets them grow, and takes what nobody reads.
 			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return dial(ctx, from, addr) }))
 		if err != nil {
 			t.Fatal(err)
