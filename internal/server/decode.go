@@ -27,12 +27,12 @@ func decodeOutcomes(data string, into *assayv1.RecordOutcomesRequest) bool {
 	if !whole {
 		return false
 	}
-	outcomes := make([]assayv1.Outcome, n)
+	rooms := make([]outcomeRoom, n)
 	into.Outcomes = make([]*assayv1.Outcome, 0, n)
 	return fields(data, func(_ protowire.Number, v value) bool {
-		o := &outcomes[len(into.Outcomes)]
-		into.Outcomes = append(into.Outcomes, o)
-		return v.kind == protowire.BytesType && d.outcome(v.text, o)
+		room := &rooms[len(into.Outcomes)]
+		into.Outcomes = append(into.Outcomes, &room.outcome)
+		return v.kind == protowire.BytesType && d.outcome(v.text, room)
 	})
 }
 
@@ -100,11 +100,17 @@ func varint(message string) (v uint64, n int) {
 	return 0, 0
 }
 
+// outcomeRoom is made for each outcome, whether it has all of this or not: nearly
+// every one does. See makeLayout, which counts it so.
+type outcomeRoom struct {
+	outcome assayv1.Outcome
+	subject assayv1.Subject
+	time    timestamppb.Timestamp
+	value   float64
+}
+
 // decoder holds the memory of a batch.
 type decoder struct {
-	subjects slab[assayv1.Subject]
-	times    slab[timestamppb.Timestamp]
-	values   slab[float64]
 	structs  slab[structpb.Struct]
 	elements slab[structpb.Value]
 	texts    slab[structpb.Value_StringValue]
@@ -132,26 +138,25 @@ func (s *slab[T]) next() *T {
 }
 
 // outcome decodes an outcome.
-func (d *decoder) outcome(message string, o *assayv1.Outcome) bool {
+func (d *decoder) outcome(message string, room *outcomeRoom) bool {
+	o := &room.outcome
 	return fields(message, func(number protowire.Number, v value) bool {
 		switch {
 		case number == 1 && v.kind == protowire.BytesType:
 			o.EventId = v.text
 			return utf8.ValidString(v.text)
 		case number == 2 && v.kind == protowire.BytesType && o.Subject == nil:
-			o.Subject = d.subjects.next()
+			o.Subject = &room.subject
 			return decodeSubject(v.text, o.Subject)
 		case number == 3 && v.kind == protowire.BytesType:
 			o.Name = v.text
 			return utf8.ValidString(v.text)
 		case number == 4 && v.kind == protowire.Fixed64Type:
-			if o.Value == nil {
-				o.Value = d.values.next()
-			}
-			*o.Value = math.Float64frombits(v.number)
+			room.value = math.Float64frombits(v.number)
+			o.Value = &room.value
 			return true
 		case number == 5 && v.kind == protowire.BytesType && o.OccurredTime == nil:
-			o.OccurredTime = d.times.next()
+			o.OccurredTime = &room.time
 			return decodeTime(v.text, o.OccurredTime)
 		case number == 6 && v.kind == protowire.BytesType && o.Properties == nil:
 			o.Properties = d.structs.next()
@@ -160,7 +165,7 @@ func (d *decoder) outcome(message string, o *assayv1.Outcome) bool {
 			o.CorrectsEventId = v.text
 			return utf8.ValidString(v.text)
 		case number == 8 && v.kind == protowire.BytesType && o.CorrectsOccurredTime == nil:
-			o.CorrectsOccurredTime = d.times.next()
+			o.CorrectsOccurredTime = new(timestamppb.Timestamp)
 			return decodeTime(v.text, o.CorrectsOccurredTime)
 		}
 		return false

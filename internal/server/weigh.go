@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"unsafe"
 
 	schema "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	assayv1 "github.com/assayhq/assay/gen/assay/v1"
 	"github.com/assayhq/assay/internal/experiment"
 )
 
@@ -96,8 +98,19 @@ func makeLayout(md protoreflect.MessageDescriptor) *layout {
 		}
 		l.fields[fd.Number()] = f
 	}
+	if md.FullName() == outcomeName {
+		l.bytes = allocated(int64(unsafe.Sizeof(outcomeRoom{})))
+		for _, f := range l.fields {
+			if f != nil && (f.name == "subject" || f.name == "occurred_time") {
+				f.message = &layout{fields: f.message.fields} // Its struct is in the room.
+			}
+		}
+	}
 	return l
 }
+
+// outcomeName is of the message for which decodeOutcomes makes an outcomeRoom.
+var outcomeName = new(assayv1.Outcome).ProtoReflect().Descriptor().FullName()
 
 func makeField(fd protoreflect.FieldDescriptor) *fieldLayout {
 	f := &fieldLayout{name: string(fd.Name()), kind: wireType(fd), bytes: contentBytes(fd)}
@@ -131,7 +144,13 @@ func structSize(md protoreflect.MessageDescriptor) int64 {
 	if mt, err := protoregistry.GlobalTypes.FindMessageByName(md.FullName()); err == nil {
 		size = int64(reflect.TypeOf(mt.Zero().Interface()).Elem().Size())
 	}
-	return (size + size/8 + blockBytes - 1) / blockBytes * blockBytes // An eighth at most is lost to the sizes that are allocated.
+	return allocated(size)
+}
+
+// allocated is what something of a size takes: an eighth at most is lost to the sizes
+// that are allocated.
+func allocated(size int64) int64 {
+	return (size + size/8 + blockBytes - 1) / blockBytes * blockBytes
 }
 
 // contentBytes is what a value takes outside of the message that it lies in,
