@@ -67,8 +67,15 @@ func (in *incoming) admit(data []byte) bool {
 }
 
 // decode decodes the message if it is admitted. A long one of a class that has a queue
-// waits for its turn to be weighed and decoded, and counts meanwhile as it is.
-func (in *incoming) decode(data mem.BufferSlice) error {
+// waits for its turn to be weighed and decoded, and counts meanwhile as it is. A panic
+// is a refusal: the interceptors, which recover from others, have not seen a unary call
+// yet.
+func (in *incoming) decode(data mem.BufferSlice) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			in.err, err = recovered(in.ctx, p), nil
+		}
+	}()
 	if in.long = in.queue != nil && data.Len() > longMessage; in.long {
 		if !in.take(&in.admission.large, int64(data.Len())) {
 			return nil

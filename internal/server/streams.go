@@ -96,7 +96,7 @@ func (e *eventStream) run(ctx context.Context) error {
 			e.reading = false
 			e.begin(ctx, in)
 		case <-oldest:
-			if err := e.acknowledge(); err != nil {
+			if err := e.acknowledge(ctx); err != nil {
 				return err
 			}
 		case err := <-e.sentOne:
@@ -134,23 +134,23 @@ func (e *eventStream) read(ctx context.Context, last int64) {
 // receive returns a message that keeps the rules of a batch, whose sequence
 // number must be above last. It waits for its admission before it decodes it.
 func (e *eventStream) receive(ctx context.Context, last int64) (in received) {
+	in.req = new(assayv1.StreamEventsRequest)
+	m := &incoming{admission: e.admission, message: in.req, wait: func(n, encoded int64) error { return e.wait(ctx, n, encoded) }}
 	defer func() {
 		if p := recover(); p != nil {
 			in.err = recovered(ctx, p)
 		}
+		if in.err == nil {
+			in.bytes = m.bytes
+		} else {
+			e.admission.streams.Release(m.bytes)
+		}
 	}()
-	in.req = new(assayv1.StreamEventsRequest)
-	m := &incoming{admission: e.admission, message: in.req, wait: func(n, encoded int64) error { return e.wait(ctx, n, encoded) }}
 	if in.err = e.stream.RecvMsg(m); in.err == nil {
 		in.err = m.err
 	}
 	if in.err == nil {
 		in.err = e.check(in.req, last)
-	}
-	if in.err == nil {
-		in.bytes = m.bytes
-	} else {
-		e.admission.streams.Release(m.bytes)
 	}
 	return in
 }
@@ -237,7 +237,7 @@ func (e *eventStream) record(ctx context.Context, b *streamedBatch, in received)
 
 // acknowledge begins to answer the oldest batch under way, which is done. A
 // refusal is a stream's end, and the client is to try again on another.
-func (e *eventStream) acknowledge() error {
+func (e *eventStream) acknowledge(ctx context.Context) error {
 	b := e.underWay[0]
 	e.underWay = slices.Delete(e.underWay, 0, 1)
 	if errors.Is(b.err, experiment.ErrExhausted) {
@@ -249,8 +249,17 @@ func (e *eventStream) acknowledge() error {
 	e.answered = b.bytes
 	e.patience.Reset(e.open.limits.sending)
 	e.open.begin(e.place)
-	go func() { e.sentOne <- e.stream.Send(b.resp) }()
+	go func() { e.sentOne <- e.send(ctx, b.resp) }()
 	return nil
+}
+
+func (e *eventStream) send(ctx context.Context, resp *assayv1.StreamEventsResponse) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = recovered(ctx, p)
+		}
+	}()
+	return e.stream.Send(resp)
 }
 
 // acknowledged is about the acknowledgement that was being sent, and how that went.
