@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,8 +84,8 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 	}
 	if len(accounts.Names) > 0 && !accounts.AliveOnly {
 		both, ctx := errgroup.WithContext(ctx)
-		both.Go(func() error { return rows(ctx) })
-		both.Go(func() error { return account(ctx) })
+		both.Go(func() error { return guarded(ctx, rows) })
+		both.Go(func() error { return guarded(ctx, account) })
 		err = both.Wait()
 		return pinned, accounted, err
 	}
@@ -96,6 +97,17 @@ func (db *DB) Subjects(ctx context.Context, id int32, asOf time.Time, study *met
 		err = account(ctx)
 	}
 	return pinned, accounted, err
+}
+
+// guarded makes an error of a panic, which in a goroutine of its own would end the
+// server: its caller could not recover from it.
+func guarded(ctx context.Context, f func(context.Context) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f(ctx)
 }
 
 // subjects streams the rows, and counts the pinned.

@@ -808,3 +808,17 @@ func randomTimeline(t *testing.T, intN func(int) int) *metric.Study {
 	}
 	return study
 }
+
+// TestPanicWhileReading holds that a panic about a row fails the analysis, where rows
+// are read in a goroutine of their own as well, and gives the connections back.
+func TestPanicWhileReading(t *testing.T) {
+	d := newDatabase(t)
+	recordExposures(t, d.DB, exposure(1, "control", day(10)))
+	study := studyOf(t, []metric.Column{{Component: component(experiment.AggregateCount)}}, nil, nil)
+	for range 10 { // More than there are connections.
+		_, _, err := d.Subjects(t.Context(), 7, forever, study, func(*metric.Row) error { panic("of a row") })
+		if err == nil || !strings.Contains(err.Error(), "panic: of a row\n") {
+			t.Fatalf("a panic about a row: %v", err)
+		}
+	}
+}
