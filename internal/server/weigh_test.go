@@ -126,6 +126,7 @@ func heldBy(t *testing.T, mt protoreflect.MessageType, data []byte, copies int) 
 	t.Helper()
 	var before, after runtime.MemStats
 	decoded := make([]proto.Message, copies)
+	runtime.GC() // What earlier tests left in pools goes at the second time.
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for i := range decoded {
@@ -194,7 +195,13 @@ func TestWeighUsual(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if held := checkWeight(t, fmt.Sprintf("%T", m), m.ProtoReflect().Type(), data, bytes); bytes > 3*held {
+		mt := m.ProtoReflect().Type()
+		checkWeight(t, fmt.Sprintf("%T", m), mt, data, bytes)
+		held := int64(0) // What else is freed meanwhile makes it less.
+		for range 4 {
+			held = max(held, heldBy(t, mt, data, 8))
+		}
+		if bytes > 3*held {
 			t.Errorf("%T of %d bytes takes %d, and is said to take %d", m, len(data), held, bytes)
 		}
 	}
