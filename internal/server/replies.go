@@ -166,7 +166,7 @@ func (a *admission) encode(ctx context.Context, m proto.Message) (any, error) {
 	if !a.replies.take(count) {
 		a.others.WithLabelValues("REPLIES").Inc()
 		return nil, experiment.Errorf(experiment.ErrExhausted, "TOO_MANY_REPLIES",
-			"the answers that their callers have not read leave no room for one of %d bytes; read them, and ask again later", size)
+			"the call was carried out, but the answers that their callers have not read leave no room for its own of %d bytes; read them, and ask again later", size)
 	}
 	pool := &unsent{count: count}
 	pool.cleanup = runtime.AddCleanup(pool, (*unsentCount).release, count)
