@@ -122,7 +122,7 @@ func TestBoundsAreSaid(t *testing.T) {
 	for _, said := range []string{
 		fmt.Sprintf("definitions %d at once and %.0f seconds, subjects %d and %.0f minutes, analyses %.0f minutes, and computations, which are `CompareSummaries`, a minute",
 			definitions.atOnce, definitions.deadline.Seconds(), subjects.atOnce, subjects.deadline.Minutes(), of[classAnalysis].deadline.Minutes()),
-		fmt.Sprintf("messages of more than %d KiB do, takes turns", longMessage>>10),
+		fmt.Sprintf("the decoding of requests of more than %d KiB in these classes take turns on all processors but one", longMessage>>10),
 		"Two analyses read events at once, one of them at most of more than 20,000 subjects",
 		fmt.Sprintf("may take an eighth of the memory limit, or %d GiB without one", defaultAnalysisBytes>>30),
 		fmt.Sprintf("Requests to record may take %d MiB of memory", recordingBytes>>20),
